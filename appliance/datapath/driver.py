@@ -1,0 +1,97 @@
+"""What a fast path owes the switch: one narrow protocol. ``bpf`` implements it with eBPF, ``fake`` in memory.
+
+Invariant: after ``sync`` returns, no packet is handled by a megaflow that ``remove`` took away before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from appliance.model.megaflow import DropReason, Megaflow, MegaflowStatistics, Upcall
+from appliance.model.ports import Hook
+
+
+class DatapathError(Exception):
+    """The kernel refused something. The text says what, with the kernel's or the verifier's words, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatapathPort:
+    """What the fast path must know of a port. ``forward`` and ``receive`` are False when link or configuration says no."""
+
+    number: int
+    interface: str
+    ifindex: int
+    hook: Hook
+    forward: bool = True
+    receive: bool = True
+    xdp_transmit: bool = False
+    """Frames redirected to it at XDP really leave (a veth drops them silently unless its peer has NAPI on)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TierCounters:
+    """What became of the packets that came in on one port: their sum is ``rx_packets`` (invariant 4).
+
+    A packet that XDP passes on counts once, at TC. ``tx_*`` are packets that the fast path put out on this port.
+    """
+
+    rx_packets: int = 0
+    rx_bytes: int = 0
+    tx_packets: int = 0
+    tx_bytes: int = 0
+    forwarded_xdp: int = 0
+    forwarded_tc: int = 0
+    dropped: int = 0
+    punted: int = 0
+
+
+class Datapath(Protocol):
+    """Methods raise ``DatapathError``; none blocks on the network."""
+
+    def attach(self, port: DatapathPort) -> None:
+        """Start taking packets from the interface. Takes over a program that an earlier ofswitch left there."""
+
+    def update(self, port: DatapathPort) -> None:
+        """Change ``forward``, ``receive`` or ``xdp_transmit`` of an attached port."""
+
+    def detach(self, number: int) -> None:
+        """Stop; nothing of ours stays on the interface. The interface may already be gone."""
+
+    def install(self, megaflow: Megaflow) -> bool:
+        """False if the fast path has no room for it: its packets then keep coming up one by one."""
+
+    def remove(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
+        """Their last statistics, so that nothing counted is lost. Unknown ids are passed over."""
+
+    def sync(self) -> None:
+        """Wait until packets that were under way when ``remove`` was called have left (some microseconds to milliseconds)."""
+
+    def statistics(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
+        """Statistics since installation. Unknown ids are passed over."""
+
+    def upcalls(self, limit: int) -> Sequence[Upcall]:
+        """At most ``limit`` packets that wait, oldest first; empty when there are none."""
+
+    def served(self, megaflow_id: int) -> None:
+        """One CATCHING_UP packet of this megaflow has been sent on. When all have, the fast path takes over."""
+
+    def caught_up(self, megaflow_ids: Iterable[int]) -> None:
+        """All misses that came before these megaflows were installed have been sent on: they may stop catching up."""
+
+    def send(self, port: int, frame: bytes, gso_size: int = 0) -> None:
+        """Put a frame out on a port, now. One longer than the port's MTU needs ``gso_size``. A port that is gone is passed over."""
+
+    def port_counters(self) -> Mapping[int, TierCounters]:
+        """By port number."""
+
+    def drops(self) -> Mapping[DropReason, int]:
+        """Packets dropped by the fast path, by reason."""
+
+    def fileno(self) -> int:
+        """A file descriptor that is readable while there are upcalls."""
+
+    def close(self) -> None:
+        """Detach everything."""

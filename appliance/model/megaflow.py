@@ -1,0 +1,144 @@
+"""Megaflow: what the slow path tells the fast path about a set of packets; and what the fast path tells back.
+
+A megaflow says: packets whose flow key, under ``mask``, is ``key`` get ``actions``, in order. An empty list drops. False
+1-bits in the mask cost speed; false 0-bits forward wrongly. Within one switch no two live megaflows overlap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from appliance.model.actions import SetField
+
+
+class PacketInReason(IntEnum):
+    """OFPR_* (specification 1.3.5, section 7.4.1)."""
+
+    NO_MATCH = 0
+    ACTION = 1
+    INVALID_TTL = 2
+
+
+# ── datapath actions: OpenFlow's, with everything decided that does not depend on the packet ──────────────────────────
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Send the packet as it is now to one port of the switch (1 to MAX_PORT_NUMBER), also to the one that it came from."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """Send the packet as it is now to every port but the one it came from (OFPP_FLOOD, OFPP_ALL).
+
+    Which ports those are is state of the datapath, so that a port that comes or goes changes no megaflow.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class PushTag:
+    """Push an 802.1Q (0x8100) or 802.1ad (0x88a8) tag; ``tci`` is PCP << 13 | VID, without OFPVID_PRESENT."""
+
+    tpid: int
+    tci: int
+
+
+@dataclass(frozen=True, slots=True)
+class PopTag:
+    """Take off the outermost tag; nothing happens to a packet that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecTtl:
+    """Take one from the IPv4 TTL or IPv6 hop limit. A packet whose TTL is 0 or 1 stops here and is INVALID_TTL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """Send the packet as it is now to the controllers. Only the slow path can: a fast path punts the whole packet."""
+
+    reason: PacketInReason
+    table_id: int
+    cookie: int
+    max_len: int
+    metadata: int = 0
+
+
+DatapathAction = Forward | Flood | SetField | PushTag | PopTag | DecTtl | Controller
+
+
+@dataclass(frozen=True, slots=True)
+class Megaflow:
+    """``id`` is given by the switch and never used again. ``key`` has no bit outside ``mask``."""
+
+    id: int
+    key: int
+    mask: int
+    actions: tuple[DatapathAction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MegaflowStatistics:
+    """What the fast path did itself with packets of a megaflow since it was installed (punted packets do not count here).
+
+    ``last_used`` is in seconds of the same clock as ``now`` in ``switch.step``, 0.0 for never; ``tcp_flags`` is the OR of all seen.
+    """
+
+    packets: int
+    bytes: int
+    last_used: float
+    tcp_flags: int = 0
+
+
+class UpcallReason(IntEnum):
+    """Why the fast path sent a packet up; the numbers are those of bpf_prog/abi.h."""
+
+    MISS = 0
+    """No megaflow matched."""
+    ACTION = 1
+    """The megaflow has an action that the hook cannot do."""
+    TTL = 2
+    """The megaflow takes from the TTL, and this packet's is used up."""
+    CATCHING_UP = 3
+    """The megaflow is new and earlier packets of it are still on their way through the slow path: this one queues behind them."""
+
+
+NO_MEGAFLOW = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Upcall:
+    """One packet from the fast path. ``frame`` is whole, tags from metadata put back; ``megaflow_id`` is NO_MEGAFLOW on a miss.
+
+    ``gso_size`` is the payload of each segment if the frame is a segmentation-offload one, else 0. A local stack's frame may
+    have a partial layer-4 checksum (only the pseudo-header's sum): ``packet.checksum.complete`` finishes it.
+    """
+
+    in_port: int
+    reason: UpcallReason
+    megaflow_id: int
+    key: int
+    frame: bytes
+    gso_size: int = 0
+
+
+class DropReason(IntEnum):
+    """Why the fast path dropped a packet; names and numbers are those of bpf_prog/abi.h."""
+
+    NO_ACTION = 0
+    """The megaflow has no output: a flow entry, or the table-miss rule, says drop."""
+    NOT_A_PORT = 1
+    """It came in on an interface that is no port of the switch (any more)."""
+    NO_RECV = 2
+    """The port is configured with OFPPC_NO_RECV or PORT_DOWN."""
+    OUTPUT_DOWN = 3
+    """The only output port is down, gone or configured with OFPPC_NO_FWD."""
+    UPCALL_FULL = 4
+    """The ring buffer to the slow path was full."""
+    REWRITE_FAILED = 5
+    """The kernel refused a change to the packet (out of memory, or no headroom)."""
+    REDIRECT_FAILED = 6
+    """The kernel refused to clone or redirect the packet."""
+    RUNT = 7
+    """Shorter than an Ethernet header."""
