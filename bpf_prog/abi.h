@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What the fast path and the agent share: every structure, number and name that crosses between C and Python.
+ *
+ * This file is canonical. appliance/datapath/layout.py mirrors it, and tests/unit/test_abi.py compiles it to compare sizes,
+ * offsets and numbers. Padding is explicit; all sizes are multiples of 8. It includes nothing: whoever includes it first defines
+ * u8, u16, u32 and u64.
+ */
+#pragma once
+
+#define KEY_WORDS 16
+#define MAX_VLAN_TAGS 2
+#define MAX_IPV6_EXTENSION_HEADERS 8
+#define MAX_ND_OPTIONS 4
+#define MAX_HEADER_BYTES 512
+#define MAX_PORT_NUMBER 4095
+#define MAX_SUBTABLES 128
+#define MAX_OPS 32
+#define BUCKET_WAYS 8
+
+/* The flow key: network byte order, laid out as appliance/model/fields.py says. */
+struct flow_key {
+	u32 in_port;
+	u32 mpls;
+	u64 tunnel_id;
+	u64 metadata; /* always 0 here: the slow path's register */
+	u8 eth_dst[6];
+	u8 eth_src[6];
+	u16 eth_type;
+	u16 vlan_tci;
+	u16 inner_vlan_tci;
+	u16 layers;
+	u32 pbb;
+	u8 ip_src[16]; /* an IPv4 or ARP address is in the last four bytes */
+	u8 ip_dst[16];
+	u8 nd_target[16];
+	u8 nd_sll[6]; /* also ARP's sender hardware address */
+	u8 nd_tll[6]; /* also ARP's target hardware address */
+	u16 l4_src;   /* also ICMP type, ARP opcode */
+	u16 l4_dst;   /* also ICMP code */
+	u32 ipv6_flabel;
+	u8 ip_proto;
+	u8 ip_tos;
+	u8 ip_ttl;
+	u8 ip_frag;
+	u16 tcp_flags;
+	u16 ipv6_exthdr;
+	u32 reserved;
+};
+
+enum layer {
+	LAYER_MPLS = 1 << 0,
+	LAYER_PBB = 1 << 1,
+	LAYER_ARP = 1 << 2,
+	LAYER_IPV4 = 1 << 3,
+	LAYER_IPV6 = 1 << 4,
+	LAYER_TCP = 1 << 5,
+	LAYER_UDP = 1 << 6,
+	LAYER_SCTP = 1 << 7,
+	LAYER_ICMP = 1 << 8,
+	LAYER_ND = 1 << 9,
+	LAYER_ND_SLL = 1 << 10,
+	LAYER_ND_TLL = 1 << 11,
+};
+
+enum fragment {
+	FRAGMENT_NONE = 0,
+	FRAGMENT_FIRST = 1,
+	FRAGMENT_LATER = 2,
+};
+
+/* One step of a megaflow's actions. An address of 16 bytes takes the two ops that follow. */
+struct op {
+	u8 code;
+	u8 arg8;
+	u16 arg16;
+	u32 arg32;
+};
+
+enum op_code {
+	OP_END = 0,
+	OP_FORWARD = 1,       /* arg32 port: send the packet there; the last op */
+	OP_OUTPUT = 2,	      /* arg32 port: send a copy there and go on */
+	OP_FLOOD = 3,	      /* send to every flood port but the packet's own; the last op */
+	OP_PUSH_TAG = 4,      /* arg16 TPID, arg32 TCI */
+	OP_POP_TAG = 5,
+	OP_SET_VLAN = 6,      /* arg16 TCI mask, arg32 TCI value */
+	OP_SET_ETH_DST = 7,   /* arg16 and arg32 together: the address */
+	OP_SET_ETH_SRC = 8,
+	OP_SET_ETH_TYPE = 9,  /* arg16, network order */
+	OP_SET_IPV4_SRC = 10, /* arg32, network order */
+	OP_SET_IPV4_DST = 11,
+	OP_SET_IPV6_SRC = 12, /* two ops follow */
+	OP_SET_IPV6_DST = 13,
+	OP_SET_IPV6_FLABEL = 14, /* arg32, network order */
+	OP_SET_IP_TOS = 15,	 /* arg8 mask, arg16 value */
+	OP_SET_IP_TTL = 16,	 /* arg8 */
+	OP_DEC_TTL = 17,
+	OP_SET_IP_PROTO = 18, /* arg8 */
+	OP_SET_L4_SRC = 19,   /* arg16, network order; arg32 the layer that must be there */
+	OP_SET_L4_DST = 20,
+	OP_SET_ICMP_TYPE = 21, /* arg8; arg32 the IP layer that must be there */
+	OP_SET_ICMP_CODE = 22,
+	OP_SET_ARP_OP = 23, /* arg16, network order */
+	OP_SET_ARP_SPA = 24,
+	OP_SET_ARP_TPA = 25,
+	OP_SET_ARP_SHA = 26,
+	OP_SET_ARP_THA = 27,
+	OP_SET_ND_TARGET = 28, /* two ops follow */
+	OP_SET_ND_SLL = 29,
+	OP_SET_ND_TLL = 30,
+};
+
+enum megaflow_flag {
+	MEGAFLOW_PUNT = 1 << 0, /* the slow path executes it */
+	MEGAFLOW_XDP = 1 << 1,	/* XDP can do all of it: at most one output, at the end */
+	MEGAFLOW_GATED = 1 << 2, /* earlier packets may still be under way in the slow path: see ticket */
+};
+
+/* A slot of the megaflow table. Python writes all of it but `ticket`, before the slot can be found through `buckets`. */
+struct megaflow {
+	u64 key[KEY_WORDS];
+	u64 id;		 /* the switch's number for it, given back with upcalls */
+	u32 subtable;
+	u32 generation;	 /* counts the uses of this slot; a cache entry made for an earlier use no longer fits */
+	u32 flags;
+	u32 xdp_port;	 /* the only output port, for MEGAFLOW_XDP; 0 to drop */
+	u32 ttl_needed;	 /* how often the actions take one from the TTL: a packet needs more than this */
+	u32 served;	 /* packets that Python has sent on since the slot was filled, ... */
+	u32 ticket;	 /* ... of these that eBPF put in the queue while the gate was shut (plus one that Python holds) */
+	u32 pad;
+	struct op ops[MAX_OPS];
+};
+
+/* A slot's statistics on one CPU: slot + CPU * MAX_MEGAFLOWS. eBPF adds, Python reads. */
+struct megaflow_stats {
+	u64 packets;
+	u64 bytes;
+	u64 last_used; /* ns, CLOCK_MONOTONIC (coarse); 0 for never */
+	u64 tcp_flags; /* host order */
+};
+
+/* A mask with its megaflows. Python writes; `used` last. */
+struct subtable {
+	u64 mask[KEY_WORDS];
+	u32 used;
+	u32 pad;
+};
+
+/* Where the megaflows of all subtables are found: a set-associative hash table, 0 for an empty way. Python writes. */
+struct bucket {
+	u64 way[BUCKET_WAYS]; /* tag << 32 | slot + 1 */
+};
+
+/* The exact-match cache, one way, on one CPU: index + CPU * CACHE_ENTRIES. eBPF reads and writes. */
+struct cache_entry {
+	u64 key[KEY_WORDS];
+	u32 slot; /* + 1 */
+	u32 generation;
+};
+
+enum port_flag {
+	PORT_FORWARD = 1 << 0, /* may be sent to */
+	PORT_RECEIVE = 1 << 1, /* may be received from */
+	PORT_XDP_TRANSMIT = 1 << 2, /* XDP redirects to it arrive */
+};
+
+struct port {
+	u32 ifindex; /* 0: no such port */
+	u32 flags;
+};
+
+/* What became of the packets of one port on one CPU: port + CPU * (MAX_PORT_NUMBER + 1). eBPF adds, Python reads. */
+struct port_counters {
+	u64 rx_packets;
+	u64 rx_bytes;
+	u64 tx_packets;
+	u64 tx_bytes;
+	u64 forwarded_xdp;
+	u64 forwarded_tc;
+	u64 dropped;
+	u64 punted;
+};
+
+struct settings {
+	u32 subtables;	 /* subtables at or above this are unused */
+	u32 flood_ports; /* entries of the flood list in use */
+};
+
+enum upcall_reason {
+	UPCALL_MISS = 0,
+	UPCALL_ACTION = 1,
+	UPCALL_TTL = 2,
+	UPCALL_CATCHING_UP = 3,
+};
+
+enum drop_reason {
+	DROP_NO_ACTION = 0,
+	DROP_NOT_A_PORT = 1,
+	DROP_NO_RECV = 2,
+	DROP_OUTPUT_DOWN = 3,
+	DROP_UPCALL_FULL = 4,
+	DROP_REWRITE_FAILED = 5,
+	DROP_REDIRECT_FAILED = 6,
+	DROP_RUNT = 7,
+	DROP_REASONS = 8,
+};
+
+/* One packet on its way to the slow path, in the ring buffer: this, then `length` bytes of frame. */
+struct upcall {
+	struct flow_key key;
+	u64 megaflow; /* 0 on a miss */
+	u32 in_port;
+	u32 reason;
+	u32 length;
+	u32 gso_size;
+	u16 vlan_present; /* the outermost tag is not in the frame but here */
+	u16 vlan_tpid;	  /* host order */
+	u16 vlan_tci;	  /* host order, with DEI */
+	u16 pad;
+};
