@@ -1,0 +1,48 @@
+# Targets do their own set-up (scripts/setup): apt packages and a .venv, only what is missing. `make help` lists them.
+
+BIN := .venv/bin
+CONFIG ?= configs/lab.yaml
+PYTEST_ARGS ?=
+
+.PHONY: help run setup check test bench docker-test clean root
+help:
+	@echo "sudo make run          three hosts in namespaces, the switch and an L2-learning controller, with real traffic, until Ctrl-C"
+	@echo "                       ONCE=1 shows the traffic once and exits 0 only if all of it worked; CONFIG=FILE for another lab"
+	@echo "sudo make test         everything: check, then all tests (PYTEST_ARGS='-k name' for some of them)"
+	@echo "make check             ruff, ruff format, mypy --strict, import-linter"
+	@echo "sudo make bench        measures against the kernel's and Open vSwitch's ways"
+	@echo "sudo make docker-test  builds the image and forwards packets in containers, with a Docker daemon of its own"
+	@echo "sudo make setup        only the set-up that run and test do themselves"
+	@echo "make clean             removes .venv, caches and build output"
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "make $(MAKECMDGOALS) needs root (network namespaces and BPF): sudo make $(MAKECMDGOALS)" >&2; exit 1; }
+
+run: root
+	@scripts/setup run
+	@$(BIN)/ofswitch lab $(CONFIG) $(if $(filter-out 0,$(ONCE)),--once)
+
+setup: root
+	@scripts/setup test
+
+check:
+	@scripts/setup check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+
+test: root setup check
+	OFSWITCH_TEST_STRICT=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: root
+	@scripts/setup bench
+	$(BIN)/python tests/bench/run.py
+
+docker-test: root
+	@scripts/setup docker
+	/usr/bin/python3 tests/docker/run.py
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
