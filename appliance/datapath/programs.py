@@ -1,0 +1,90 @@
+"""BPF programs that the kernel holds, by id: enough of bpf(2) to say whose program is on an interface.
+
+Invariant: only reads. The kernel answers these questions to CAP_SYS_ADMIN alone; without it the answer is ``None``, not an error.
+Source: linux/bpf.h, ``union bpf_attr`` and ``struct bpf_prog_info``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+BPF_PROG_GET_NEXT_ID = 11
+BPF_PROG_GET_FD_BY_ID = 13
+BPF_OBJ_GET_INFO_BY_FD = 15
+
+_SYSCALL_NUMBER = {"x86_64": 321, "i686": 357, "aarch64": 280, "riscv64": 280, "armv7l": 386, "ppc64le": 361, "s390x": 351}
+_ATTRIBUTE_BYTES = 16
+_INFO_BYTES = 80  # up to and with bpf_prog_info.name
+_INFO_ID = 4
+_INFO_NAME = 64
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """``name`` is what the loader called it, cut by the kernel to 15 bytes."""
+
+    id: int
+    name: str
+
+
+def _bpf(command: int, attribute: bytes) -> tuple[int, bytes]:
+    """Call bpf(2); the result and the attribute as the kernel left it. Raises OSError."""
+    number = _SYSCALL_NUMBER.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    buffer = ctypes.create_string_buffer(attribute, len(attribute))
+    result = _libc.syscall(number, command, buffer, len(attribute))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result, buffer.raw
+
+
+def open_program(program_id: int) -> int | None:
+    """A file descriptor of the program, for the caller to close; None if it is gone or we may not ask."""
+    try:
+        fd, _ = _bpf(BPF_PROG_GET_FD_BY_ID, struct.pack("=I", program_id).ljust(_ATTRIBUTE_BYTES, b"\0"))
+    except OSError:
+        return None
+    return fd
+
+
+def describe(fd: int) -> Program:
+    """The program behind a file descriptor. Raises OSError for a descriptor that is no program."""
+    info = ctypes.create_string_buffer(_INFO_BYTES)
+    _bpf(BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, _INFO_BYTES, ctypes.addressof(info)))
+    (program_id,) = struct.unpack_from("=I", info.raw, _INFO_ID)
+    name = info.raw[_INFO_NAME:].split(b"\0", 1)[0].decode("ascii", "replace")
+    return Program(program_id, name)
+
+
+def find(program_id: int) -> Program | None:
+    """The program of this id; None if it is gone or we may not ask."""
+    fd = open_program(program_id)
+    if fd is None:
+        return None
+    try:
+        return describe(fd)
+    finally:
+        os.close(fd)
+
+
+def loaded(prefix: str = "") -> Iterator[Program]:
+    """Every program in the kernel whose name starts with ``prefix``; none if we may not ask."""
+    last = 0
+    while True:
+        try:
+            _, answer = _bpf(BPF_PROG_GET_NEXT_ID, struct.pack("=II", last, 0).ljust(_ATTRIBUTE_BYTES, b"\0"))
+        except OSError:  # ENOENT: that was the last one; EPERM: we may not ask
+            return
+        _, last = struct.unpack_from("=II", answer)
+        program = find(last)
+        if program is not None and program.name.startswith(prefix):
+            yield program
