@@ -103,16 +103,16 @@ class ParsedPacket(NamedTuple):
     """Bits of Layer (a plain int: operations on IntFlag are slow)."""
     tags: int = 0
     """VLAN tags parsed."""
-    eth_type: int = 0
+    eth_type_offset: int = 0
     """Offset of the type behind the parsed tags, 0 in a frame without an Ethernet header."""
-    l3: int = 0
+    l3_offset: int = 0
     """Offset of what follows that type: MPLS entry, I-TAG, ARP, IPv4 or IPv6 header, if ``layers`` has one."""
-    ip_proto: int = 0
+    ip_proto_offset: int = 0
     """Offset of the byte that ``ip_proto`` was read from: IPv4 protocol, or the last next-header byte of IPv6."""
-    l4: int = 0
+    l4_offset: int = 0
     """Offset of the TCP, UDP, SCTP, ICMP or ICMPv6 header."""
-    nd_lladdr: int = 0
-    """Offset of the address in the option behind ND_SLL or ND_TLL. The ND target is at ``l4`` + 8."""
+    nd_lladdr_offset: int = 0
+    """Offset of the address in the option behind ND_SLL or ND_TLL. The ND target is at ``l4_offset`` + 8."""
 
 
 _CODES = {1: "B", 2: "H", 4: "I", 6: "6s", 8: "Q", 16: "16s"}
@@ -197,7 +197,7 @@ _UNREP = ExtHdr.UNREP.value
 _UNSEQ = ExtHdr.UNSEQ.value
 
 _Network = tuple[bytes, int, int, int, int]
-"""The key's bytes from ``layers`` on, then ``layers``, ``ip_proto``, ``l4`` and ``nd_lladdr`` as in ParsedPacket."""
+"""The key's bytes from ``layers`` on, ``layers``, and the offsets of ``ip_proto``, layer 4 and the link-layer address."""
 _NOTHING: _Network = (_pack_layers(0), 0, 0, 0, 0)
 
 
