@@ -1,0 +1,35 @@
+"""What the user asked for: YAML and flags in, one frozen ``Config`` out, or every fault at once."""
+
+from appliance.config.faults import ConfigError, Fault
+from appliance.config.load import LabFile, dump, load, load_lab
+from appliance.config.model import (
+    DEFAULT_APPS,
+    DEFAULT_OPENFLOW_PORT,
+    RUN_DIRECTORY,
+    Config,
+    ControllerAddress,
+    IntegratedController,
+    Lab,
+    LabHost,
+    ListenAddress,
+    PortSpec,
+)
+
+__all__ = [
+    "DEFAULT_APPS",
+    "DEFAULT_OPENFLOW_PORT",
+    "RUN_DIRECTORY",
+    "Config",
+    "ConfigError",
+    "ControllerAddress",
+    "Fault",
+    "IntegratedController",
+    "Lab",
+    "LabFile",
+    "LabHost",
+    "ListenAddress",
+    "PortSpec",
+    "dump",
+    "load",
+    "load_lab",
+]

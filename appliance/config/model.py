@@ -1,0 +1,351 @@
+"""The configuration as the rest of the program sees it: frozen, complete, and right in itself.
+
+Invariant: a ``Config`` that exists has unique port numbers (1 to MAX_PORT_NUMBER) and unique interfaces, whoever made it.
+Texts of faults say what would be right; ``load`` adds where.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictInt, StrictStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from appliance.model.ports import MAX_PORT_NUMBER
+
+DEFAULT_OPENFLOW_PORT = 6653
+RUN_DIRECTORY = "/run/ofswitch"
+DEFAULT_APPS = ("ryu_apps/l2_learning.py",)
+"""What the integrated controller runs if the configuration names nothing else."""
+
+MAX_INTERFACE_NAME = 15
+MAX_SOCKET_PATH = 107
+MAX_MEGAFLOWS = 1 << 22
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_HOST_NAME = re.compile(r"(?=.{1,253}$)(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+_MAC = re.compile(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}")
+
+FailMode = Literal["secure", "standalone"]
+HookChoice = Literal["auto", "xdp", "tc"]
+ProtocolVersion = Literal["OpenFlow13"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# ── addresses ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _tcp_port(text: str, whole: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 0xFFFF:
+        raise ValueError(f"{whole!r}: {text!r} is not a TCP port; it must be a number from 1 to 65535")
+    return int(text)
+
+
+def _address(text: str, whole: str, *, names: bool) -> str:
+    """An IP address (IPv6 without its brackets), or with ``names`` also a host name."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        # Four numbers are a mistyped address, not a name.
+        if names and bare == text and _HOST_NAME.fullmatch(text) and not re.fullmatch(r"[0-9.]+", text):
+            return text
+    allowed = "a host name, an IPv4 address or an IPv6 address in []" if names else "an IPv4 address or an IPv6 address in []"
+    raise ValueError(f"{whole!r}: {text!r} is not {allowed}") from None
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+class ControllerAddress(_Frozen):
+    """A controller to connect to, written ``tcp:HOST[:PORT]``; IPv6 in brackets."""
+
+    host: StrictStr
+    port: StrictInt = DEFAULT_OPENFLOW_PORT
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        scheme, colon, rest = value.partition(":")
+        if scheme != "tcp" or not colon:
+            raise ValueError(f"{value!r} is not a controller; write tcp:HOST or tcp:HOST:PORT")
+        matched = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::(.*))?", rest)
+        if matched is None:
+            raise ValueError(f"{value!r} is not a controller; write tcp:HOST:PORT, an IPv6 address in []: tcp:[::1]:6653")
+        host, port = matched.groups()
+        number = DEFAULT_OPENFLOW_PORT if port is None else _tcp_port(port, value)
+        return {"host": _address(host, value, names=True), "port": number}
+
+    def __str__(self) -> str:
+        return f"tcp:{_bracketed(self.host)}:{self.port}"
+
+
+class ListenAddress(_Frozen):
+    """Where controllers may connect to us, written ``ptcp:[PORT][:ADDRESS]``; without an address, every one of this machine."""
+
+    port: StrictInt = DEFAULT_OPENFLOW_PORT
+    address: StrictStr = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        scheme, colon, rest = value.partition(":")
+        if scheme != "ptcp" or not colon:
+            raise ValueError(f"{value!r} is not a place to listen; write ptcp:PORT or ptcp:PORT:ADDRESS")
+        port, colon, address = rest.partition(":")
+        number = _tcp_port(port, value) if port else DEFAULT_OPENFLOW_PORT
+        return {"port": number, "address": _address(address, value, names=False) if colon else ""}
+
+    def __str__(self) -> str:
+        return f"ptcp:{self.port}" + (f":{_bracketed(self.address)}" if self.address else "")
+
+
+# ── the switch ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _interface(value: Any) -> Any:
+    if isinstance(value, str) and (
+        not 0 < len(value.encode()) <= MAX_INTERFACE_NAME or re.search(r"[\s/:]", value) or value in (".", "..")
+    ):
+        raise ValueError(
+            f"{value!r} is not an interface name; it has 1 to {MAX_INTERFACE_NAME} characters, no space, slash or colon"
+        )
+    return value
+
+
+InterfaceName = Annotated[StrictStr, BeforeValidator(_interface)]
+
+
+class PortSpec(_Frozen):
+    """One port, also written ``INTERFACE`` or ``INTERFACE=NUMBER``. In a ``Config``, ``number`` is never 0."""
+
+    interface: InterfaceName
+    number: StrictInt = 0
+    """0 asks for the lowest number that no other port has."""
+    hook: HookChoice = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        interface, equals, number = value.partition("=")
+        if not equals:
+            return {"interface": interface}
+        if not number.isascii() or not number.isdigit():
+            raise ValueError(
+                f"{value!r}: {number!r} is not a port number; write INTERFACE=NUMBER, for example {interface or 'eth1'}=1"
+            )
+        return {"interface": interface, "number": int(number)}
+
+    @field_validator("number")
+    @classmethod
+    def _in_range(cls, value: int) -> int:
+        # 0 itself cannot be written: the default is not validated.
+        if not 1 <= value <= MAX_PORT_NUMBER:
+            raise ValueError(f"{value} is not a port number; it must be 1 to {MAX_PORT_NUMBER}")
+        return value
+
+
+class IntegratedController(_Frozen):
+    """The child process that runs Ryu apps: files (``*.py``) or modules."""
+
+    apps: tuple[StrictStr, ...] = DEFAULT_APPS
+
+    @field_validator("apps")
+    @classmethod
+    def _named(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or not all(value):
+            raise ValueError(f"name at least one app, for example {DEFAULT_APPS[0]}")
+        return value
+
+
+def parse_datapath_id(value: Any) -> int | None:
+    """An int, ``0x…``, 16 hexadecimal digits, 8 octets aa:bb:… or a MAC address (the lower 48 bits). Raises ValueError."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        number = value
+    elif isinstance(value, str):
+        number = _datapath_id_text(value.strip())
+    else:
+        number = -1
+    if number is not None and not 0 < number < 1 << 64:
+        raise ValueError(
+            f"{value!r} is not a datapath id; write 16 hexadecimal digits, aa:bb:cc:dd:ee:ff:00:11, or a number from 1 to 2^64-1"
+        )
+    return number
+
+
+def _datapath_id_text(text: str) -> int:
+    if re.fullmatch(r"0[xX][0-9A-Fa-f]{1,16}", text):
+        return int(text, 16)
+    octets = re.fullmatch(r"[0-9A-Fa-f]{2}(?:[:.-][0-9A-Fa-f]{2}){5}(?:(?:[:.-][0-9A-Fa-f]{2}){2})?", text)
+    if octets is not None:
+        return int(re.sub(r"[:.-]", "", text), 16)
+    if re.fullmatch(r"[0-9A-Fa-f]{16}", text):
+        return int(text, 16)
+    return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else -1
+
+
+DatapathId = Annotated[int | None, BeforeValidator(parse_datapath_id)]
+
+
+def assign_numbers(ports: tuple[PortSpec, ...]) -> tuple[PortSpec, ...]:
+    """Give each port without a number the lowest one that is free, in order."""
+    taken = {port.number for port in ports if port.number}
+    free = (number for number in range(1, MAX_PORT_NUMBER + 1) if number not in taken)
+    try:
+        return tuple(port if port.number else port.model_copy(update={"number": next(free)}) for port in ports)
+    except StopIteration:
+        raise ValueError(f"{len(ports)} ports are too many; a switch has at most {MAX_PORT_NUMBER}") from None
+
+
+class Config(_Frozen):
+    """One switch. ``datapath_id`` None: the agent derives it from the first port's MAC address."""
+
+    name: StrictStr = "ofswitch"
+    datapath_id: DatapathId = None
+    fail_mode: FailMode = "secure"
+    protocols: tuple[ProtocolVersion, ...] = ("OpenFlow13",)
+    ports: tuple[PortSpec, ...] = ()
+    controllers: tuple[ControllerAddress, ...] = ()
+    listen: tuple[ListenAddress, ...] = ()
+    integrated_controller: IntegratedController | None = None
+    control_socket: StrictStr = ""
+    """Never empty in a Config: the default is RUN_DIRECTORY/NAME.sock."""
+    max_megaflows: StrictInt = 65_536
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError(f"{value!r} is not a name; use up to 63 letters, digits, '.', '_' and '-'")
+        return value
+
+    @field_validator("protocols")
+    @classmethod
+    def _some_protocol(cls, value: tuple[ProtocolVersion, ...]) -> tuple[ProtocolVersion, ...]:
+        if not value:
+            raise ValueError("name at least one protocol version: OpenFlow13")
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("max_megaflows")
+    @classmethod
+    def _some_megaflows(cls, value: int) -> int:
+        if not 1 <= value <= MAX_MEGAFLOWS:
+            raise ValueError(f"{value} is not a number of megaflows; it must be 1 to {MAX_MEGAFLOWS}")
+        return value
+
+    @field_validator("control_socket")
+    @classmethod
+    def _socket_path(cls, value: str) -> str:
+        if not value.startswith("/") or len(value.encode()) > MAX_SOCKET_PATH:
+            raise ValueError(f"{value!r} is not a socket's path; it must start with / and have at most {MAX_SOCKET_PATH} bytes")
+        return value
+
+    @field_validator("ports")
+    @classmethod
+    def _numbered(cls, ports: tuple[PortSpec, ...]) -> tuple[PortSpec, ...]:
+        for noun in ("interface", "number"):
+            given = [getattr(port, noun) for port in ports if getattr(port, noun)]
+            twice = sorted({item for item in given if given.count(item) > 1})
+            if twice:
+                raise PydanticCustomError(
+                    "duplicate_port", "two ports have the same {noun}: {twice}", {"noun": noun, "twice": str(twice)}
+                )
+        return assign_numbers(ports)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_socket(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("control_socket") is None:
+            name = values.get("name", cls.model_fields["name"].default)
+            if isinstance(name, str) and _NAME.fullmatch(name):
+                return {**values, "control_socket": f"{RUN_DIRECTORY}/{name}.sock"}
+        return values
+
+    @property
+    def uses_integrated_controller(self) -> bool:
+        """Asked for, or nobody else was named who could control the switch."""
+        return self.integrated_controller is not None or not (self.controllers or self.listen)
+
+    @property
+    def integrated_apps(self) -> tuple[str, ...]:
+        """What the integrated controller runs; empty if there is none."""
+        if not self.uses_integrated_controller:
+            return ()
+        return self.integrated_controller.apps if self.integrated_controller is not None else DEFAULT_APPS
+
+
+# ── the lab ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _with_prefix(version: int) -> BeforeValidator:
+    example = "10.0.0.1/24" if version == 4 else "fd00::1/64"
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                address = ipaddress.ip_interface(value)
+            except ValueError:
+                address = None
+            if address is None or address.version != version or "/" not in value:
+                raise ValueError(f"{value!r} is not an IPv{version} address with its prefix length, for example {example}")
+        return value
+
+    return BeforeValidator(check)
+
+
+class LabHost(_Frozen):
+    """One host: a network namespace joined to the switch by a veth pair. Addresses carry their prefix length."""
+
+    name: StrictStr
+    address4: Annotated[StrictStr, _with_prefix(4)]
+    address6: Annotated[StrictStr, _with_prefix(6)]
+    mac: StrictStr | None = None
+    """None: 02:00:00:00:00:NN, NN the host's place from 1."""
+
+    @field_validator("name")
+    @classmethod
+    def _short_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9]{1,4}", value):
+            raise ValueError(f"{value!r} is not a host's name; use 1 to 4 letters and digits (it is part of an interface name)")
+        return value
+
+    @field_validator("mac")
+    @classmethod
+    def _unicast(cls, value: str | None) -> str | None:
+        if value is not None and (not _MAC.fullmatch(value) or int(value[:2], 16) & 1):
+            raise ValueError(f"{value!r} is not a host's MAC address, for example 02:00:00:00:00:01")
+        return value
+
+
+class Lab(_Frozen):
+    """The ``lab`` section. ``transfer_mb``: 10^6 bytes sent by TCP from the first host to the second."""
+
+    hosts: tuple[LabHost, ...]
+    transfer_mb: StrictInt = 1000
+
+    @field_validator("transfer_mb")
+    @classmethod
+    def _some(cls, value: int) -> int:
+        if not 1 <= value <= 1_000_000:
+            raise ValueError(f"{value} is not a number of megabytes; it must be 1 to 1000000")
+        return value
+
+    @field_validator("hosts")
+    @classmethod
+    def _distinct(cls, hosts: tuple[LabHost, ...]) -> tuple[LabHost, ...]:
+        if not 2 <= len(hosts) <= 200:
+            raise ValueError(f"a lab has 2 to 200 hosts, not {len(hosts)}")
+        for noun in ("name", "address4", "address6", "mac"):
+            given = [getattr(host, noun) for host in hosts if getattr(host, noun)]
+            twice = sorted({item for item in given if given.count(item) > 1})
+            if twice:
+                raise PydanticCustomError(
+                    "duplicate_host", "two hosts have the same {noun}: {twice}", {"noun": noun, "twice": ", ".join(twice)}
+                )
+        return hosts
