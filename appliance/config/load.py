@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from appliance.config.document import Document, Path, parse
@@ -195,7 +195,7 @@ class _Reader:
         elif kind == "literal_error":
             known = re.findall(r"'([^']*)'", error["ctx"]["expected"])
             hint = did_you_mean(found, known) if isinstance(found, str) else f"; it may be: {one_of(known)}"
-            yield self._fault(path, f"{found!r} is not a {str(_noun(path)).replace('_', ' ')}{hint}")
+            yield self._fault(path, f"{found!r} is not a {str(_noun(path)).removesuffix('s').replace('_', ' ')}{hint}")
         elif kind in _EXPECTED:
             shown = f" ({found!r})" if isinstance(found, str | int | float) else ""
             yield self._fault(
@@ -212,7 +212,7 @@ class _Reader:
 
     # ── what needs more than one value ─────────────────────────────────────────────────────────────────────────────────
     def check_ports(self, known_interfaces: KnownInterfaces | None) -> None:
-        """There are some, they exist, and no two share an interface or number. Ports wrong in themselves are passed over."""
+        """There are some, they exist, and no two share an interface or number."""
         listed = self.values.get("ports")
         if not listed and not isinstance(listed, dict | str | int):
             flagged = "; name at least one: " + ("--port eth1" if self.document.value is None else "ports: [eth1, eth2]")
@@ -222,16 +222,14 @@ class _Reader:
         seen: dict[tuple[str, str | int], str] = {}
         for index, item in enumerate(listed if isinstance(listed, tuple) else ()):
             path: Path = ("ports", index)
-            try:
-                port = TypeAdapter(PortSpec).validate_python(item)
-            except ValidationError:
-                continue  # config() says it
-            if existing is not None and port.interface not in existing:
-                hint = did_you_mean(port.interface, sorted(existing))
-                self.faults.append(self._fault((*path, "interface"), f"there is no interface {port.interface!r}{hint}"))
-            self._once(seen, "interface", port.interface, path)
-            if port.number:
-                self._once(seen, "number", port.number, path)
+            interface, number = _interface_and_number(item)
+            if interface is not None:
+                if existing is not None and interface not in existing:
+                    hint = did_you_mean(interface, sorted(existing))
+                    self.faults.append(self._fault((*path, "interface"), f"there is no interface {interface!r}{hint}"))
+                self._once(seen, "interface", interface, path)
+            if number is not None:
+                self._once(seen, "number", number, path)
 
     def _once(self, seen: dict[tuple[str, str | int], str], noun: str, value: str | int, path: Path) -> None:
         place = str(self._fault((*path, noun), "")).removesuffix(": ").removeprefix(f"{self.document.file}:")
@@ -301,6 +299,18 @@ def _with_hook(port: Any, hook: str) -> Any:
     except ValidationError:
         return port
     return {**spec.model_dump(exclude_defaults=True), "hook": hook}
+
+
+def _interface_and_number(port: Any) -> tuple[str | None, int | None]:
+    """What can be read of a port as written, so that one fault in it does not hide another; None for what cannot."""
+    if isinstance(port, str):
+        interface, _, text = port.partition("=")
+        return interface or None, int(text) if text.isascii() and text.isdigit() else None
+    if not isinstance(port, dict):
+        return None, None
+    name, number = port.get("interface"), port.get("number")
+    is_number = isinstance(number, int) and not isinstance(number, bool)
+    return (name if isinstance(name, str) and name else None), (number if is_number else None)
 
 
 def _noun(path: Path) -> str | int:

@@ -75,7 +75,7 @@ class ControllerAddress(_Frozen):
         scheme, colon, rest = value.partition(":")
         if scheme != "tcp" or not colon:
             raise ValueError(f"{value!r} is not a controller; write tcp:HOST or tcp:HOST:PORT")
-        matched = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::(.*))?", rest)
+        matched = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::([^:]*))?", rest)
         if matched is None:
             raise ValueError(f"{value!r} is not a controller; write tcp:HOST:PORT, an IPv6 address in []: tcp:[::1]:6653")
         host, port = matched.groups()
