@@ -1,0 +1,193 @@
+"""A fast path in memory, for tests of what stands above one: no kernel, no root.
+
+It keeps the protocol of ``driver.Datapath`` to the letter, with the reference parser and executor of ``packet``. A test puts
+frames in by ``inject`` and reads what came out in ``sent``. Invariant: every injected frame is counted once, as forwarded,
+dropped or punted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from appliance.datapath.driver import DatapathError, DatapathPort, TierCounters
+from appliance.model.fields import BY_NAME
+from appliance.model.megaflow import (
+    NO_MEGAFLOW,
+    Controller,
+    DropReason,
+    Flood,
+    Forward,
+    Megaflow,
+    MegaflowStatistics,
+    Upcall,
+    UpcallReason,
+)
+from appliance.packet.execute import INVALID_TTL, execute
+from appliance.packet.parse import ETHERNET_BYTES, parse
+
+_TCP_FLAGS = BY_NAME["tcp_flags"]
+
+
+@dataclass(slots=True)
+class _Installed:
+    megaflow: Megaflow
+    statistics: MegaflowStatistics
+    caught_up: bool = False
+    waiting: int = 0
+    """CATCHING_UP packets that are not served yet."""
+
+
+class FakeDatapath:
+    """``capacity`` is the number of megaflows there is room for; ``now`` gives ``last_used``."""
+
+    def __init__(self, now: Callable[[], float], capacity: int = 1 << 16) -> None:
+        self.sent: list[tuple[int, bytes]] = []
+        """(port, frame) of everything that left, by whichever tier."""
+        self.ports: dict[int, DatapathPort] = {}
+        self.syncs = 0
+        self.closed = False
+        self._now = now
+        self._capacity = capacity
+        self._installed: dict[int, _Installed] = {}
+        self._upcalls: deque[Upcall] = deque()
+        self._counters: dict[int, TierCounters] = {}
+        self._drops: Counter[DropReason] = Counter()
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    # ── for tests ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def inject(self, in_port: int, frame: bytes) -> None:
+        """A frame comes in on a port."""
+        port = self.ports.get(in_port)
+        if port is None:
+            self._drops[DropReason.NOT_A_PORT] += 1
+            return
+        self._count(in_port, rx_packets=1, rx_bytes=len(frame))
+        if not port.receive:
+            self._drop(in_port, DropReason.NO_RECV)
+            return
+        if len(frame) < ETHERNET_BYTES:
+            self._drop(in_port, DropReason.RUNT)
+            return
+        key = parse(frame, in_port).key
+        entry = next((item for item in self._installed.values() if key & item.megaflow.mask == item.megaflow.key), None)
+        if entry is None:
+            self._punt(Upcall(in_port, UpcallReason.MISS, NO_MEGAFLOW, key, frame))
+        elif not entry.caught_up or entry.waiting:
+            entry.waiting += 1
+            self._punt(Upcall(in_port, UpcallReason.CATCHING_UP, entry.megaflow.id, key, frame))
+        else:
+            self._forward(in_port, key, frame, entry)
+
+    @property
+    def megaflows(self) -> list[Megaflow]:
+        return [entry.megaflow for entry in self._installed.values()]
+
+    # ── driver.Datapath ────────────────────────────────────────────────────────────────────────────────────────────────
+    def attach(self, port: DatapathPort) -> None:
+        if port.number in self.ports:
+            raise DatapathError(f"port {port.number} is attached already")
+        self.ports[port.number] = port
+        self._counters[port.number] = TierCounters()
+
+    def update(self, port: DatapathPort) -> None:
+        if port.number not in self.ports:
+            raise DatapathError(f"port {port.number} is not attached")
+        self.ports[port.number] = port
+
+    def detach(self, number: int) -> None:
+        self.ports.pop(number, None)
+        self._counters.pop(number, None)
+
+    def install(self, megaflow: Megaflow) -> bool:
+        if len(self._installed) >= self._capacity:
+            return False
+        self._installed[megaflow.id] = _Installed(megaflow, MegaflowStatistics(0, 0, 0.0))
+        return True
+
+    def remove(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
+        return {number: entry.statistics for number in megaflow_ids if (entry := self._installed.pop(number, None)) is not None}
+
+    def sync(self) -> None:
+        self.syncs += 1
+
+    def statistics(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
+        return {number: self._installed[number].statistics for number in megaflow_ids if number in self._installed}
+
+    def upcalls(self, limit: int) -> Sequence[Upcall]:
+        taken = [self._upcalls.popleft() for _ in range(min(limit, len(self._upcalls)))]
+        if taken and not self._upcalls:
+            os.eventfd_read(self._event)
+        return taken
+
+    def served(self, megaflow_id: int) -> None:
+        if (entry := self._installed.get(megaflow_id)) is not None:
+            entry.waiting -= 1
+
+    def caught_up(self, megaflow_ids: Iterable[int]) -> None:
+        for number in megaflow_ids:
+            if (entry := self._installed.get(number)) is not None:
+                entry.caught_up = True
+
+    def send(self, port: int, frame: bytes, gso_size: int = 0) -> None:
+        if port in self.ports:
+            self.sent.append((port, frame))
+
+    def port_counters(self) -> Mapping[int, TierCounters]:
+        return dict(self._counters)
+
+    def drops(self) -> Mapping[DropReason, int]:
+        return dict(self._drops)
+
+    def fileno(self) -> int:
+        return self._event
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.ports.clear()
+            os.close(self._event)
+
+    # ── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _forward(self, in_port: int, key: int, frame: bytes, entry: _Installed) -> None:
+        emissions = execute(frame, entry.megaflow.actions, in_port)
+        for emission in emissions:
+            if isinstance(emission.action, Controller):
+                reason = UpcallReason.TTL if emission.action is INVALID_TTL else UpcallReason.ACTION
+                self._punt(Upcall(in_port, reason, entry.megaflow.id, key, frame))
+                return
+        before = entry.statistics
+        flags = before.tcp_flags | _TCP_FLAGS.get(key)
+        entry.statistics = MegaflowStatistics(before.packets + 1, before.bytes + len(frame), self._now(), flags)
+        copies = [(port, emission.frame) for emission in emissions for port in self._outputs(emission.action, in_port)]
+        for port, copy in copies:
+            self.sent.append((port, copy))
+            self._count(port, tx_packets=1, tx_bytes=len(copy))
+        if copies:
+            self._count(in_port, forwarded_tc=1)
+        else:
+            self._drop(in_port, DropReason.OUTPUT_DOWN if emissions else DropReason.NO_ACTION)
+
+    def _outputs(self, action: Forward | Flood | Controller, in_port: int) -> list[int]:
+        match action:
+            case Forward(port=number):
+                return [number] if number in self.ports and self.ports[number].forward else []
+            case Flood():
+                return [number for number, port in self.ports.items() if number != in_port and port.forward]
+        raise DatapathError(f"not an output: {action}")
+
+    def _punt(self, upcall: Upcall) -> None:
+        self._count(upcall.in_port, punted=1)
+        if not self._upcalls:
+            os.eventfd_write(self._event, 1)
+        self._upcalls.append(upcall)
+
+    def _drop(self, in_port: int, reason: DropReason) -> None:
+        self._drops[reason] += 1
+        self._count(in_port, dropped=1)
+
+    def _count(self, port: int, **more: int) -> None:
+        before = self._counters[port]
+        self._counters[port] = replace(before, **{name: getattr(before, name) + amount for name, amount in more.items()})
