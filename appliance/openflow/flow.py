@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from struct import Struct
 
 from appliance.model.actions import OFP_NO_BUFFER, Instruction
 from appliance.model.match import MATCH_ALL, Match
 from appliance.model.ports import PortNo
-from appliance.openflow.constants import OFPG_ANY
+from appliance.openflow.constants import HEADER_BYTES, MAX_MESSAGE_BYTES, OFPG_ANY, MessageType
+from appliance.openflow.errors import BadAction, BadRequest, ErrorType, FlowModFailed, ProtocolError
+from appliance.openflow.instructions import decode_instructions, encode_instructions
 from appliance.openflow.message import Message
+from appliance.openflow.oxm import decode_match, encode_match
+from appliance.openflow.wire import Codec, at_least, exactly, member
+
+_FLOW_MOD = Struct("!QQBBHHHIIIH2x")
+_FLOW_REMOVED = Struct("!QHBBIIHHQQ")
+
+MAX_FLOW_MOD_BYTES = MAX_MESSAGE_BYTES - 16
+"""A flow entry's statistics take 16 bytes more than the flow-mod that made it, and must fit in one message as well."""
 
 
 class FlowModCommand(IntEnum):
@@ -72,3 +83,93 @@ class FlowRemoved(Message):
     packet_count: int
     byte_count: int
     match: Match
+
+
+_COMMANDS: dict[int, FlowModCommand] = {int(command): command for command in FlowModCommand}
+_FLAGS: tuple[FlowModFlags, ...] = tuple(FlowModFlags(bits) for bits in range(1 << 5))
+
+
+def flow_mod_flags(bits: int) -> FlowModFlags:
+    """FLOW_MOD_FAILED/BAD_FLAGS for a bit that OpenFlow 1.3 does not know."""
+    if bits >= len(_FLAGS):
+        raise ProtocolError(ErrorType.FLOW_MOD_FAILED, FlowModFailed.BAD_FLAGS, f"flags {bits:#x}")
+    return _FLAGS[bits]
+
+
+def decode_flow_mod(data: bytes, xid: int) -> FlowMod:
+    start = HEADER_BYTES + _FLOW_MOD.size
+    at_least(data, start)
+    (cookie, cookie_mask, table_id, command, idle_timeout, hard_timeout, priority, buffer_id, out_port, out_group, flags) = (
+        _FLOW_MOD.unpack_from(data, HEADER_BYTES)
+    )
+    known = _COMMANDS.get(command)
+    if known is None:
+        raise ProtocolError(ErrorType.FLOW_MOD_FAILED, FlowModFailed.BAD_COMMAND, f"command {command}")
+    if len(data) > MAX_FLOW_MOD_BYTES:
+        raise ProtocolError(ErrorType.BAD_ACTION, BadAction.TOO_MANY, f"a flow-mod of {len(data)} bytes")
+    match, length = decode_match(data, start)
+    return FlowMod(
+        cookie,
+        cookie_mask,
+        table_id,
+        known,
+        idle_timeout,
+        hard_timeout,
+        priority,
+        buffer_id,
+        out_port,
+        out_group,
+        flow_mod_flags(flags),
+        match,
+        decode_instructions(data, start + length, len(data)),
+        xid=xid,
+    )
+
+
+def encode_flow_mod(message: FlowMod) -> bytes:
+    head = _FLOW_MOD.pack(
+        message.cookie,
+        message.cookie_mask,
+        message.table_id,
+        message.command,
+        message.idle_timeout,
+        message.hard_timeout,
+        message.priority,
+        message.buffer_id,
+        message.out_port,
+        message.out_group,
+        message.flags,
+    )
+    return head + encode_match(message.match) + encode_instructions(message.instructions)
+
+
+def decode_flow_removed(data: bytes, xid: int) -> FlowRemoved:
+    start = HEADER_BYTES + _FLOW_REMOVED.size
+    at_least(data, start)
+    (cookie, priority, reason, table_id, sec, nsec, idle, hard, packets, octets) = _FLOW_REMOVED.unpack_from(data, HEADER_BYTES)
+    match, length = decode_match(data, start)
+    exactly(data, start + length)
+    known = member(FlowRemovedReason, reason, ErrorType.BAD_REQUEST, BadRequest.BAD_TYPE)
+    return FlowRemoved(cookie, priority, known, table_id, sec, nsec, idle, hard, packets, octets, match, xid=xid)
+
+
+def encode_flow_removed(message: FlowRemoved) -> bytes:
+    head = _FLOW_REMOVED.pack(
+        message.cookie,
+        message.priority,
+        message.reason,
+        message.table_id,
+        message.duration_sec,
+        message.duration_nsec,
+        message.idle_timeout,
+        message.hard_timeout,
+        message.packet_count,
+        message.byte_count,
+    )
+    return head + encode_match(message.match)
+
+
+CODECS = (
+    Codec(MessageType.FLOW_MOD, FlowMod, decode_flow_mod, encode_flow_mod),
+    Codec(MessageType.FLOW_REMOVED, FlowRemoved, decode_flow_removed, encode_flow_removed),
+)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from struct import Struct
 
 from appliance.model.actions import Instruction
 from appliance.model.match import MATCH_ALL, Match
 from appliance.model.ports import PortNo
-from appliance.openflow.constants import OFPG_ANY, OFPTT_ALL
-from appliance.openflow.flow import FlowModFlags
+from appliance.openflow.constants import OFPG_ANY, OFPTT_ALL, MultipartType
+from appliance.openflow.flow import FlowModFlags, flow_mod_flags
+from appliance.openflow.instructions import decode_instructions, encode_instructions
+from appliance.openflow.oxm import decode_match, encode_match
+from appliance.openflow.wire import BodyCodec, at_least, bad_length, exactly
+
+_REQUEST = Struct("!B3xII4xQQ")
+_FLOW = Struct("!HBxIIHHHH4xQQQ")
+_AGGREGATE = Struct("!QQI4x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +66,76 @@ class AggregateStats:
     packet_count: int
     byte_count: int
     flow_count: int
+
+
+def _decode_request(data: bytes) -> tuple[int, int, int, int, int, Match]:
+    at_least(data, _REQUEST.size)
+    table_id, out_port, out_group, cookie, cookie_mask = _REQUEST.unpack_from(data)
+    match, length = decode_match(data, _REQUEST.size)
+    exactly(data, _REQUEST.size + length)
+    return table_id, out_port, out_group, cookie, cookie_mask, match
+
+
+def encode_request(body: FlowStatsRequest | AggregateStatsRequest) -> list[bytes]:
+    head = _REQUEST.pack(body.table_id, body.out_port, body.out_group, body.cookie, body.cookie_mask)
+    return [head + encode_match(body.match)]
+
+
+def _entries(data: bytes) -> Iterator[FlowStats]:
+    position = 0
+    while position < len(data):
+        start = position + _FLOW.size
+        at_least(data, start)
+        (length, table_id, sec, nsec, priority, idle, hard, flags, cookie, packets, octets) = _FLOW.unpack_from(data, position)
+        end = position + length
+        if start > end or end > len(data):
+            raise bad_length(f"flow statistics of {length} bytes")
+        match, match_length = decode_match(data, start, end)
+        instructions = decode_instructions(data, start + match_length, end)
+        known = flow_mod_flags(flags)
+        yield FlowStats(table_id, sec, nsec, priority, idle, hard, known, cookie, packets, octets, match, instructions)
+        position = end
+
+
+def _encode_entry(entry: FlowStats) -> bytes:
+    tail = encode_match(entry.match) + encode_instructions(entry.instructions)
+    head = _FLOW.pack(
+        _FLOW.size + len(tail),
+        entry.table_id,
+        entry.duration_sec,
+        entry.duration_nsec,
+        entry.priority,
+        entry.idle_timeout,
+        entry.hard_timeout,
+        entry.flags,
+        entry.cookie,
+        entry.packet_count,
+        entry.byte_count,
+    )
+    return head + tail
+
+
+def decode_aggregate(data: bytes) -> AggregateStats:
+    exactly(data, _AGGREGATE.size)
+    return AggregateStats(*_AGGREGATE.unpack(data))
+
+
+def encode_aggregate(body: AggregateStats) -> list[bytes]:
+    return [_AGGREGATE.pack(body.packet_count, body.byte_count, body.flow_count)]
+
+
+REQUESTS = (
+    BodyCodec(MultipartType.FLOW, FlowStatsRequest, lambda data: FlowStatsRequest(*_decode_request(data)), encode_request),
+    BodyCodec(
+        MultipartType.AGGREGATE, AggregateStatsRequest, lambda data: AggregateStatsRequest(*_decode_request(data)), encode_request
+    ),
+)
+REPLIES = (
+    BodyCodec(
+        MultipartType.FLOW,
+        FlowStatsReply,
+        lambda data: FlowStatsReply(tuple(_entries(data))),
+        lambda body: [_encode_entry(entry) for entry in body.entries],
+    ),
+    BodyCodec(MultipartType.AGGREGATE, AggregateStats, decode_aggregate, encode_aggregate),
+)

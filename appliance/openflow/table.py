@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from struct import Struct
 
+from appliance.openflow.constants import HEADER_BYTES, MessageType, MultipartType
+from appliance.openflow.errors import ErrorType, ProtocolError, TableModFailed
 from appliance.openflow.message import Message
+from appliance.openflow.wire import BodyCodec, Codec, bad_length, empty_body, exactly
+
+OFPTC_DEPRECATED_MASK = 3
+
+_MOD = Struct("!B3xI")
+_STATS = Struct("!B3xIQQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +40,30 @@ class TableStats:
 @dataclass(frozen=True, slots=True)
 class TableStatsReply:
     entries: tuple[TableStats, ...] = ()
+
+
+def decode_table_mod(data: bytes, xid: int) -> TableMod:
+    exactly(data, HEADER_BYTES + _MOD.size)
+    table_id, config = _MOD.unpack_from(data, HEADER_BYTES)
+    if config & ~OFPTC_DEPRECATED_MASK:
+        raise ProtocolError(ErrorType.TABLE_MOD_FAILED, TableModFailed.BAD_CONFIG, f"config {config:#x}")
+    return TableMod(table_id, config, xid=xid)
+
+
+def encode_table_mod(message: TableMod) -> bytes:
+    return _MOD.pack(message.table_id, message.config)
+
+
+def decode_table_stats(data: bytes) -> TableStatsReply:
+    if len(data) % _STATS.size:
+        raise bad_length(f"table statistics of {len(data)} bytes")
+    return TableStatsReply(tuple(TableStats(*row) for row in _STATS.iter_unpack(data)))
+
+
+def encode_table_stats(body: TableStatsReply) -> list[bytes]:
+    return [_STATS.pack(entry.table_id, entry.active_count, entry.lookup_count, entry.matched_count) for entry in body.entries]
+
+
+CODECS = (Codec(MessageType.TABLE_MOD, TableMod, decode_table_mod, encode_table_mod),)
+REQUESTS = (empty_body(MultipartType.TABLE, TableStatsRequest),)
+REPLIES = (BodyCodec(MultipartType.TABLE, TableStatsReply, decode_table_stats, encode_table_stats),)

@@ -1,0 +1,172 @@
+"""OXM: match fields on the wire (specification 1.3.5, section 7.2.3). All of it is read from ``model.fields``.
+
+Invariant: a Match that comes out of here holds every rule that its bytes can be judged by (prerequisites, duplicates, masks), so
+that its two integers say the same as its fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import NamedTuple
+
+from appliance.model.fields import BY_OXM, OFPXMC_OPENFLOW_BASIC, OXM_FIELDS, VLAN_PRESENT, VLAN_VID, Field
+from appliance.model.match import Match, MatchField
+from appliance.openflow.errors import BadMatch, ErrorType, ProtocolError
+from appliance.openflow.wire import TYPE_LENGTH, pad
+
+OFPMT_OXM = 1
+OFPXMC_EXPERIMENTER = 0xFFFF
+OXM_HEADER_BYTES = 4
+MATCH_HEADER_BYTES = 4
+
+_HEADER = Struct("!I")
+
+
+class Oxm(NamedTuple):
+    """What an OXM header announces. ``length`` is that of the value, in bytes; a mask is as long again."""
+
+    field: Field
+    has_mask: bool
+    length: int
+    max: int
+    shift: int
+
+
+def oxm_id(field: Field, has_mask: bool = False) -> int:
+    """The 32-bit OXM header of a field. ValueError for one that OpenFlow 1.3 does not have."""
+    if field.oxm < 0:
+        raise ValueError(f"{field.name} is not an OpenFlow 1.3 match field")
+    length = field.oxm_length * 2 if has_mask else field.oxm_length
+    return OFPXMC_OPENFLOW_BASIC << 16 | field.oxm << 9 | has_mask << 8 | length
+
+
+def _oxms() -> Iterator[tuple[int, Oxm]]:
+    for field in OXM_FIELDS:
+        for has_mask in (False, True) if field.maskable else (False,):
+            yield oxm_id(field, has_mask), Oxm(field, has_mask, field.oxm_length, field.max, field.shift)
+
+
+BY_HEADER: dict[int, Oxm] = dict(_oxms())
+"""Every OXM header that is right, so that reading one is a look-up; what is not here is wrong, and ``_wrong_header`` says how."""
+
+_HEADER_BYTES: dict[int, bytes] = {oxm.field.oxm << 1 | oxm.has_mask: _HEADER.pack(header) for header, oxm in BY_HEADER.items()}
+
+
+def _bad_match(code: BadMatch, reason: str) -> ProtocolError:
+    return ProtocolError(ErrorType.BAD_MATCH, code, reason)
+
+
+def _wrong_header(header: int) -> ProtocolError:
+    """What is wrong with an OXM header that is not in BY_HEADER."""
+    field = BY_OXM.get(header >> 9 & 0x7F)
+    if header >> 16 != OFPXMC_OPENFLOW_BASIC or field is None:
+        return _bad_match(BadMatch.BAD_FIELD, f"OXM {header:#010x} is not a field of OpenFlow 1.3")
+    has_mask = bool(header >> 8 & 1)
+    if header & 0xFF != field.oxm_length << has_mask:
+        return _bad_match(BadMatch.BAD_LEN, f"{field.name} of {header & 0xFF} bytes")
+    return _bad_match(BadMatch.BAD_MASK, f"{field.name} cannot be masked")
+
+
+def _check_mask(field: Field, value: int, mask: int) -> None:
+    if mask > field.max:
+        raise _bad_match(BadMatch.BAD_MASK, f"{field.name} has {field.bits} bits: mask {mask:#x}")
+    if value & ~mask:
+        raise _bad_match(BadMatch.BAD_WILDCARDS, f"{field.name} has bits of {value:#x} outside the mask {mask:#x}")
+
+
+def _check_vlan_vid(value: int, mask: int) -> None:
+    """A VLAN number needs OFPVID_PRESENT, unless the mask leaves that bit out (section 7.2.3.8, table 13)."""
+    if mask & VLAN_PRESENT and value and not value & VLAN_PRESENT:
+        raise _bad_match(BadMatch.BAD_VALUE, f"vlan_vid {value:#x} without OFPVID_PRESENT")
+
+
+def _check_prerequisites(field: Field, seen: dict[str, int]) -> None:
+    """They must come before the field that needs them (section 7.2.3.6)."""
+    for need in field.prerequisites:
+        value = seen.get(need.field)
+        if value is None:
+            raise _bad_match(BadMatch.BAD_PREREQ, f"{field.name} needs {need.field} before it")
+        if need.values:
+            if value not in need.values:
+                raise _bad_match(BadMatch.BAD_PREREQ, f"{field.name} does not go with {need.field}={value:#x}")
+        elif need.field == VLAN_VID.name and not value & VLAN_PRESENT:
+            raise _bad_match(BadMatch.BAD_PREREQ, f"{field.name} needs a VLAN tag")
+
+
+def decode_oxms(data: bytes, position: int, end: int) -> Match:
+    """The match of the OXMs between two positions. Raises BAD_MATCH with the code that fits."""
+    fields: list[MatchField] = []
+    seen: dict[str, int] = {}
+    match_value = match_mask = 0
+    while position < end:
+        start = position + OXM_HEADER_BYTES
+        if start > end:
+            raise _bad_match(BadMatch.BAD_LEN, "the match ends inside an OXM header")
+        header = int.from_bytes(data[position:start], "big")
+        oxm = BY_HEADER.get(header)
+        if oxm is None:
+            raise _wrong_header(header)
+        field, has_mask, length, maximum, shift = oxm
+        position = start + length
+        value = int.from_bytes(data[start:position], "big")
+        if has_mask:
+            position += length
+            mask = int.from_bytes(data[position - length : position], "big")
+        else:
+            mask = maximum
+        if position > end:
+            raise _bad_match(BadMatch.BAD_LEN, f"the match ends inside {field.name}")
+        if value > maximum:
+            raise _bad_match(BadMatch.BAD_VALUE, f"{field.name} has {field.bits} bits: value {value:#x}")
+        if has_mask:
+            _check_mask(field, value, mask)
+        if field is VLAN_VID:
+            _check_vlan_vid(value, mask)
+        if field.name in seen:
+            raise _bad_match(BadMatch.DUP_FIELD, f"{field.name} twice")
+        value_in_key = value << shift
+        mask_in_key = mask << shift
+        if field.prerequisites:
+            _check_prerequisites(field, seen)
+            if (match_value ^ value_in_key) & match_mask & mask_in_key:
+                # Only in_port and in_phy_port can be in one match and share bits: this switch's ports are their own physical ports.
+                raise _bad_match(BadMatch.BAD_VALUE, f"{field.name} contradicts {field.prerequisites[0].field}")
+        seen[field.name] = value
+        fields.append(MatchField(field, value, mask if has_mask else None))
+        match_value |= value_in_key
+        match_mask |= mask_in_key
+    return Match(tuple(fields), match_value, match_mask)
+
+
+def decode_match(data: bytes, offset: int = 0, end: int | None = None) -> tuple[Match, int]:
+    """The ``ofp_match`` at ``offset`` of ``data[:end]``, and its length in bytes with padding."""
+    if end is None:
+        end = len(data)
+    if offset + MATCH_HEADER_BYTES > end:
+        raise _bad_match(BadMatch.BAD_LEN, "no room for a match")
+    kind, length = TYPE_LENGTH.unpack_from(data, offset)
+    if kind != OFPMT_OXM:
+        raise _bad_match(BadMatch.BAD_TYPE, f"match type {kind}")
+    padded = length + pad(length)
+    if length < MATCH_HEADER_BYTES or offset + padded > end:
+        raise _bad_match(BadMatch.BAD_LEN, f"match of {length} bytes")
+    return decode_oxms(data, offset + MATCH_HEADER_BYTES, offset + length), padded
+
+
+def encode_oxm(field: Field, value: int, mask: int | None = None) -> bytes:
+    """One OXM. ValueError for a field that OpenFlow 1.3 does not have; OverflowError for a value that is too wide."""
+    header = _HEADER_BYTES.get(field.oxm << 1 | (mask is not None))
+    if header is None:
+        raise ValueError(f"{field.name} is not in OpenFlow 1.3{' with a mask' if mask is not None else ''}")
+    raw = header + value.to_bytes(field.oxm_length, "big")
+    return raw if mask is None else raw + mask.to_bytes(field.oxm_length, "big")
+
+
+def encode_match(match: Match) -> bytes:
+    """The ``ofp_match`` with its padding: the fields in their order. ValueError if the match was made without fields."""
+    if match.mask and not match.fields:
+        raise ValueError("a match made of integers alone cannot be encoded: its fields are not known")
+    oxms = b"".join([encode_oxm(item.field, item.value, item.mask) for item in match.fields])
+    length = MATCH_HEADER_BYTES + len(oxms)
+    return TYPE_LENGTH.pack(OFPMT_OXM, length) + oxms + bytes(pad(length))
