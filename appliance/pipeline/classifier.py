@@ -16,8 +16,8 @@ The slow path does not only want the rule: it wants to tell the fast path about 
 look-up also returns the bits of the key that it consulted. Any key that agrees in those bits gets the same answer, hence only they
 belong in the megaflow's mask. A subtable that is not probed adds nothing. One that is probed adds its mask, but often less will do:
 each subtable knows the bits in which all its rules agree (say ``eth_type`` 0x0800), and a key that differs there (an ARP packet)
-cannot match any of them. Then only those bits are consulted, fields that tell kinds of traffic apart first, so that a rule about TCP
-ports does not make megaflows for ARP depend on the ports.
+cannot match any of them. Then only those bits are consulted, fields that tell kinds of traffic apart first, so that a rule about
+TCP ports does not make megaflows for ARP depend on the ports.
 
 Which bit is consulted next depends only on the values of bits consulted before. Look-ups in one state of the classifier therefore
 form a decision tree, and two different megaflows made of them do not overlap.
@@ -69,7 +69,7 @@ class _Subtable(Generic[R]):
         """By value; the rules of one value with the highest priority first."""
         self.sample = sample
         self.common = mask
-        """Bits in which all rules have the value of ``sample``. A removal does not give bits back: that is safe, only less sharp."""
+        """Bits in which all rules have the value of ``sample``. A removal gives none back: that is safe, only less sharp."""
         self.counts: dict[int, int] = {}
         """How many rules have each priority."""
         self.priorities: list[int] = []

@@ -248,7 +248,7 @@ class FlowTable:
         )
 
     def overlapping(self, match: Match, priority: int) -> FlowEntry | None:
-        """An entry of the same priority that could match one packet together with ``match`` (OFPFF_CHECK_OVERLAP), if there is one."""
+        """An entry of the same priority that may match a packet that ``match`` matches too (OFPFF_CHECK_OVERLAP), if any does."""
         return next(self._classifier.overlapping(match, priority), None)
 
     def entries(self) -> list[FlowEntry]:

@@ -1,6 +1,6 @@
-"""MAC learning and the plain learning switch: what OFPP_NORMAL does, and what a switch without its controller does (fail-standalone).
+"""MAC learning and the plain learning switch: what OFPP_NORMAL does, and a switch without its controller (fail-standalone).
 
-Invariant: looking up changes nothing; only ``learn`` and ``expire`` do, and they say what megaflows depend on it.
+Invariant: looking up changes nothing. What changes an address's port returns the change, which says what megaflows it affects.
 """
 
 from __future__ import annotations
@@ -84,9 +84,12 @@ class MacTable:
 
     def refresh(self, key: int, last_used: float) -> None:
         """The fast path dealt with packets of a megaflow that this key stands for, the last of them at ``last_used``."""
-        address = self._addresses.get((_vlan(key), ETH_SRC.get(key)))
+        where = _vlan(key), ETH_SRC.get(key)
+        address = self._addresses.get(where)
         if address is not None and address.port == IN_PORT.get(key) and last_used > address.seen:
+            del self._addresses[where]
             address.seen = last_used
+            self._addresses[where] = address
 
     def expire(self, now: float) -> list[MacChange]:
         """Forget addresses that were not seen for the ageing time. Refresh from the fast path's statistics first."""
@@ -110,15 +113,13 @@ def normal(key: int, mac_table: MacTable, now: float) -> Translation:
     Frames to the link-local group addresses 01-80-c2-00-00-0X are not forwarded (IEEE 802.1Q, 8.6.3).
     """
     dst = ETH_DST.get(key)
-    actions: tuple[DatapathAction, ...]
-    if dst & _LINK_LOCAL_MASK == _LINK_LOCAL:
-        actions = ()
-    else:
-        port = None if dst & _MULTICAST else mac_table.look_up(_vlan(key), dst, now)
-        if port is None:
+    port = None if dst & _MULTICAST else mac_table.look_up(_vlan(key), dst, now)
+    actions: tuple[DatapathAction, ...] = ()
+    if port is None:
+        if dst & _LINK_LOCAL_MASK != _LINK_LOCAL:
             actions = (Flood(),)
-        else:
-            actions = () if port == IN_PORT.get(key) else (Forward(port),)
+    elif port != IN_PORT.get(key):
+        actions = (Forward(port),)
     return Translation(key, _CONSULTED, actions, normal_keys=(key,))
 
 

@@ -1,15 +1,15 @@
 """Translation: one packet's way through the flow tables, turned into datapath actions for all packets like it.
 
-The packet's flow key goes through the tables as section 5 of the specification (1.3.5) says; each bit of the packet that a decision
-depends on is noted in the megaflow's mask. Actions change the key too, so later tables see what they should. Bits that an action has
-*written* are the same for all packets, so consulting them costs nothing.
+The packet's flow key goes through the tables as section 5 of the specification (1.3.5) says; each bit of the packet that a
+decision depends on is noted in the megaflow's mask. Actions change the key too, so later tables see what they should. Bits that an
+action has *written* are the same for all packets, so consulting them costs nothing.
 
 Headers behind the first change
 -------------------------------
 Some actions make the key say nothing about headers further in: with its outer tag gone, a packet with three tags shows one that the
 parser did not reach; a new ``eth_type`` makes other headers of the same bytes. Such bits of the key are *stale*. Nothing happens
-unless something asks for a stale bit; then the translation ends there with ``Translation.again``, and goes on by ``resume`` when the
-rewritten frame has been parsed. It must not become a megaflow then.
+unless something asks for a stale bit; then the translation ends there with ``Translation.again``, and goes on by ``resume`` when
+the rewritten frame has been parsed. It must not become a megaflow then.
 
 A pushed or popped tag shifts the view of the parser, which reaches MAX_VLAN_TAGS tags. Whether the shift hides or shows anything
 depends on how many tags the packet has, and is looked at only when something needs to know (``_settle``).
@@ -146,6 +146,8 @@ class _Tag(NamedTuple):
 
 
 _NO_TAG = _Tag(0, _TAG, -1)
+_UNSEEN_TAG = _Tag(0, 0, -1)
+"""Behind the tags that the parser reached: nothing may depend on it before ``_settle`` has said that there is none."""
 
 
 class _Seen(NamedTuple):
@@ -166,6 +168,7 @@ class _Walk:
         "action_set",
         "done",
         "entry",
+        "in_port",
         "key",
         "lookups",
         "mask",
@@ -187,11 +190,12 @@ class _Walk:
         "written",
     )
 
-    def __init__(self, pipeline: Pipeline, key: int, normal: Normal | None, carried: int) -> None:
+    def __init__(self, pipeline: Pipeline, key: int, normal: Normal | None) -> None:
         self.pipeline = pipeline
         self.normal = normal
         self.packet = key
-        self.key = (key & ~_CARRIED) | carried
+        self.key = key & ~METADATA.mask
+        self.in_port = IN_PORT.get(key)
         self.mask = IN_PORT.mask
         self.written = METADATA.mask
         self.stale = 0
@@ -227,7 +231,6 @@ class _Walk:
         self.stage = Stage.PACKET_OUT
         self._run(self.pending)
         if self.submit:
-            self.key &= ~METADATA.mask
             self.tables()
 
     def tables(self) -> None:
@@ -262,7 +265,8 @@ class _Walk:
             return
         self.stage = Stage.ACTION_SET
         self.set_items = self.action_set.in_order()
-        for self.done, (action, self.origin) in enumerate(self.set_items):
+        for at, (action, origin) in enumerate(self.set_items):
+            self.done, self.origin = at, origin
             self._do(action)
 
     def _look_up(self) -> FlowEntry | None:
@@ -294,7 +298,8 @@ class _Walk:
 
     def _run(self, actions: tuple[Action, ...]) -> None:
         self.pending = actions
-        for self.done, action in enumerate(actions):
+        for at, action in enumerate(actions):
+            self.done = at
             self._do(action)
 
     def _do(self, action: Action) -> None:
@@ -364,7 +369,7 @@ class _Walk:
     # ── actions ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _output(self, action: Output) -> None:
         port = action.port
-        in_port = IN_PORT.get(self.key)
+        in_port = self.in_port
         if 0 < port <= MAX_PORT_NUMBER:
             if port != in_port:
                 self.out.append(Forward(port))
@@ -396,8 +401,10 @@ class _Walk:
                     return
             self._current(field.mask & ~IP_TTL.mask)
         key = field.put(self.key, value)
-        if key == self.key and not field.mask & ~(self.written if self.tags is not None else self.written | self.mask):
-            return  # all packets of the megaflow have this value already
+        if key == self.key:
+            known = self.written if self.tags is not None else (self.written | self.mask) & ~self.stale
+            if not field.mask & ~known:
+                return  # all packets of the megaflow have this value already
         self.key = key
         self.written |= field.mask
         self.stale &= ~field.mask
@@ -459,7 +466,7 @@ class _Walk:
     def _show_tags(self) -> None:
         """Put the two outermost tags where the key has them."""
         tags = self._get_tags()
-        inner = tags[1] if len(tags) > 1 else _NO_TAG
+        inner = tags[1] if len(tags) > 1 else _UNSEEN_TAG
         self.key = INNER_VLAN_TCI.put(VLAN_TCI.put(self.key, tags[0].value), inner.value)
         self.written = INNER_VLAN_TCI.put(VLAN_TCI.put(self.written, tags[0].written), inner.written)
 
@@ -569,7 +576,7 @@ def translate(pipeline: Pipeline, key: int, normal: Normal | None = None) -> Tra
     Without ``normal`` an output to OFPP_NORMAL does nothing. Raises ValueError for an action that is not in SUPPORTED_ACTIONS:
     flow-mods with one are to be refused. Changes and counts nothing.
     """
-    walk = _Walk(pipeline, key, normal, 0)
+    walk = _Walk(pipeline, key, normal)
     return walk.run(walk.tables)
 
 
@@ -579,7 +586,7 @@ def translate_actions(pipeline: Pipeline, key: int, actions: tuple[Action, ...],
     Only here an output to OFPP_TABLE sends the packet into the pipeline. See ``Translation.also`` for actions that follow it.
     """
     table = next((at for at, action in enumerate(actions) if isinstance(action, Output) and action.port == PortNo.TABLE), None)
-    walk = _Walk(pipeline, key, normal, 0)
+    walk = _Walk(pipeline, key, normal)
     walk.submit = table is not None
     walk.pending = actions[:table]
     translation = walk.run(walk.packet_out)
@@ -595,7 +602,8 @@ def resume(pipeline: Pipeline, again: Continuation, key: int, normal: Normal | N
 
     The result is for this packet only (``slow_path_only``), and may need another parse itself.
     """
-    walk = _Walk(pipeline, key, normal, again.carried)
+    walk = _Walk(pipeline, key, normal)
+    walk.key = (key & ~_CARRIED) | again.carried
     walk.stage, walk.table_id, walk.entry = again.stage, again.table_id, again.entry
     walk.pending, walk.origin, walk.submit = again.pending, again.origin, again.submit
     if again.action_set:
