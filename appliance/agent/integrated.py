@@ -26,6 +26,8 @@ FIRST_DELAY, LONGEST_DELAY = 0.2, 8.0
 STEADY_SECONDS = 10.0
 """A child that lived so long is started again at once when it ends."""
 STOP_SECONDS = 3.0
+LONGEST_LINE = 1 << 16
+"""Bytes of the child's output that are logged at the latest, newline or not."""
 
 _LEVELS = {
     "DEBUG": logging.DEBUG,
