@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Iterator
 
+import own_namespace
 import pytest
 from pyroute2 import IPRoute
 
@@ -16,13 +17,10 @@ from appliance.datapath.netlink import XdpMode
 
 pytestmark = pytest.mark.root
 
-CLONE_NEWNET = 0x40000000
 BPF_PROG_LOAD = 5
 SCHED_CLS, XDP = 3, 6
 TC_ACT_OK, XDP_PASS = 0, 2
 INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
-
-libc = ctypes.CDLL(None, use_errno=True)
 
 
 def load(kind: int, name: str, verdict: int) -> int:
@@ -48,17 +46,10 @@ def load(kind: int, name: str, verdict: int) -> int:
 
 @pytest.fixture
 def veth() -> Iterator[int]:
-    """The ifindex of a veth in a namespace that vanishes, with all that is in it, when the test leaves it."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    assert libc.unshare(CLONE_NEWNET) == 0
-    try:
-        with IPRoute() as ip:
-            ip.link("add", ifname="ofsa", kind="veth", peer="ofsb")
-            index = ip.link_lookup(ifname="ofsa")[0]
-        yield index
-    finally:
-        assert libc.setns(home, CLONE_NEWNET) == 0
-        os.close(home)
+    """The ifindex of a veth."""
+    with own_namespace.entered(), IPRoute() as ip:
+        ip.link("add", ifname="ofsa", kind="veth", peer="ofsb")
+        yield ip.link_lookup(ifname="ofsa")[0]
 
 
 @pytest.fixture

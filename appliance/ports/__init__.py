@@ -1,0 +1,27 @@
+"""The switch's ports as Linux interfaces: what they are, how they are doing, and where the fast path should meet them."""
+
+from appliance.ports.counters import read_counters, since
+from appliance.ports.hook import choose_hook, xdp_transmit
+from appliance.ports.interface import Interface, PortError, find, interface_names, interfaces, set_promiscuous, set_up
+from appliance.ports.port import describe
+from appliance.ports.watch import LinkChange, LinkWatcher
+from appliance.ports.xdp_features import XdpFeature, xdp_features
+
+__all__ = [
+    "Interface",
+    "LinkChange",
+    "LinkWatcher",
+    "PortError",
+    "XdpFeature",
+    "choose_hook",
+    "describe",
+    "find",
+    "interface_names",
+    "interfaces",
+    "read_counters",
+    "set_promiscuous",
+    "set_up",
+    "since",
+    "xdp_features",
+    "xdp_transmit",
+]
