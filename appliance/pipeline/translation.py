@@ -84,7 +84,8 @@ class Translation:
     ``normal_keys`` are the flow keys at each output to OFPP_NORMAL: learn from them, and see ``MacChange.affects``.
 
     ``slow_path_only``: make no megaflow of it. ``again``: what follows depends on headers that are known only once the frame has
-    been rewritten. Run ``actions`` on the frame, parse what results with the same in_port, and ``xlate.resume`` with that key.
+    been rewritten. Run ``actions`` on the frame, parse what results with the same in_port, and ``xlate.resume`` with that key;
+    unless the TTL was used up on the way: then that was all.
 
     ``also``: further translations, each to run on its own copy of the frame as it was in the beginning. Only packet-outs that go on
     after an output to OFPP_TABLE have any.
