@@ -1,25 +1,26 @@
 """The one module that imports eventlet; the rest of the agent imports what it needs from here, so it could be exchanged.
 
-Invariant: nothing is monkey-patched (pyroute2 is asyncio inside, and bcc blocks in C): what must yield uses these names.
+Invariant: nothing is monkey-patched (pyroute2 is asyncio inside, and bcc blocks in C). Sockets and pipes are plain ones, made
+non-blocking; what must wait for one says so by ``wait_readable`` or ``wait_writable``.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 with warnings.catch_warnings():
     # Eventlet is in bug-fix mode and says so to every user; that is our business, not theirs.
     warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
-    # Its own resolver is not wanted: names are looked up by the system's, in a native thread (``resolve``).
+    # Its own resolver is not wanted: names are looked up by the system's, ``in_thread``.
     _before = os.environ.get("EVENTLET_NO_GREENDNS")
     os.environ["EVENTLET_NO_GREENDNS"] = "yes"
     try:
         import eventlet
         import eventlet.event
         import eventlet.tpool
-        from eventlet.green import socket
         from eventlet.hubs import trampoline as _trampoline
     finally:
         if _before is None:
@@ -27,9 +28,9 @@ with warnings.catch_warnings():
         else:
             os.environ["EVENTLET_NO_GREENDNS"] = _before
 
-import socket as native_socket
+__all__ = ["Greenlet", "Signal", "Timeout", "in_thread", "sleep", "spawn", "wait_readable", "wait_writable"]
 
-__all__ = ["Greenlet", "Signal", "Timeout", "native_socket", "resolve", "sleep", "socket", "spawn", "wait_readable"]
+_T = TypeVar("_T")
 
 Timeout = eventlet.Timeout
 """``with Timeout(seconds):`` raises itself in the block. ``with Timeout(seconds, False):`` ends the block silently."""
@@ -47,20 +48,25 @@ class Greenlet(Protocol):
         """Its result, once it has ended; raises what it raised (GreenletExit becomes a result)."""
 
 
-def spawn(function: Any, *arguments: Any) -> Greenlet:
+def spawn(function: Callable[..., Any], *arguments: Any) -> Greenlet:
     greenlet: Greenlet = eventlet.spawn(function, *arguments)
     return greenlet
 
 
 def wait_readable(fd: int) -> None:
-    """Wait until a file descriptor is readable (or at its end)."""
+    """Wait until a file descriptor is readable (or at its end). It must stay open meanwhile, and have one waiter."""
     _trampoline(fd, read=True)
 
 
-def resolve(host: str, port: int) -> list[tuple[int, Any]]:
-    """(address family, socket address) of each address of a host, by the system's resolver; raises OSError."""
-    found = eventlet.tpool.execute(native_socket.getaddrinfo, host, port, type=native_socket.SOCK_STREAM)
-    return [(family, address) for family, _, _, _, address in found]
+def wait_writable(fd: int) -> None:
+    """The same for writing."""
+    _trampoline(fd, write=True)
+
+
+def in_thread(function: Callable[..., _T], *arguments: Any) -> _T:
+    """The result of a call that blocks, made in a native thread while the other greenlets go on."""
+    result: _T = eventlet.tpool.execute(function, *arguments)
+    return result
 
 
 class Signal:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import appliance
-from appliance.agent.green import Greenlet, Timeout, native_socket, sleep, spawn, wait_readable
+from appliance.agent.green import Greenlet, Timeout, sleep, spawn, wait_readable
 from appliance.controller.launcher import EXIT_LISTEN
 
 LOG = logging.getLogger("ofswitch.controller")
@@ -46,7 +47,7 @@ def find_app(app: str) -> str:
 
 def free_port() -> int:
     """A TCP port that nobody listens on now."""
-    with native_socket.socket() as probe:
+    with socket.socket() as probe:
         probe.bind((ADDRESS, 0))
         port: int = probe.getsockname()[1]
         return port

@@ -1,0 +1,178 @@
+"""One controller's TCP connection: a greenlet that reads, one that writes, and the sans-IO ``Connection`` between them.
+
+A controller that does not read must not stall the switch, nor eat its memory. What waits for it is bounded in three steps:
+beyond PACKET_IN_BYTES its packet-ins are dropped and counted; beyond PAUSE_BYTES nothing more is read from it, so that it cannot
+ask for more; beyond ``connection.MAX_QUEUED_BYTES`` it is given up.
+
+Invariant: ``send`` never waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from typing import Protocol
+
+from appliance.agent.green import Signal, Timeout, sleep, spawn, wait_readable, wait_writable
+from appliance.openflow.connection import Connection, ConnectionClosed, Event, Negotiated
+from appliance.openflow.messages import Message, PacketIn
+
+READ_BYTES = 1 << 16
+WRITE_BYTES = 1 << 18
+PACKET_IN_BYTES = 1 << 20
+PAUSE_BYTES = 4 << 20
+FLUSH_SECONDS = 1.0
+"""For the last words (an Error that says why) before the socket is closed."""
+BUSY_SECONDS = 0.05
+"""A controller that sends without a pause still has its flow-mods brought into the fast path as often as this."""
+
+
+class Owner(Protocol):
+    """Who is told of what comes in. None of these may wait."""
+
+    def received(self, channel: Channel, event: Event) -> None:
+        """An event of the connection, but for ConnectionClosed, whose reason becomes the channel's."""
+
+    def paused(self) -> None:
+        """The controller has said what it had to say, for now."""
+
+
+class Channel:
+    """``number`` is never used again; ``peer`` names the controller for people. ``connected`` is a connected socket, now ours."""
+
+    def __init__(self, number: int, peer: str, connected: socket.socket, connection: Connection, owner: Owner) -> None:
+        self.number = number
+        self.peer = peer
+        self.connection = connection
+        self.version: int | None = None
+        """Once it is agreed on."""
+        self.opened_at = time.monotonic()
+        self.dropped_packet_ins = 0
+        self._socket = connected
+        self._socket.setblocking(False)
+        self._owner = owner
+        self._to_write = Signal()
+        self._drained = Signal()
+        self._writing = memoryview(b"")
+        self._written = self._written_before = 0
+        self.reason: str | None = None
+        """Why it ended, or is about to."""
+        self._broken = False
+        """Nothing can be written any more."""
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that the controller has not taken yet."""
+        return self.connection.queued_bytes + len(self._writing)
+
+    def send(self, message: Message) -> None:
+        """Queue a message; a packet-in for a controller that lags is dropped. Raises ValueError if it cannot be encoded."""
+        if self.backlog > PACKET_IN_BYTES and isinstance(message, PacketIn):
+            self.dropped_packet_ins += 1
+            return
+        self.connection.send(message)
+        self._to_write.set()
+
+    def tick(self, now: float) -> None:
+        """Wanted about once a second: probes a silent controller, gives up one that is gone."""
+        progress = self._written != self._written_before
+        self._written_before = self._written
+        if progress and self.backlog > PAUSE_BYTES:
+            return  # it is silent because nothing is read from it, and it is there because it reads
+        self._take(self.connection.tick(now))
+        self._to_write.set()
+
+    def close(self, reason: str) -> None:
+        """End it from this side: what is queued is still written, then ``run`` returns."""
+        if self.reason is None:
+            self.reason = reason
+        with contextlib.suppress(OSError):  # the controller was quicker
+            self._socket.shutdown(socket.SHUT_RD)  # the reader sees the end of the stream
+        self._drained.set()
+
+    def run(self) -> None:
+        """Serve the connection until it ends; ``reason`` then says why, in words."""
+        with contextlib.suppress(OSError):  # no matter
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._to_write.set()
+        writer = spawn(self._write)
+        try:
+            self._read()
+            with Timeout(FLUSH_SECONDS, False):
+                while self.backlog and not self._broken:
+                    sleep(0.01)
+        finally:
+            writer.kill()
+            self._socket.close()
+
+    # ── in ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _read(self) -> None:
+        heard_at: float | None = None
+        """When the first came of what the owner does not know yet to be a whole."""
+        while self.reason is None:
+            if self.backlog > PAUSE_BYTES:
+                self._drained.clear()
+                self._drained.wait()
+                continue
+            try:
+                data = self._socket.recv(READ_BYTES)
+            except BlockingIOError:
+                if heard_at is not None:
+                    self._owner.paused()
+                    heard_at = None
+                wait_readable(self._socket.fileno())
+                continue
+            except OSError as error:
+                self.close(error.strerror or str(error))
+                return
+            if not data:
+                self.close("closed by the controller")
+                return
+            now = time.monotonic()
+            self._take(self.connection.receive_data(data, now))
+            self._to_write.set()
+            if heard_at is None:
+                heard_at = now
+            elif now - heard_at > BUSY_SECONDS:
+                self._owner.paused()
+                heard_at = None
+            sleep(0)
+
+    def _take(self, events: list[Event]) -> None:
+        for event in events:
+            match event:
+                case ConnectionClosed(reason=reason):
+                    self.close(reason)
+                case Negotiated(version=version):
+                    self.version = version
+                    self._owner.received(self, event)
+                case _:
+                    self._owner.received(self, event)
+
+    # ── out ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _write(self) -> None:
+        try:
+            while True:
+                self._to_write.wait()
+                self._to_write.clear()
+                while data := self.connection.data_to_send():
+                    self._writing = memoryview(data)
+                    while self._writing:
+                        self._write_some()
+        except OSError as error:
+            self._broken = True
+            self.close(error.strerror or str(error))
+
+    def _write_some(self) -> None:
+        try:
+            count = self._socket.send(self._writing[:WRITE_BYTES])
+        except BlockingIOError:
+            wait_writable(self._socket.fileno())
+            return
+        self._writing = self._writing[count:]
+        self._written += count
+        if self.backlog <= PAUSE_BYTES:
+            self._drained.set()
+        if self._writing:
+            sleep(0)

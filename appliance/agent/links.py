@@ -1,0 +1,87 @@
+"""The kernel's interfaces, as the agent needs them: one narrow protocol, so that tests can do without a kernel.
+
+Invariant: an interface that goes while it is asked for is a ``LinkChange`` to come, never an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from appliance import ports
+from appliance.model.ports import Hook, Port, PortConfig, PortCounters
+from appliance.ports import Interface, LinkChange, LinkWatcher
+from appliance.ports.ethtool import driver
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the fast path meets a port's packets, and why, in words."""
+
+    hook: Hook
+    reason: str
+
+
+class Links(Protocol):
+    """Interfaces, and what happens to them."""
+
+    @property
+    def known(self) -> Mapping[int, Interface]:
+        """All interfaces by index, as of the last ``changes``."""
+
+    def fileno(self) -> int:
+        """Readable when there are changes."""
+
+    def changes(self) -> list[LinkChange]:
+        """What has happened since the last call; does not block."""
+
+    def place(self, interface: Interface, requested: Literal["auto", "xdp", "tc"]) -> Placement: ...
+
+    def xdp_transmit(self, interface: Interface) -> bool:
+        """Whether frames that XDP redirects to it really leave. Ask once it is attached."""
+
+    def describe(self, interface: Interface, number: int) -> Port: ...
+
+    def counters(self, ifindexes: Iterable[int]) -> Mapping[int, PortCounters]:
+        """The kernel's, since the interface was made."""
+
+    def set_promiscuous(self, ifindex: int, on: bool) -> bool:
+        """True if that was a change. Raises PortError."""
+
+    def close(self) -> None: ...
+
+
+class KernelLinks:
+    """Those of the network namespace that it is made in."""
+
+    def __init__(self) -> None:
+        self._watcher = LinkWatcher()
+
+    @property
+    def known(self) -> Mapping[int, Interface]:
+        return self._watcher.known
+
+    def fileno(self) -> int:
+        return self._watcher.fileno()
+
+    def changes(self) -> list[LinkChange]:
+        return self._watcher.changes()
+
+    def place(self, interface: Interface, requested: Literal["auto", "xdp", "tc"]) -> Placement:
+        return Placement(*ports.choose_hook(interface, requested, driver(interface.name), ports.xdp_features(interface.ifindex)))
+
+    def xdp_transmit(self, interface: Interface) -> bool:
+        return ports.xdp_transmit(driver(interface.name), ports.xdp_features(interface.ifindex))[0]
+
+    def describe(self, interface: Interface, number: int) -> Port:
+        return ports.describe(interface, number, PortConfig.NONE)
+
+    def counters(self, ifindexes: Iterable[int]) -> Mapping[int, PortCounters]:
+        return ports.read_counters(ifindexes)
+
+    def set_promiscuous(self, ifindex: int, on: bool) -> bool:
+        return ports.set_promiscuous(ifindex, on)
+
+    def close(self) -> None:
+        self._watcher.close()
