@@ -1,0 +1,220 @@
+"""Hypothesis strategies: frames worth parsing, and lists of datapath actions worth executing.
+
+``samples()``  IP packets with right checksums whose structure is known (``frames.Sample``)
+``packets()``  any bytes, most of them nearly a packet: every layer, wrong checksums, cut off, flipped bytes, garbage
+``actions()``  lists of datapath actions
+"""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from vectors import frames
+from vectors.frames import Sample
+
+from appliance.model.actions import SetField
+from appliance.model.fields import BY_NAME, MAX_HEADER_BYTES, VLAN_PRESENT, Field
+from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PacketInReason, PopTag, PushTag
+
+SETTABLE: tuple[Field, ...] = tuple(field for field in BY_NAME.values() if field.settable)
+TAG_TYPES = (0x8100, 0x88A8)
+ETH_TYPES = (0x0800, 0x86DD, 0x0806, 0x8847, 0x8848, 0x88E7, 0x8100, 0x88A8, 0x88B5, 0x0600, 0x05FF, 46)
+IP_PROTOS = (1, 6, 17, 58, 132, 0, 43, 44, 50, 51, 59, 60, 47, 255)
+EXTENSIONS = (0, 43, 44, 51, 60)
+
+
+def _integers(bits: int) -> st.SearchStrategy[int]:
+    """Any value, and often one at the edge, where sums turn over."""
+    top = (1 << bits) - 1
+    return st.one_of(st.sampled_from((0, 1, top, top - 1, top >> 1)), st.integers(0, top))
+
+
+def _bytes(size: int) -> st.SearchStrategy[bytes]:
+    return st.one_of(st.sampled_from((bytes(size), b"\xff" * size)), st.binary(min_size=size, max_size=size))
+
+
+_tags = st.lists(st.tuples(st.sampled_from(TAG_TYPES), _integers(16)), max_size=3).map(tuple)
+_two_tags = _tags.filter(lambda tags: len(tags) <= 2)
+_payloads = st.binary(max_size=40)
+
+
+@st.composite
+def _layer4(draw: st.DrawFn, proto: int) -> bytes:
+    """A header of the protocol, whole, with payload; its checksum field is 0."""
+    src, dst = draw(_integers(16)), draw(_integers(16))
+    if proto == 6:
+        return frames.tcp(src, dst, flags=draw(_integers(12)), payload=draw(_payloads))
+    if proto == 17:
+        return frames.udp(src, dst, payload=draw(_payloads))
+    if proto == 132:
+        return frames.sctp(src, dst, payload=draw(_payloads))
+    if proto == 58 and draw(st.booleans()):
+        return draw(_neighbour_discovery())
+    if proto in (1, 58):
+        kind = draw(st.one_of(st.sampled_from((8, 128, 135, 136)), _integers(8)))
+        return frames.icmp(kind, draw(_integers(8)), payload=draw(_payloads))
+    return draw(_payloads)
+
+
+@st.composite
+def _neighbour_discovery(draw: st.DrawFn) -> bytes:
+    options = draw(st.lists(st.tuples(st.sampled_from((1, 2, 14)), st.sampled_from((1, 1, 1, 2, 0)), _bytes(6)), max_size=6))
+    made = (frames.lladdr_option(kind, address, length) for kind, length, address in options)
+    return frames.nd(draw(st.sampled_from((135, 136))), draw(_bytes(16)), *made, code=draw(st.sampled_from((0, 0, 0, 1))))
+
+
+@st.composite
+def samples(draw: st.DrawFn, *, protos: tuple[int, ...] = (6, 17, 132, 1, 58, 47), fragments: bool = False) -> Sample:
+    """A whole IPv4 or IPv6 packet, at most two tags, options or extension headers, with right checksums.
+
+    With ``fragments``, some are first fragments: then their checksums are as wrong as those of a part of a packet are.
+    """
+    version = draw(st.sampled_from((4, 6)))
+    proto = draw(st.sampled_from([p for p in protos if p != (58 if version == 4 else 1)]))
+    tags = draw(_two_tags)
+    body = draw(_layer4(proto))
+    l3 = 14 + 4 * len(tags)
+    final_dst = None
+    more = draw(st.booleans()) if fragments else False
+    if version == 4:
+        options = bytes([1]) * (4 * draw(st.sampled_from((0, 0, 0, 1, 10))))
+        packet = frames.ipv4(
+            proto,
+            body,
+            src=draw(_bytes(4)),
+            dst=draw(_bytes(4)),
+            tos=draw(_integers(8)),
+            ttl=draw(_integers(8)),
+            options=options,
+            fragment=0x2000 if more else draw(st.sampled_from((0, 0x4000))),
+        )
+        l4 = l3 + 20 + len(options)
+    else:
+        numbers = tuple(draw(st.lists(st.sampled_from(EXTENSIONS), max_size=4)))
+        first, headers = frames.chain(numbers, proto, units=draw(st.integers(0, 2)), fragment=1 if more else 0)
+        if 43 in numbers:
+            final_dst = draw(_bytes(16))
+        packet = frames.ipv6(
+            first,
+            headers + body,
+            src=draw(_bytes(16)),
+            dst=draw(_bytes(16)),
+            tclass=draw(_integers(8)),
+            flabel=draw(_integers(20)),
+            hop_limit=draw(_integers(8)),
+        )
+        l4 = l3 + 40 + len(headers)
+    frame = frames.ethernet(0x0800 if version == 4 else 0x86DD, packet, tags, draw(_bytes(6)), draw(_bytes(6)))
+    return Sample(frame, version, l3, l4, proto, final_dst=final_dst).finished()
+
+
+@st.composite
+def _ip_of_any_kind(draw: st.DrawFn) -> bytes:
+    """IPv4 or IPv6 with any protocol, fragment, chain of extension headers and checksum."""
+    proto = draw(st.sampled_from(IP_PROTOS))
+    body = bytearray(draw(_layer4(proto)))
+    at = frames.CHECKSUM_AT.get(proto)
+    if at is not None and len(body) >= at + 2:
+        body[at : at + 2] = draw(_bytes(2))
+    if draw(st.booleans()):
+        fragment = draw(st.one_of(st.sampled_from((0, 0x2000, 0x4000, 0x1FFF, 1)), _integers(16)))
+        options = bytes(4 * draw(st.sampled_from((0, 0, 1, 10))))
+        packet = bytearray(
+            frames.ipv4(proto, bytes(body), src=draw(_bytes(4)), dst=draw(_bytes(4)), options=options, fragment=fragment)
+        )
+        packet[1], packet[8] = draw(_integers(8)), draw(_integers(8))
+        packet[10:12] = draw(_bytes(2))
+        return frames.ethernet(0x0800, bytes(packet), draw(_tags))
+    numbers = tuple(draw(st.lists(st.sampled_from((*EXTENSIONS, 50, 59)), max_size=10)))
+    # Now and then headers so long that the chain ends about MAX_HEADER_BYTES.
+    longest = MAX_HEADER_BYTES // 8 // max(1, len(numbers))
+    units = draw(st.one_of(st.integers(0, 3), st.integers(max(0, longest - 8), longest)))
+    fragment = draw(st.one_of(st.sampled_from((0, 0, 1, 8, 0xFFF8)), _integers(16)))
+    first, headers = frames.chain(numbers, proto, units=units, fragment=fragment)
+    packet = bytearray(frames.ipv6(first, headers + bytes(body), src=draw(_bytes(16)), dst=draw(_bytes(16))))
+    packet[0] = 0x60 | draw(_integers(4))
+    packet[1:4] = draw(_bytes(3))
+    packet[7] = draw(_integers(8))
+    return frames.ethernet(0x86DD, bytes(packet), draw(_tags))
+
+
+@st.composite
+def _others(draw: st.DrawFn) -> bytes:
+    """ARP, MPLS, PBB, and any type with anything behind it."""
+    kind = draw(st.sampled_from(("arp", "mpls", "pbb", "any", "any")))
+    if kind == "arp":
+        arp = frames.arp(draw(_integers(16)), draw(_bytes(6)), draw(_bytes(4)), draw(_bytes(6)), draw(_bytes(4)))
+        return frames.ethernet(0x0806, arp, draw(_tags))
+    if kind == "any":
+        return frames.ethernet(
+            draw(st.one_of(st.sampled_from(ETH_TYPES), _integers(16))), draw(st.binary(max_size=60)), draw(_tags)
+        )
+    eth_type = 0x88E7 if kind == "pbb" else draw(st.sampled_from((0x8847, 0x8848)))
+    return frames.ethernet(eth_type, draw(st.binary(min_size=4, max_size=40)), draw(_tags))
+
+
+@st.composite
+def packets(draw: st.DrawFn, *, min_size: int = 0) -> bytes:
+    """Any frame, of ``min_size`` bytes at least."""
+    frame = bytearray(
+        draw(
+            st.one_of(
+                samples(fragments=True).map(lambda sample: sample.frame),
+                _ip_of_any_kind(),
+                _ip_of_any_kind(),
+                _others(),
+                st.binary(max_size=120),
+            )
+        )
+    )
+    damage = draw(st.sampled_from(("none", "none", "none", "cut", "flip", "pad")))
+    if damage == "cut" and frame:
+        del frame[draw(st.integers(0, len(frame) - 1)) :]
+    elif damage == "flip" and frame:
+        for _ in range(draw(st.integers(1, 4))):
+            frame[draw(st.integers(0, len(frame) - 1))] = draw(_integers(8))
+    elif damage == "pad":
+        frame += bytes(draw(st.integers(1, 50)))
+    return bytes(frame.ljust(min_size, b"\0"))
+
+
+@st.composite
+def set_fields(draw: st.DrawFn, fields: tuple[Field, ...] = SETTABLE) -> SetField:
+    """Any value for one of ``fields``; ``vlan_vid`` with OFPVID_PRESENT, as OpenFlow has it."""
+    field = draw(st.sampled_from(fields))
+    values = _integers(field.bits)
+    if field.name == "eth_type":
+        values = st.one_of(st.sampled_from(ETH_TYPES), values)
+    elif field.name == "ip_proto":
+        values = st.one_of(st.sampled_from(IP_PROTOS), values)
+    elif field.name in ("icmpv6_type", "icmpv4_type"):
+        values = st.one_of(st.sampled_from((135, 136, 128)), values)
+    elif field.name == "vlan_vid":
+        values = values.map(lambda value: value | VLAN_PRESENT)
+    return SetField(field, draw(values))
+
+
+_ports = st.integers(1, 4095)
+_OUTPUTS: tuple[st.SearchStrategy[DatapathAction], ...] = (st.builds(Forward, _ports), st.builds(Flood))
+_CONTROLLER: st.SearchStrategy[DatapathAction] = st.builds(
+    Controller, st.sampled_from(PacketInReason), _integers(8), _integers(64), _integers(16), _integers(64)
+)
+
+
+def actions(
+    *, fields: tuple[Field, ...] = SETTABLE, max_size: int = 8, controller: bool = True, outputs: bool = True
+) -> st.SearchStrategy[tuple[DatapathAction, ...]]:
+    """Up to ``max_size`` actions in any order. ``fields`` are set; ``controller`` and ``outputs`` say where to send."""
+    one: list[st.SearchStrategy[DatapathAction]] = [
+        set_fields(fields),
+        set_fields(fields),
+        st.builds(
+            PushTag, st.sampled_from(TAG_TYPES), st.builds(lambda pcp, vid: pcp << 13 | vid, st.integers(0, 7), _integers(12))
+        ),
+        st.builds(PopTag),
+        st.builds(DecTtl),
+    ]
+    if outputs:
+        one += _OUTPUTS
+    if controller:
+        one.append(_CONTROLLER)
+    return st.lists(st.one_of(one), max_size=max_size).map(tuple)
