@@ -1,0 +1,133 @@
+"""What may happen to the switch. The shell makes events of bytes, timers, netlink and the fast path; ``Switch.step`` takes them.
+
+Invariant: an event is a fact, and carries all that the switch must know of it; the switch never asks back while it steps.
+What it wants to know it says by ``Switch.needs`` before a step, and after it by ``RemoveMegaflows`` and ``ReadStatistics``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Flag, auto
+
+from appliance.model.megaflow import MegaflowStatistics, Upcall
+from appliance.model.ports import Port, PortCounters
+from appliance.openflow.messages import Message
+
+
+class Need(Flag):
+    """What the shell must read from the fast path and step before it steps an event."""
+
+    NOTHING = 0
+    MEGAFLOW_STATISTICS = auto()
+    """``StatisticsRead`` of every live megaflow (``Switch.megaflow_ids``)."""
+    PORT_COUNTERS = auto()
+    """``PortCountersRead`` of every port."""
+
+
+# ── connections ────────────────────────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True, slots=True)
+class ConnectionOpened:
+    """A controller's connection has agreed on a version. ``connection`` is the shell's number for it, never used again."""
+
+    connection: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed:
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """One message from a controller; ``raw`` is its bytes, of which an error reply quotes the beginning."""
+
+    connection: int
+    message: Message
+    raw: bytes
+
+
+# ── packets ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True, slots=True)
+class Upcalls:
+    """Packets that the fast path sent up, oldest first."""
+
+    upcalls: tuple[Upcall, ...]
+
+
+# ── ports ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True, slots=True)
+class PortAdded:
+    """A port of the switch appeared. ``port.config`` is what the shell wants it to start with."""
+
+    port: Port
+
+
+@dataclass(frozen=True, slots=True)
+class PortChanged:
+    """A port's link or features changed. Its ``config`` does not count: the switch owns it (OFPT_PORT_MOD)."""
+
+    port: Port
+
+
+@dataclass(frozen=True, slots=True)
+class PortRemoved:
+    number: int
+
+
+# ── counters ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True, slots=True)
+class StatisticsRead:
+    """Statistics since installation by megaflow id, of all or some of the live ones."""
+
+    megaflows: Mapping[int, MegaflowStatistics]
+
+
+@dataclass(frozen=True, slots=True)
+class FinalStatistics:
+    """The answer to one ``RemoveMegaflows``: what the removed ones had counted. Stepped before any event but another answer."""
+
+    megaflows: Mapping[int, MegaflowStatistics]
+
+
+@dataclass(frozen=True, slots=True)
+class PortCountersRead:
+    """By port number."""
+
+    counters: Mapping[int, PortCounters]
+
+
+@dataclass(frozen=True, slots=True)
+class InstallRefused:
+    """The fast path had no room for a megaflow of an ``InstallMegaflow``."""
+
+    megaflow_id: int
+
+
+# ── time ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed. Wanted about once a second: timeouts are kept to that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """No message waits. Flow-mods that came in a row are brought into the fast path together, now (a barrier does so too)."""
+
+
+Event = (
+    ConnectionOpened
+    | ConnectionClosed
+    | MessageReceived
+    | Upcalls
+    | PortAdded
+    | PortChanged
+    | PortRemoved
+    | StatisticsRead
+    | FinalStatistics
+    | PortCountersRead
+    | InstallRefused
+    | Tick
+    | Quiet
+)

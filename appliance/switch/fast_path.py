@@ -1,0 +1,131 @@
+"""The switch's hold on the fast path: what packets mean now, and the effects that keep the live megaflows in line with it.
+
+Invariant: the ids in ``InstallMegaflow`` and ``RemoveMegaflows`` effects, in their order, make up the live megaflows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from appliance.model.megaflow import MegaflowStatistics
+from appliance.pipeline import mac_table, xlate
+from appliance.pipeline.flow_table import Pipeline
+from appliance.pipeline.mac_table import MacChange, MacTable
+from appliance.pipeline.translation import Continuation, Translation
+from appliance.switch.effects import Effect, InstallMegaflow, ReadStatistics, RemoveMegaflows
+from appliance.switch.megaflows import LiveMegaflow, Megaflows, installable
+
+_SWEEP_SECONDS = 1.0
+_SWEPT_PER_SECOND = 13_000
+"""Reading that many megaflows' statistics every second costs a few per cent of a core."""
+
+
+class FastPath:
+    """Translates keys and keeps megaflows. While ``standalone``, the switch learns by itself and its tables say nothing."""
+
+    def __init__(self, pipeline: Pipeline, megaflows: Megaflows, *, standalone: bool = False) -> None:
+        self.pipeline = pipeline
+        self.megaflows = megaflows
+        self.mac_table = MacTable()
+        self.standalone = standalone
+        self.unsynced = False
+        """Megaflows have been removed since the last ``SyncDatapath``: packets that met one may be under way."""
+        self._next_sweep = 0.0
+        self._wanted: dict[int, LiveMegaflow] = {}
+        """Live for the switch, but not told to the fast path yet (``install``)."""
+
+    # ── translating ────────────────────────────────────────────────────────────────────────────────────────────────────
+    def normal(self, now: float) -> xlate.Normal:
+        """What OFPP_NORMAL does at this time."""
+        return lambda key: mac_table.normal(key, self.mac_table, now)
+
+    def translate(self, key: int, now: float) -> Translation:
+        """What becomes of a packet with this flow key that comes in."""
+        if self.standalone:
+            return mac_table.normal(key, self.mac_table, now)
+        return xlate.translate(self.pipeline, key, self.normal(now))
+
+    def resume(self, again: Continuation, key: int, now: float) -> Translation:
+        return xlate.resume(self.pipeline, again, key, self.normal(now))
+
+    # ── megaflows ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def want(self, translation: Translation, now: float) -> tuple[LiveMegaflow | None, list[Effect]]:
+        """The live megaflow for a translation, made if there is none; None if there can be none. The effects make room for it.
+
+        ``install`` tells the fast path of it.
+        """
+        live = self.megaflows.at(translation)
+        if live is not None or not installable(translation):
+            return live, []
+        effects = self.remove(self.megaflows.excess(1))
+        live = self.megaflows.add(translation, now)
+        self._wanted[live.megaflow.id] = live
+        return live, effects
+
+    def install(self) -> list[Effect]:
+        """Tell the fast path of the megaflows that were wanted and still are."""
+        effects: list[Effect] = [InstallMegaflow(live.megaflow) for live in self._wanted.values()]
+        self._wanted.clear()
+        return effects
+
+    def refused(self, megaflow_id: int) -> None:
+        self.megaflows.forget(megaflow_id)
+
+    def remove(self, megaflow_ids: Iterable[int]) -> list[Effect]:
+        """Remove live megaflows."""
+        ids = tuple(megaflow_ids)
+        self.megaflows.remove(ids)
+        return self._removed(ids)
+
+    def remove_all(self) -> list[Effect]:
+        return self.remove(self.megaflows.ids())
+
+    def revalidate(self, now: float) -> list[Effect]:
+        """Bring the live megaflows in line with the tables and the addresses learned."""
+        if not self.megaflows.stale:
+            return []
+        removed, to_read = self.megaflows.revalidate(lambda key: self.translate(key, now))
+        effects = self._removed(removed)
+        to_read = tuple(megaflow_id for megaflow_id in to_read if megaflow_id not in self._wanted)
+        if to_read:
+            effects.append(ReadStatistics(to_read))
+        return effects
+
+    def _removed(self, megaflow_ids: Sequence[int]) -> list[Effect]:
+        known = tuple(megaflow_id for megaflow_id in megaflow_ids if self._wanted.pop(megaflow_id, None) is None)
+        if not known:
+            return []
+        self.unsynced = True
+        return [RemoveMegaflows(known)]
+
+    # ── learning ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    def learn(self, translation: Translation, now: float) -> tuple[bool, list[Effect]]:
+        """Learn addresses from one packet with this translation. Whether that changed anything, and what follows from it."""
+        changes = [change for key in translation.normal_keys if (change := self.mac_table.learn(key, now)) is not None]
+        return bool(changes), self._addresses_changed(changes, now)
+
+    def forget_port(self, number: int, now: float) -> list[Effect]:
+        """A port went down or away."""
+        return self._addresses_changed(self.mac_table.forget_port(number), now)
+
+    def _addresses_changed(self, changes: Iterable[MacChange], now: float) -> list[Effect]:
+        gone: set[int] = set()
+        for change in changes:
+            gone.update(self.megaflows.address_changed(change))
+        return self.remove(sorted(gone)) + self.revalidate(now)
+
+    # ── time ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+    def sweep_due(self, now: float) -> bool:
+        return now >= self._next_sweep
+
+    def sweep(self, now: float) -> list[Effect]:
+        """Remove what is idle and forget addresses that are too old. Wants fresh statistics."""
+        self._next_sweep = now + max(_SWEEP_SECONDS, len(self.megaflows) / _SWEPT_PER_SECOND)
+        return self.remove(self.megaflows.idle(now)) + self._addresses_changed(self.mac_table.expire(now), now)
+
+    # ── counting ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    def count(self, read: Mapping[int, MegaflowStatistics]) -> None:
+        self.megaflows.count(read, self.pipeline, self.mac_table)
+
+    def count_final(self, read: Mapping[int, MegaflowStatistics]) -> None:
+        self.megaflows.count_final(read, self.pipeline, self.mac_table)

@@ -1,0 +1,179 @@
+"""OFPT_FLOW_MOD and timeouts: how the entries of the flow tables come and go (specification 1.3.5, sections 5.5, 6.4 and 7.3.4.1).
+
+Invariant: a flow-mod is done as a whole or refused as a whole, and the live megaflows are told of every change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from appliance.model.actions import OFP_NO_BUFFER
+from appliance.model.ports import PortNo
+from appliance.openflow.constants import OFPG_ANY, OFPTT_ALL
+from appliance.openflow.errors import BadRequest, ErrorType, FlowModFailed, ProtocolError
+from appliance.openflow.messages import FlowMod, FlowModCommand, FlowModFlags, FlowRemoved, FlowRemovedReason
+from appliance.pipeline.flow_table import N_TABLES, FlowEntry, FlowTable, Pipeline
+from appliance.switch.duration import duration
+from appliance.switch.megaflows import Megaflows
+from appliance.switch.validate import check_instructions
+
+MAX_ENTRIES = 1 << 20
+"""Of one table."""
+
+_FLAGS = (
+    FlowModFlags.SEND_FLOW_REM
+    | FlowModFlags.CHECK_OVERLAP
+    | FlowModFlags.RESET_COUNTS
+    | FlowModFlags.NO_PKT_COUNTS
+    | FlowModFlags.NO_BYT_COUNTS
+)
+_DELETES = (FlowModCommand.DELETE, FlowModCommand.DELETE_STRICT)
+_STRICT = (FlowModCommand.MODIFY_STRICT, FlowModCommand.DELETE_STRICT)
+
+
+class _RemovedEntry(NamedTuple):
+    """An entry whose controllers want to know that it has gone, and why and when (seconds) it went."""
+
+    table_id: int
+    entry: FlowEntry
+    reason: FlowRemovedReason
+    at: float
+
+    def message(self) -> FlowRemoved:
+        """With its counters as they are now."""
+        entry = self.entry
+        return FlowRemoved(
+            entry.cookie,
+            entry.priority,
+            self.reason,
+            self.table_id,
+            *duration(entry.created_at, self.at),
+            entry.idle_timeout,
+            entry.hard_timeout,
+            entry.packet_count,
+            entry.byte_count,
+            entry.match,
+        )
+
+
+class FlowMods:
+    """Changes the tables of a pipeline and keeps its megaflows told."""
+
+    def __init__(self, pipeline: Pipeline, megaflows: Megaflows, max_entries: int = MAX_ENTRIES) -> None:
+        self.max_entries = max_entries
+        self._pipeline = pipeline
+        self._megaflows = megaflows
+        self._removed: list[_RemovedEntry] = []
+
+    def apply(self, mod: FlowMod, now: float) -> None:
+        """Do it. Raises ProtocolError, having changed nothing."""
+        if mod.flags & ~_FLAGS:
+            raise _failed(FlowModFailed.BAD_FLAGS, f"flags {mod.flags:#x}")
+        if mod.command in _DELETES:
+            self._delete(mod, now)
+            return
+        if not 0 <= mod.table_id < N_TABLES:
+            raise _failed(FlowModFailed.BAD_TABLE_ID, f"there is no table {mod.table_id}")
+        if mod.buffer_id != OFP_NO_BUFFER:
+            raise ProtocolError(ErrorType.BAD_REQUEST, BadRequest.BUFFER_UNKNOWN, f"no packet is kept: buffer {mod.buffer_id:#x}")
+        check_instructions(mod.instructions, mod.match, mod.table_id)
+        if mod.command == FlowModCommand.ADD:
+            self._add(mod, now)
+        else:
+            self._modify(mod)
+
+    def _add(self, mod: FlowMod, now: float) -> None:
+        table = self._pipeline.table(mod.table_id)
+        if mod.flags & FlowModFlags.CHECK_OVERLAP and table.overlapping(mod.match, mod.priority) is not None:
+            raise _failed(FlowModFailed.OVERLAP, f"an entry of priority {mod.priority} in table {mod.table_id} overlaps")
+        old = table.find(mod.match, mod.priority)
+        if old is None and len(table) >= self.max_entries:
+            raise _failed(FlowModFailed.TABLE_FULL, f"table {mod.table_id} has {len(table)} entries")
+        entry = FlowEntry(
+            mod.priority,
+            mod.match,
+            mod.instructions,
+            cookie=mod.cookie,
+            flags=int(mod.flags),
+            idle_timeout=mod.idle_timeout,
+            hard_timeout=mod.hard_timeout,
+            created_at=now,
+        )
+        if old is not None:
+            self._megaflows.entry_changed(old)
+            if not mod.flags & FlowModFlags.RESET_COUNTS:
+                entry.packet_count, entry.byte_count = old.packet_count, old.byte_count
+                self._megaflows.inherit(old, entry)
+        table.add(entry)
+        self._megaflows.entry_added(mod.table_id, entry)
+
+    def _modify(self, mod: FlowMod) -> None:
+        table = self._pipeline.table(mod.table_id)
+        for entry in self._covered(table, mod):
+            if mod.flags & FlowModFlags.RESET_COUNTS:
+                entry.packet_count = entry.byte_count = 0
+            if entry.instructions != mod.instructions:
+                entry.instructions = mod.instructions
+                self._megaflows.entry_changed(entry)
+
+    def _delete(self, mod: FlowMod, now: float) -> None:
+        if mod.table_id == OFPTT_ALL:
+            tables = list(self._pipeline)
+        elif mod.table_id < N_TABLES:
+            tables = [self._pipeline.table(mod.table_id)]
+        else:
+            raise _failed(FlowModFailed.BAD_TABLE_ID, f"there is no table {mod.table_id}")
+        for table in tables:
+            for entry in self._covered(table, mod):
+                self._remove(table, entry, FlowRemovedReason.DELETE, now)
+
+    def _covered(self, table: FlowTable, mod: FlowMod) -> list[FlowEntry]:
+        """The entries that a modify or a delete means."""
+        out_port = out_group = None
+        if mod.command in _DELETES:
+            out_port = None if mod.out_port == PortNo.ANY else mod.out_port
+            out_group = None if mod.out_group == OFPG_ANY else mod.out_group
+        if mod.command not in _STRICT:
+            return table.select(mod.match, cookie=mod.cookie, cookie_mask=mod.cookie_mask, out_port=out_port, out_group=out_group)
+        entry = table.find(mod.match, mod.priority)
+        if (
+            entry is None
+            or (entry.cookie ^ mod.cookie) & mod.cookie_mask
+            or (out_port is not None and not entry.outputs_to(out_port))
+            or (out_group is not None and not entry.uses_group(out_group))
+        ):
+            return []
+        return [entry]
+
+    def _remove(self, table: FlowTable, entry: FlowEntry, reason: FlowRemovedReason, now: float) -> None:
+        table.remove(entry)
+        self._megaflows.entry_changed(entry)
+        if entry.flags & FlowModFlags.SEND_FLOW_REM:
+            self._removed.append(_RemovedEntry(table.table_id, entry, reason, now))
+
+    def may_expire(self, now: float) -> bool:
+        """Whether some entry's idle time may be over: only fresh statistics can tell."""
+        return any(entry.expired(now) is Expiry.IDLE_TIMEOUT for table in self._pipeline for entry in table.expiry_candidates(now))
+
+    def expire(self, now: float) -> None:
+        """Take out entries whose time is over, as far as has been counted."""
+        for table in self._pipeline:
+            for entry in table.expiry_candidates(now):
+                expiry = entry.expired(now)
+                if expiry is not None:
+                    self._remove(table, entry, FlowRemovedReason(expiry), now)
+
+    def removed(self) -> Iterator[FlowRemoved]:
+        """The messages about entries that have gone and had OFPFF_SEND_FLOW_REM, once nothing more can be counted for them."""
+        waiting = []
+        for removed in self._removed:
+            if self._megaflows.owes(removed.entry):
+                waiting.append(removed)
+            else:
+                yield removed.message()
+        self._removed = waiting
+
+
+def _failed(code: FlowModFailed, reason: str) -> ProtocolError:
+    return ProtocolError(ErrorType.FLOW_MOD_FAILED, code, reason)

@@ -1,0 +1,333 @@
+"""The live megaflows: what the fast path has been told, what it has counted, and which of it a change of the tables makes wrong.
+
+Which megaflows does a change touch?
+------------------------------------
+Each megaflow remembers the look-ups of its translation. An entry that goes or changes touches the megaflows that it won a look-up
+for: an index knows them. An entry that is new touches those that looked into its table with a key that it may match and found
+nothing of a higher priority. Nothing is translated to find that out. To find it for many new entries at once, the look-ups are
+grouped by the bits known of their keys, and the new entries by their masks: in each pair of groups one dictionary answers for
+all, so that the cost grows with the megaflows plus the entries and not with their product.
+
+What was found is translated again. A megaflow stays if its actions are the same and its mask is still wide enough to tell them;
+others are removed, and their packets come up and make new ones. So two live megaflows may overlap after a change, one of them
+with more bits in its mask than it needs by now; where they do, their actions are equal.
+
+Who counts a packet?
+--------------------
+The entries that a megaflow's packets met when the fast path dealt with them. After a change a megaflow may stay but belong to
+other entries; what it counted until then is still the old ones' (``credit``), until its statistics have been read once more.
+
+Invariant: after ``revalidate`` every live megaflow has the actions that a new translation of any key within it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from heapq import nsmallest
+from operator import attrgetter
+from typing import TypeVar
+
+from appliance.model.fields import ETH_DST, ETH_SRC, IN_PORT
+from appliance.model.megaflow import Megaflow, MegaflowStatistics
+from appliance.pipeline.flow_table import FlowEntry, Pipeline
+from appliance.pipeline.mac_table import MacChange, MacTable
+from appliance.pipeline.translation import Lookup, Translation
+
+MAX_MEGAFLOWS = 65536
+IDLE_SECONDS = 10.0
+"""A megaflow that was unused for so long goes: its packets, should they come again, make a new one."""
+
+_ENTRIES_PER_TRANSLATION = 100
+"""About how many new entries can be sorted by their masks in the time of one translation."""
+
+Translate = Callable[[int], Translation]
+_K = TypeVar("_K")
+
+
+class LiveMegaflow:
+    """One megaflow in the fast path. ``statistics`` is what was read last, ``punted`` how many of its packets came up."""
+
+    __slots__ = ("credit", "last_punted", "megaflow", "punted", "statistics", "translation")
+
+    def __init__(self, megaflow: Megaflow, translation: Translation, now: float) -> None:
+        self.megaflow = megaflow
+        self.translation = translation
+        self.credit = translation.lookups
+        """Whose the packets are that have been counted since ``statistics``."""
+        self.statistics = MegaflowStatistics(0, 0, 0.0)
+        self.punted = 0
+        self.last_punted = now
+
+    @property
+    def last_used(self) -> float:
+        return max(self.statistics.last_used, self.last_punted)
+
+    @property
+    def packets(self) -> int:
+        """Packets that it fitted, whichever tier dealt with them."""
+        return self.statistics.packets + self.punted
+
+
+class Megaflows:
+    """All live megaflows. ``limit`` is how many there may be; more than ``translations`` touched at once are removed unseen."""
+
+    def __init__(self, limit: int = MAX_MEGAFLOWS, translations: int = 10_000, idle_seconds: float = IDLE_SECONDS) -> None:
+        self.limit = limit
+        self.translations = translations
+        self.idle_seconds = idle_seconds
+        self._last_id = 0
+        self._live: dict[int, LiveMegaflow] = {}
+        self._leaving: dict[int, LiveMegaflow] = {}
+        """Removed; their last statistics are still to come."""
+        self._credit_changed: set[int] = set()
+        """Their ``credit`` is not that of their translation."""
+        self._by_region: dict[tuple[int, int], int] = {}
+        self._by_entry: dict[FlowEntry, set[int]] = {}
+        """By credit, also of those that are leaving."""
+        self._by_table: dict[int, dict[int, dict[int, Lookup]]] = {}
+        """Table, known bits, megaflow id."""
+        self._by_address: dict[int, set[int]] = {}
+        """MAC addresses in the translation's ``normal_keys``."""
+        self._touched: set[int] = set()
+        self._added: dict[int, dict[FlowEntry, None]] = {}
+        """New entries by table since the last revalidation."""
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __iter__(self) -> Iterator[LiveMegaflow]:
+        return iter(self._live.values())
+
+    def __contains__(self, megaflow_id: int) -> bool:
+        return megaflow_id in self._live
+
+    def ids(self) -> tuple[int, ...]:
+        return tuple(self._live)
+
+    def get(self, megaflow_id: int) -> LiveMegaflow | None:
+        return self._live.get(megaflow_id)
+
+    def at(self, translation: Translation) -> LiveMegaflow | None:
+        """The live megaflow for just the packets that this translation is for."""
+        megaflow_id = self._by_region.get((translation.mask, translation.key & translation.mask))
+        return None if megaflow_id is None else self._live[megaflow_id]
+
+    # ── coming and going ───────────────────────────────────────────────────────────────────────────────────────────────
+    def add(self, translation: Translation, now: float) -> LiveMegaflow:
+        """A new megaflow. There must be none ``at`` the same place, and room for it (``excess``)."""
+        self._last_id += 1
+        megaflow = Megaflow(self._last_id, translation.key & translation.mask, translation.mask, translation.actions)
+        live = LiveMegaflow(megaflow, translation, now)
+        self._live[megaflow.id] = live
+        self._by_region[megaflow.mask, megaflow.key] = megaflow.id
+        self._index_translation(megaflow.id, translation)
+        self._index_credit(megaflow.id, live.credit)
+        return live
+
+    def remove(self, megaflow_ids: Iterable[int]) -> None:
+        """They are no longer live; ``count_final`` or ``conclude`` closes their accounts. Each must be live."""
+        for megaflow_id in megaflow_ids:
+            live = self._live.pop(megaflow_id)
+            self._leaving[megaflow_id] = live
+            self._credit_changed.discard(megaflow_id)
+            self._touched.discard(megaflow_id)
+            del self._by_region[live.megaflow.mask, live.megaflow.key]
+            self._unindex_translation(megaflow_id, live.translation)
+
+    def forget(self, megaflow_id: int) -> None:
+        """It never got into the fast path. Unknown ids are passed over."""
+        if megaflow_id in self._live:
+            self.remove((megaflow_id,))
+            self._close(megaflow_id)
+
+    def excess(self, wanted: int) -> list[int]:
+        """Megaflows to remove for ``wanted`` more to have room: those unused for longest, and some to spare if any."""
+        excess = len(self._live) + wanted - self.limit
+        if excess <= 0:
+            return []
+        spare = self.limit // 16
+        return [live.megaflow.id for live in nsmallest(excess + spare, self._live.values(), key=attrgetter("last_used"))]
+
+    def idle(self, now: float) -> list[int]:
+        """Megaflows that nothing has used for ``idle_seconds``, as far as the statistics say that were read last."""
+        since = now - self.idle_seconds
+        return [megaflow_id for megaflow_id, live in self._live.items() if live.last_used <= since]
+
+    # ── counting ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    def count(self, read: Mapping[int, MegaflowStatistics], pipeline: Pipeline, mac_table: MacTable) -> None:
+        """Credit what live megaflows have counted since the last time. Ids that are not live are passed over."""
+        for megaflow_id, statistics in read.items():
+            live = self._live.get(megaflow_id)
+            if live is not None:
+                _credit(live, statistics, pipeline, mac_table)
+                if megaflow_id in self._credit_changed:
+                    self._settle_credit(megaflow_id, live)
+
+    def count_final(self, read: Mapping[int, MegaflowStatistics], pipeline: Pipeline, mac_table: MacTable) -> None:
+        """The same for megaflows that have been removed."""
+        for megaflow_id, statistics in read.items():
+            live = self._leaving.get(megaflow_id)
+            if live is not None:
+                _credit(live, statistics, pipeline, mac_table)
+                self._close(megaflow_id)
+
+    def conclude(self) -> None:
+        """No more answers come to what was asked: close the accounts that are still open."""
+        for megaflow_id in tuple(self._leaving):
+            self._close(megaflow_id)
+        for megaflow_id in tuple(self._credit_changed):
+            self._settle_credit(megaflow_id, self._live[megaflow_id])
+
+    def owes(self, entry: FlowEntry) -> bool:
+        """Whether packets may yet be counted for this entry."""
+        return entry in self._by_entry
+
+    def inherit(self, old: FlowEntry, new: FlowEntry) -> None:
+        """``new`` has taken ``old``'s place and its counters: what would yet be counted for ``old`` goes to it."""
+        for megaflow_id in self._by_entry.pop(old, ()):
+            live = self._live.get(megaflow_id) or self._leaving[megaflow_id]
+            live.credit = tuple(lookup._replace(entry=new) if lookup.entry is old else lookup for lookup in live.credit)
+            self._by_entry.setdefault(new, set()).add(megaflow_id)
+
+    def _settle_credit(self, megaflow_id: int, live: LiveMegaflow) -> None:
+        self._credit_changed.discard(megaflow_id)
+        self._unindex_credit(megaflow_id, live.credit)
+        live.credit = live.translation.lookups
+        self._index_credit(megaflow_id, live.credit)
+
+    def _close(self, megaflow_id: int) -> None:
+        self._unindex_credit(megaflow_id, self._leaving.pop(megaflow_id).credit)
+
+    # ── what a change touches ──────────────────────────────────────────────────────────────────────────────────────────
+    def entry_added(self, table_id: int, entry: FlowEntry) -> None:
+        self._added.setdefault(table_id, {})[entry] = None
+
+    def entry_changed(self, entry: FlowEntry) -> None:
+        """Its instructions have changed, or it has gone. To be said before ``inherit``."""
+        self._touched.update(megaflow_id for megaflow_id in self._by_entry.get(entry, ()) if megaflow_id in self._live)
+
+    def address_changed(self, change: MacChange) -> list[int]:
+        """A MAC address has moved. Returns the megaflows to remove: only their packets coming up would show that it moves back."""
+        gone = []
+        for megaflow_id in self._by_address.get(change.mac, ()):
+            for key in self._live[megaflow_id].translation.normal_keys:
+                if change.affects(key):
+                    self._touched.add(megaflow_id)
+                    if ETH_SRC.get(key) == change.mac and IN_PORT.get(key) != change.port:
+                        gone.append(megaflow_id)
+                        break
+        return gone
+
+    @property
+    def stale(self) -> bool:
+        """Whether there are changes that no revalidation has seen."""
+        return bool(self._touched or self._added)
+
+    def revalidate(self, translate: Translate) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Bring the live megaflows in line with all changes since the last time.
+
+        Returns the ids of those removed, and of those that stay but whose statistics have to be read (``credit``).
+        """
+        touched = self._touched
+        for table_id, entries in self._added.items():
+            for known, lookups in self._by_table.get(table_id, {}).items():
+                touched.update(_changed_by(known, lookups, entries))
+        self._touched = set()
+        self._added = {}
+        if len(touched) > self.translations:
+            removed = tuple(sorted(touched))
+        else:
+            removed = tuple(megaflow_id for megaflow_id in sorted(touched) if not self._still_right(megaflow_id, translate))
+        self.remove(removed)
+        return removed, tuple(sorted(touched & self._credit_changed))
+
+    def _still_right(self, megaflow_id: int, translate: Translate) -> bool:
+        live = self._live[megaflow_id]
+        new = translate(live.translation.key)
+        if new.actions != live.megaflow.actions or new.mask & ~live.megaflow.mask or not installable(new):
+            return False
+        self._unindex_translation(megaflow_id, live.translation)
+        live.translation = new
+        self._index_translation(megaflow_id, new)
+        if _entries(new.lookups) == _entries(live.credit):
+            live.credit = new.lookups
+        else:
+            self._credit_changed.add(megaflow_id)
+        return True
+
+    # ── indexes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _index_translation(self, megaflow_id: int, translation: Translation) -> None:
+        for lookup in translation.lookups:
+            self._by_table.setdefault(lookup.table_id, {}).setdefault(lookup.known, {})[megaflow_id] = lookup
+        for key in translation.normal_keys:
+            for address in (ETH_SRC.get(key), ETH_DST.get(key)):
+                self._by_address.setdefault(address, set()).add(megaflow_id)
+
+    def _unindex_translation(self, megaflow_id: int, translation: Translation) -> None:
+        for lookup in translation.lookups:
+            groups = self._by_table[lookup.table_id]
+            group = groups[lookup.known]
+            del group[megaflow_id]
+            if not group:
+                del groups[lookup.known]
+        for key in translation.normal_keys:
+            for address in (ETH_SRC.get(key), ETH_DST.get(key)):
+                _discard(self._by_address, address, megaflow_id)
+
+    def _index_credit(self, megaflow_id: int, lookups: Iterable[Lookup]) -> None:
+        for lookup in lookups:
+            if lookup.entry is not None:
+                self._by_entry.setdefault(lookup.entry, set()).add(megaflow_id)
+
+    def _unindex_credit(self, megaflow_id: int, lookups: Iterable[Lookup]) -> None:
+        for lookup in lookups:
+            if lookup.entry is not None:
+                _discard(self._by_entry, lookup.entry, megaflow_id)
+
+
+def installable(translation: Translation) -> bool:
+    """Whether the fast path may be told: the rest of the packet's way does not have to be found on its bytes."""
+    return not translation.slow_path_only and translation.again is None and not translation.also
+
+
+def _credit(live: LiveMegaflow, statistics: MegaflowStatistics, pipeline: Pipeline, mac_table: MacTable) -> None:
+    packets = statistics.packets - live.statistics.packets
+    octets = statistics.bytes - live.statistics.bytes
+    live.statistics = statistics
+    if packets > 0:
+        pipeline.count(live.credit, packets, octets, statistics.last_used)
+        for key in live.translation.normal_keys:
+            mac_table.refresh(key, statistics.last_used)
+
+
+def _entries(lookups: Iterable[Lookup]) -> list[tuple[int, FlowEntry | None]]:
+    return [(lookup.table_id, lookup.entry) for lookup in lookups]
+
+
+def _changed_by(known: int, lookups: Mapping[int, Lookup], entries: Collection[FlowEntry]) -> Iterable[int]:
+    """Megaflows whose look-ups, all with the same bits known, one of these new entries may change."""
+    if len(entries) > _ENTRIES_PER_TRANSLATION * len(lookups):
+        return lookups
+    by_mask: dict[int, dict[int, int]] = {}
+    for entry in entries:
+        # What the look-ups have in common with this entry decides; of the entries that agree in it, the highest priority does.
+        shared = entry.match.mask & known
+        priorities = by_mask.setdefault(shared, {})
+        value = entry.match.value & shared
+        if entry.priority > priorities.get(value, -1):
+            priorities[value] = entry.priority
+    found: set[int] = set()
+    for shared, priorities in by_mask.items():
+        for megaflow_id, lookup in lookups.items():
+            priority = priorities.get(lookup.key & shared)
+            if priority is not None and (lookup.entry is None or lookup.entry.priority <= priority):
+                found.add(megaflow_id)
+    return found
+
+
+def _discard(index: dict[_K, set[int]], at: _K, megaflow_id: int) -> None:
+    ids = index.get(at)
+    if ids is not None:
+        ids.discard(megaflow_id)
+        if not ids:
+            del index[at]

@@ -1,0 +1,219 @@
+"""One OpenFlow 1.3 switch: events in, effects out. Each event goes to the part of the switch that it concerns, and the fast path is
+kept in line with the outcome.
+
+Flow-mods that come one behind another change the tables at once; the megaflows that they make wrong are looked for when something
+else comes (a barrier, a packet, a tick, ``Quiet``), so that a thousand flow-mods cost one search and not a thousand. While there
+are few megaflows, the search follows each flow-mod.
+
+A flow-removed message tells how many packets the entry had, all of them: it waits until the megaflows that counted for the entry
+have handed in their last statistics.
+
+Invariant: a peer can make ``step`` answer with an error, but not raise; and after a barrier's reply no packet is dealt with by
+what the tables said before it.
+Source: OpenFlow Switch Specification 1.3.5, sections 6 and 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from appliance.config.model import FailMode
+from appliance.model.megaflow import UpcallReason
+from appliance.model.ports import Port
+from appliance.openflow.messages import (
+    AggregateStatsRequest,
+    Desc,
+    FlowMod,
+    FlowModCommand,
+    FlowModFlags,
+    FlowStatsRequest,
+    MultipartRequest,
+    PortStatsRequest,
+    TableStatsRequest,
+)
+from appliance.pipeline.flow_table import FlowTable, Pipeline
+from appliance.switch.controllers import Controller, Controllers
+from appliance.switch.effects import Effect
+from appliance.switch.events import (
+    ConnectionClosed,
+    ConnectionOpened,
+    Event,
+    FinalStatistics,
+    InstallRefused,
+    MessageReceived,
+    Need,
+    PortAdded,
+    PortChanged,
+    PortCountersRead,
+    PortRemoved,
+    Quiet,
+    StatisticsRead,
+    Tick,
+    Upcalls,
+)
+from appliance.switch.fast_path import FastPath
+from appliance.switch.flow_mods import FlowMods
+from appliance.switch.megaflows import MAX_MEGAFLOWS, LiveMegaflow, Megaflows
+from appliance.switch.multipart import Multipart
+from appliance.switch.packet_io import PacketIo
+from appliance.switch.port_changes import PortChanges
+from appliance.switch.ports import Ports
+from appliance.switch.requests import Requests
+
+_FEW_MEGAFLOWS = 1024
+"""Up to so many, every flow-mod is brought into the fast path by itself."""
+_ANSWERS = (StatisticsRead, FinalStatistics, PortCountersRead, InstallRefused)
+
+
+class Switch:
+    """See the module. ``now`` is in seconds of a clock that never goes back.
+
+    While no controller is connected, ``fail_mode`` "secure" leaves the flow tables in force; "standalone" makes the switch learn
+    addresses and forward by itself. Without ``controllers_expected`` the tables are in force whatever ``fail_mode`` says.
+    """
+
+    def __init__(
+        self,
+        datapath_id: int,
+        description: Desc,
+        fail_mode: FailMode = "secure",
+        controllers_expected: bool = True,
+        max_megaflows: int = MAX_MEGAFLOWS,
+    ) -> None:
+        self.datapath_id = datapath_id
+        self.description = description
+        self._falls_back = fail_mode == "standalone" and controllers_expected
+        self._pipeline = Pipeline()
+        self._megaflows = Megaflows(max_megaflows)
+        self._fast_path = FastPath(self._pipeline, self._megaflows, standalone=self._falls_back)
+        self._ports = Ports()
+        self._controllers = Controllers()
+        self._flow_mods = FlowMods(self._pipeline, self._megaflows)
+        self._packets = PacketIo(self._fast_path, self._ports, self._controllers)
+        self._port_changes = PortChanges(self._ports, self._fast_path, self._controllers)
+        self._requests = Requests(
+            datapath_id,
+            flow_mods=self._flow_mods,
+            packets=self._packets,
+            ports=self._ports,
+            port_changes=self._port_changes,
+            fast_path=self._fast_path,
+            multipart=Multipart(description, self._pipeline, self._ports),
+        )
+
+    # ── views ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+    @property
+    def standalone(self) -> bool:
+        """Whether the switch learns and forwards by itself now."""
+        return self._fast_path.standalone
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        return tuple(port.port for port in self._ports)
+
+    @property
+    def controllers(self) -> tuple[Controller, ...]:
+        return tuple(self._controllers)
+
+    @property
+    def tables(self) -> tuple[FlowTable, ...]:
+        """Those that have been used; the others are empty and have counted nothing. Not to be changed."""
+        return tuple(self._pipeline)
+
+    @property
+    def megaflows(self) -> tuple[LiveMegaflow, ...]:
+        """Not to be changed."""
+        return tuple(self._megaflows)
+
+    @property
+    def megaflow_ids(self) -> tuple[int, ...]:
+        return self._megaflows.ids()
+
+    @property
+    def upcalls(self) -> Mapping[UpcallReason, int]:
+        """Packets that came up, by reason."""
+        return self._packets.upcalls_by_reason
+
+    # ── stepping ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    def needs(self, event: Event, now: float) -> Need:
+        """What to read and step before ``step(event, now)``."""
+        match event:
+            case MessageReceived(message=FlowMod(command=command, flags=flags)):
+                resets = command in (FlowModCommand.MODIFY, FlowModCommand.MODIFY_STRICT) and flags & FlowModFlags.RESET_COUNTS
+                return self._needs_statistics() if resets else Need.NOTHING
+            case MessageReceived(message=MultipartRequest(body=FlowStatsRequest() | AggregateStatsRequest() | TableStatsRequest())):
+                return self._needs_statistics()
+            case MessageReceived(message=MultipartRequest(body=PortStatsRequest())):
+                return Need.PORT_COUNTERS
+            case Tick():
+                due = self._fast_path.sweep_due(now) or self._flow_mods.may_expire(now)
+                return self._needs_statistics() if due else Need.NOTHING
+            case _:
+                return Need.NOTHING
+
+    def _needs_statistics(self) -> Need:
+        return Need.MEGAFLOW_STATISTICS if len(self._megaflows) else Need.NOTHING
+
+    def step(self, event: Event, now: float) -> list[Effect]:
+        """One event. What it does to the switch is done when this returns; what it does to the world is in the effects."""
+        effects: list[Effect] = []
+        if not isinstance(event, _ANSWERS):
+            self._megaflows.conclude()
+            if not _is_flow_mod(event):
+                effects += self._fast_path.revalidate(now)
+        effects += self._dispatch(event, now)
+        if not _is_flow_mod(event) or len(self._megaflows) <= _FEW_MEGAFLOWS:
+            effects += self._fast_path.revalidate(now)
+        for removed in self._flow_mods.removed():
+            effects += self._controllers.flow_removed(removed)
+        return effects
+
+    def _dispatch(self, event: Event, now: float) -> list[Effect]:
+        match event:
+            case MessageReceived(connection, message, raw):
+                controller = self._controllers.get(connection)
+                return [] if controller is None else self._requests.handle(controller, message, raw, now)
+            case Upcalls(upcalls):
+                return self._packets.upcalls(upcalls, now)
+            case StatisticsRead(megaflows):
+                self._fast_path.count(megaflows)
+            case FinalStatistics(megaflows):
+                self._fast_path.count_final(megaflows)
+            case PortCountersRead(counters):
+                self._ports.count(counters)
+            case InstallRefused(megaflow_id):
+                self._fast_path.refused(megaflow_id)
+            case Tick():
+                return self._tick(now)
+            case PortAdded(port):
+                return self._port_changes.announce(self._ports.add(port, now), now)
+            case PortChanged(port):
+                return self._port_changes.announce(self._ports.change(port), now)
+            case PortRemoved(number):
+                return self._port_changes.announce(self._ports.remove(number), now)
+            case ConnectionOpened(connection, version):
+                self._controllers.open(connection, version)
+                return self._set_standalone(False)
+            case ConnectionClosed(connection):
+                self._controllers.close(connection)
+                return self._set_standalone(self._falls_back and not len(self._controllers))
+            case Quiet():
+                pass
+        return []
+
+    def _tick(self, now: float) -> list[Effect]:
+        self._flow_mods.expire(now)
+        effects = self._fast_path.revalidate(now)
+        if self._fast_path.sweep_due(now):
+            effects += self._fast_path.sweep(now)
+        return effects
+
+    def _set_standalone(self, standalone: bool) -> list[Effect]:
+        if standalone == self._fast_path.standalone:
+            return []
+        self._fast_path.standalone = standalone
+        return self._fast_path.remove_all()
+
+
+def _is_flow_mod(event: Event) -> bool:
+    return isinstance(event, MessageReceived) and isinstance(event.message, FlowMod)
