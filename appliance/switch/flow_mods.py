@@ -13,7 +13,7 @@ from appliance.model.ports import PortNo
 from appliance.openflow.constants import OFPG_ANY, OFPTT_ALL
 from appliance.openflow.errors import BadRequest, ErrorType, FlowModFailed, ProtocolError
 from appliance.openflow.messages import FlowMod, FlowModCommand, FlowModFlags, FlowRemoved, FlowRemovedReason
-from appliance.pipeline.flow_table import N_TABLES, FlowEntry, FlowTable, Pipeline
+from appliance.pipeline.flow_table import N_TABLES, Expiry, FlowEntry, FlowTable, Pipeline
 from appliance.switch.duration import duration
 from appliance.switch.megaflows import Megaflows
 from appliance.switch.validate import check_instructions
