@@ -13,8 +13,10 @@
 #define MAX_ND_OPTIONS 4
 #define MAX_HEADER_BYTES 512
 #define MAX_PORT_NUMBER 4095
+#define MAX_FLOOD_PORTS 256
 #define MAX_SUBTABLES 128
 #define MAX_OPS 32
+#define RUN_OPS 8 /* a program executes this many and then calls the next: a short loop is verified fast */
 #define BUCKET_WAYS 8
 
 /* The flow key: network byte order, laid out as appliance/model/fields.py says. */
@@ -68,7 +70,7 @@ enum fragment {
 	FRAGMENT_LATER = 2,
 };
 
-/* One step of a megaflow's actions. An address of 16 bytes takes the two ops that follow. */
+/* One step of a megaflow's actions. An address of 16 bytes comes in three: OP_OPERAND_0, OP_OPERAND_1, and the rest in the op itself. */
 struct op {
 	u8 code;
 	u8 arg8;
@@ -89,7 +91,7 @@ enum op_code {
 	OP_SET_ETH_TYPE = 9,  /* arg16, network order */
 	OP_SET_IPV4_SRC = 10, /* arg32, network order */
 	OP_SET_IPV4_DST = 11,
-	OP_SET_IPV6_SRC = 12, /* two ops follow */
+	OP_SET_IPV6_SRC = 12, /* arg32: the last four bytes */
 	OP_SET_IPV6_DST = 13,
 	OP_SET_IPV6_FLABEL = 14, /* arg32, network order */
 	OP_SET_IP_TOS = 15,	 /* arg8 mask, arg16 value */
@@ -105,9 +107,12 @@ enum op_code {
 	OP_SET_ARP_TPA = 25,
 	OP_SET_ARP_SHA = 26,
 	OP_SET_ARP_THA = 27,
-	OP_SET_ND_TARGET = 28, /* two ops follow */
+	OP_SET_ND_TARGET = 28, /* arg32: the last four bytes */
 	OP_SET_ND_SLL = 29,
 	OP_SET_ND_TLL = 30,
+	OP_OPERAND_0 = 32, /* arg16 and arg32 together: bytes 0 to 5 of an address */
+	OP_OPERAND_1 = 33, /* bytes 6 to 11 */
+	OP_CHECKSUMS = 31, /* enter the changes so far in the checksums: before an output */
 };
 
 enum megaflow_flag {
@@ -181,9 +186,23 @@ struct port_counters {
 	u64 punted;
 };
 
+/* Programs that others end with, by index in `tc_programs` and `xdp_programs`. */
+enum program {
+	PROGRAM_EXECUTE = 0, /* the next RUN_OPS ops */
+	PROGRAM_FLOOD = 1,   /* TC only */
+	PROGRAMS = 2,
+};
+
 struct settings {
 	u32 subtables;	 /* subtables at or above this are unused */
 	u32 flood_ports; /* entries of the flood list in use */
+};
+
+#define CRC_SHIFTS 16
+
+/* What 2^k zero bytes behind it make of a CRC32c: the xor of one entry for each of its bytes, the lowest first. */
+struct crc_shift {
+	u32 table[4][256];
 };
 
 enum upcall_reason {

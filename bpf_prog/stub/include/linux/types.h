@@ -24,7 +24,11 @@ typedef __u64 __be64;
 typedef __u64 __le64;
 typedef __u16 __sum16;
 typedef __u32 __wsum;
+#define __aligned_u64 __u64 __attribute__((aligned(8)))
+#define __aligned_be64 __be64 __attribute__((aligned(8)))
+#define __aligned_le64 __le64 __attribute__((aligned(8)))
 typedef unsigned long size_t;
+typedef unsigned long uintptr_t;
 typedef _Bool bool;
 #define true 1
 #define false 0

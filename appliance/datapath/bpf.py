@@ -1,0 +1,326 @@
+"""The eBPF fast path: ``driver.Datapath`` on the maps and programs of ``bpf_prog/``.
+
+A megaflow's slot is written through shared memory first and found through its bucket after that; it goes the other way round when
+it is removed, and its slot rests before it is used again, longer than any packet is under way. Invariant: eBPF never sees half a
+megaflow.
+
+A new megaflow is *gated*: packets that hit it still queue up for the slow path while earlier ones of it are there, so that one
+flow's packets leave in order. ``ticket`` counts those in the queue (eBPF), ``served`` those sent on (Python), both plus the one
+that stands for the misses before the megaflow was installed (``caught_up``). The gate opens when they are equal, or after
+GATE_SECONDS: a flow that never pauses is then let through although a few packets may overtake.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from appliance.datapath import netlink
+from appliance.datapath.compile import Compiled, compile_actions
+from appliance.datapath.crc import shift_tables
+from appliance.datapath.driver import DatapathPort, TierCounters
+from appliance.datapath.index import Index, Place, random_constants
+from appliance.datapath.layout import (
+    KEY_WORDS,
+    MAX_FLOOD_PORTS,
+    MegaflowFlag,
+    MegaflowStats,
+    PortCounters,
+    PortFlag,
+)
+from appliance.datapath.layout import Megaflow as MegaflowSlot
+from appliance.datapath.layout import (
+    Upcall as UpcallRecord,
+)
+from appliance.datapath.loader import Programs, Sizes
+from appliance.datapath.quiesce import wait_for_packets_under_way
+from appliance.datapath.transmit import Transmitter
+from appliance.model.fields import KEY_BYTES
+from appliance.model.megaflow import DropReason, Megaflow, MegaflowStatistics, Upcall, UpcallReason
+from appliance.model.ports import MAX_PORT_NUMBER, Hook
+
+GATE_SECONDS = 0.1
+REST_SECONDS = 0.02
+"""Packets are handled in microseconds, without being preempted."""
+
+_SLOT_BYTES = ctypes.sizeof(MegaflowSlot)
+_STATS_BYTES = ctypes.sizeof(MegaflowStats)
+_COUNTERS_BYTES = ctypes.sizeof(PortCounters)
+_RECORD_BYTES = ctypes.sizeof(UpcallRecord)
+_COUNTERS = struct.Struct("=8Q")
+_STATS = struct.Struct("=4Q")
+_RECORD = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
+_SLOT_HEAD = struct.Struct(f"={KEY_BYTES}sQIIIIIIII")
+_MAC_BYTES = 12
+
+
+@dataclass(slots=True)
+class _Installed:
+    """A megaflow in the fast path."""
+
+    slot: int
+    place: Place
+    mask: int
+    installed_at: float
+    served: int = 0
+    flags: MegaflowFlag = MegaflowFlag(0)  # noqa: RUF009 - an int
+
+
+class BpfDatapath:
+    """See ``driver.Datapath``. Needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW, or CAP_SYS_ADMIN for the first three."""
+
+    def __init__(self, sizes: Sizes | None = None, defines: tuple[str, ...] = ()) -> None:
+        """Compiles and loads the programs, which takes about two seconds. Raises DatapathError."""
+        self._sizes = sizes = sizes or Sizes()
+        constants = random_constants()
+        self.programs = programs = Programs(sizes, constants, defines)
+        self._index = Index(sizes.buckets, constants)
+        self._slots = programs.shared_memory("megaflows", sizes.megaflows * _SLOT_BYTES)
+        self._slot_words = memoryview(self._slots).cast("I")
+        self._stats = programs.shared_memory("megaflow_stats", sizes.megaflows * sizes.cpus * _STATS_BYTES)
+        self._counters = programs.shared_memory("port_counters", (MAX_PORT_NUMBER + 1) * sizes.cpus * _COUNTERS_BYTES)
+        self._drops = programs.shared_memory("drops", len(DropReason) * sizes.cpus * 8)
+        self._write_bucket = programs.updater("buckets")
+        self._free = deque((slot, float("-inf")) for slot in range(sizes.megaflows))
+        self._generations = [0] * sizes.megaflows
+        self._installed: dict[int, _Installed] = {}
+        self._gated: set[int] = set()
+        self._ports: dict[int, DatapathPort] = {}
+        self._transmitter = Transmitter()
+        self._received: list[Upcall] = []
+        self._limit = 0
+        for power, table in enumerate(shift_tables()):
+            programs.update("crc_shifts", power, table)
+        programs.open_ring("upcalls", self._receive)
+
+    # ── ports ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+    def attach(self, port: DatapathPort) -> None:
+        if not self._ports.get(port.number):
+            for cpu in range(self._sizes.cpus):
+                at = (port.number + cpu * (MAX_PORT_NUMBER + 1)) * _COUNTERS_BYTES
+                self._counters[at : at + _COUNTERS_BYTES] = bytes(_COUNTERS_BYTES)
+        self._transmitter.open(port.number, port.interface)
+        self._write_port(port)
+        small = port.ifindex < self._sizes.small_ifindex
+        self.programs.update("small_ifindex" if small else "large_ifindex", port.ifindex, _word(port.number))
+        try:
+            self.programs.update("xdp_ports", port.number, _word(port.ifindex))
+            xdp_program = 0
+            if port.hook is Hook.XDP:
+                xdp_program = netlink.attach_xdp(port.ifindex, self.programs.xdp_fd)
+            netlink.attach_tc(port.ifindex, self.programs.tc_fd, xdp_program)
+        except Exception:
+            self.detach(port.number)
+            raise
+
+    def update(self, port: DatapathPort) -> None:
+        self._write_port(port)
+
+    def _write_port(self, port: DatapathPort) -> None:
+        self._ports[port.number] = port
+        flags = PortFlag(0)
+        if port.forward:
+            flags |= PortFlag.FORWARD
+        if port.receive:
+            flags |= PortFlag.RECEIVE
+        if port.xdp_transmit:
+            flags |= PortFlag.XDP_TRANSMIT
+        self.programs.update("ports", port.number, struct.pack("=II", port.ifindex, flags))
+        self._write_flood_list()
+
+    def _write_flood_list(self) -> None:
+        ports = sorted(number for number, port in self._ports.items() if port.forward)[:MAX_FLOOD_PORTS]
+        for place, number in enumerate(ports):
+            self.programs.update("flood_list", place, _word(number))
+        self._flood_ports = len(ports)
+        self._write_settings()
+
+    def _write_settings(self) -> None:
+        self.programs.update("settings", 0, struct.pack("=II", self._index.subtables_in_use, self._flood_ports))
+
+    def detach(self, number: int) -> None:
+        port = self._ports.pop(number, None)
+        if port is None:
+            return
+        self.programs.update("ports", number, bytes(8))
+        self._write_flood_list()
+        if port.ifindex < self._sizes.small_ifindex:
+            self.programs.update("small_ifindex", port.ifindex, _word(0))
+        else:
+            self.programs.delete("large_ifindex", port.ifindex)
+        self.programs.delete("xdp_ports", number)
+        self._transmitter.close(number)
+        if port.hook is Hook.XDP:
+            netlink.detach_xdp(port.ifindex)
+        netlink.detach_tc(port.ifindex)
+
+    def port_counters(self) -> Mapping[int, TierCounters]:
+        return {number: self._port_counters(number) for number in self._ports}
+
+    def _port_counters(self, number: int) -> TierCounters:
+        totals = [0] * 8
+        for cpu in range(self._sizes.cpus):
+            at = (number + cpu * (MAX_PORT_NUMBER + 1)) * _COUNTERS_BYTES
+            for place, count in enumerate(_COUNTERS.unpack_from(self._counters, at)):
+                totals[place] += count
+        return TierCounters(*totals)
+
+    def drops(self) -> Mapping[DropReason, int]:
+        counts = memoryview(self._drops).cast("Q")
+        reasons = len(DropReason)
+        return {reason: sum(counts[reason + cpu * reasons] for cpu in range(self._sizes.cpus)) for reason in DropReason}
+
+    # ── megaflows ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def install(self, megaflow: Megaflow) -> bool:
+        now = time.monotonic()
+        if not self._free or self._free[0][1] > now - REST_SECONDS:
+            return False
+        subtable = self._index.subtable(megaflow.mask)
+        if subtable is None:
+            return False
+        slot = self._free[0][0]
+        raw = megaflow.key.to_bytes(KEY_BYTES, "big")
+        place = self._index.take(subtable, raw, slot)
+        if place is None:
+            if not subtable.megaflows:
+                self._index.forget(subtable)
+            return False
+        self._free.popleft()
+        compiled = compile_actions(megaflow.actions)
+        # A megaflow whose packets all go through the slow path needs no gate: they stay in order anyway.
+        gated = not compiled.flags & MegaflowFlag.PUNT
+        flags = compiled.flags | (MegaflowFlag.GATED if gated else MegaflowFlag(0))
+        self._write_slot(slot, raw, megaflow.id, place.subtable, flags, compiled)
+        self._installed[megaflow.id] = _Installed(slot, place, megaflow.mask, now, flags=flags)
+        if gated:
+            self._gated.add(megaflow.id)
+        if subtable.megaflows == 1:
+            mask = megaflow.mask.to_bytes(KEY_BYTES, "big")
+            self.programs.update("subtables", subtable.number, mask + struct.pack("=II", 1, 0))
+            self._write_settings()
+        self._write_bucket(place.bucket, self._index.bucket(place.bucket))
+        return True
+
+    def _write_slot(self, slot: int, raw: bytes, megaflow_id: int, subtable: int, flags: MegaflowFlag, compiled: Compiled) -> None:
+        self._generations[slot] = generation = self._generations[slot] + 1 & 0xFFFFFFFF
+        for cpu in range(self._sizes.cpus):
+            at = (slot + cpu * self._sizes.megaflows) * _STATS_BYTES
+            self._stats[at : at + _STATS_BYTES] = bytes(_STATS_BYTES)
+        head = _SLOT_HEAD.pack(raw, megaflow_id, subtable, generation, flags, compiled.xdp_port, compiled.ttl_needed, 0, 1, 0)
+        at = slot * _SLOT_BYTES
+        self._slots[at : at + len(head) + len(compiled.ops)] = head + compiled.ops
+
+    def remove(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
+        known = [megaflow_id for megaflow_id in megaflow_ids if megaflow_id in self._installed]
+        for megaflow_id in known:
+            installed = self._installed[megaflow_id]
+            subtable = self._index.release(installed.place, installed.mask)
+            self._write_bucket(installed.place.bucket, self._index.bucket(installed.place.bucket))
+            # Cache entries made for this use of the slot fit no more.
+            self._generations[installed.slot] = self._generations[installed.slot] + 1 & 0xFFFFFFFF
+            self._write_word(installed.slot, "generation", self._generations[installed.slot])
+            if not subtable.megaflows:
+                self._index.forget(subtable)
+                self.programs.update("subtables", subtable.number, bytes(KEY_WORDS * 8 + 8))
+                self._write_settings()
+        if not known:
+            return {}
+        self.sync()
+        final = self.statistics(known)
+        now = time.monotonic()
+        for megaflow_id in known:
+            self._free.append((self._installed.pop(megaflow_id).slot, now))
+            self._gated.discard(megaflow_id)
+        return final
+
+    def sync(self) -> None:
+        wait_for_packets_under_way()
+
+    def statistics(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
+        result: dict[int, MegaflowStatistics] = {}
+        stride, cpus, unpack = self._sizes.megaflows * _STATS_BYTES, self._sizes.cpus, _STATS.unpack_from
+        for megaflow_id in megaflow_ids:
+            installed = self._installed.get(megaflow_id)
+            if installed is None:
+                continue
+            packets = total = last_used = flags = 0
+            at = installed.slot * _STATS_BYTES
+            for _ in range(cpus):
+                cpu_packets, cpu_bytes, cpu_used, cpu_flags = unpack(self._stats, at)
+                packets += cpu_packets
+                total += cpu_bytes
+                last_used = max(last_used, cpu_used)
+                flags |= cpu_flags
+                at += stride
+            result[megaflow_id] = MegaflowStatistics(packets, total, last_used / 1e9, flags)
+        return result
+
+    def compiled_flags(self, megaflow_id: int) -> MegaflowFlag:
+        """For display: in which tier a live megaflow's packets are handled. Raises KeyError."""
+        return self._installed[megaflow_id].flags
+
+    # ── the slow path's end ────────────────────────────────────────────────────────────────────────────────────────────
+    def upcalls(self, limit: int) -> Sequence[Upcall]:
+        self._limit = limit
+        self._received = []
+        self.programs.consume()
+        return self._received
+
+    def _receive(self, _context: object, address: int, size: int) -> int:
+        record = ctypes.string_at(address, size)
+        key, megaflow_id, in_port, reason, length, gso_size, vlan_present, tpid, tci, _ = _RECORD.unpack_from(record)
+        frame = record[_RECORD_BYTES : _RECORD_BYTES + length]
+        if vlan_present:
+            frame = frame[:_MAC_BYTES] + struct.pack(">HH", tpid, tci) + frame[_MAC_BYTES:]
+        self._received.append(Upcall(in_port, UpcallReason(reason), megaflow_id, int.from_bytes(key, "big"), frame, gso_size))
+        return -1 if len(self._received) >= self._limit else 0
+
+    def served(self, megaflow_id: int) -> None:
+        installed = self._installed.get(megaflow_id)
+        if installed is None or megaflow_id not in self._gated:
+            return
+        installed.served += 1
+        self._write_word(installed.slot, "served", installed.served)
+        self._open_gate(megaflow_id, installed)
+
+    def caught_up(self, megaflow_ids: Iterable[int]) -> None:
+        for megaflow_id in megaflow_ids:
+            self.served(megaflow_id)
+
+    def _open_gate(self, megaflow_id: int, installed: _Installed) -> None:
+        level = self._read_word(installed.slot, "ticket") == installed.served
+        if level or time.monotonic() - installed.installed_at > GATE_SECONDS:
+            installed.flags &= ~MegaflowFlag.GATED
+            self._write_word(installed.slot, "flags", installed.flags)
+            self._gated.discard(megaflow_id)
+
+    def _word_at(self, slot: int, member: str) -> int:
+        return (slot * _SLOT_BYTES + int(getattr(MegaflowSlot, member).offset)) // 4
+
+    def _write_word(self, slot: int, member: str, value: int) -> None:
+        """In one store: eBPF sees the old value or the new one."""
+        self._slot_words[self._word_at(slot, member)] = value
+
+    def _read_word(self, slot: int, member: str) -> int:
+        return self._slot_words[self._word_at(slot, member)]
+
+    def send(self, port: int, frame: bytes, gso_size: int = 0) -> None:
+        self._transmitter.send(port, frame, gso_size)
+
+    def fileno(self) -> int:
+        return self.programs.map_fd("upcalls")
+
+    def close(self) -> None:
+        for number in list(self._ports):
+            self.detach(number)
+        self._transmitter.close_all()
+        self.programs.close()
+
+
+def _word(value: int) -> bytes:
+    return value.to_bytes(4, sys.byteorder)

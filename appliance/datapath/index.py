@@ -1,0 +1,109 @@
+"""Where megaflows lie in the fast path's hash table: the Python half of ``bpf_prog/lookup.h``.
+
+A megaflow is found by the hash of its masked key: low bits choose one of the buckets, high bits are a tag beside its slot number.
+Invariant: no two megaflows in one bucket have the same tag, because eBPF compares one megaflow a bucket and subtable. A place that
+cannot be had is told, never taken: that megaflow is not installed, and its packets stay in the slow path.
+"""
+
+from __future__ import annotations
+
+import secrets
+import struct
+from dataclasses import dataclass, field
+
+from appliance.datapath.layout import BUCKET_WAYS, KEY_WORDS, MAX_SUBTABLES
+
+_WORDS = struct.Struct(f"={KEY_WORDS}Q")
+_64_BITS = (1 << 64) - 1
+_32_BITS = (1 << 32) - 1
+
+
+def random_constants() -> tuple[int, ...]:
+    """One odd constant for each word of the key, new at each start, so that nobody can make keys that collide."""
+    return tuple(secrets.randbits(64) | 1 for _ in range(KEY_WORDS))
+
+
+def hash_key(raw: bytes, constants: tuple[int, ...]) -> int:
+    """``hash_masked`` of lookup.h: the 64-bit hash of a masked key's 128 bytes."""
+    total = 0
+    for word, constant in zip(_WORDS.unpack(raw), constants, strict=True):
+        if word:
+            total += (word ^ word >> 32) * constant
+    total &= _64_BITS
+    return total ^ total >> 32
+
+
+@dataclass(slots=True)
+class Subtable:
+    """One mask. ``number`` is its place in the fast path's list of subtables, which is probed from 0 up."""
+
+    number: int
+    mask: int
+    megaflows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    subtable: int
+    bucket: int
+    way: int
+    tag: int
+
+
+@dataclass(slots=True)
+class Index:
+    """Subtables and buckets, as the fast path sees them. Changes nothing there: its caller writes what changed."""
+
+    buckets: int
+    constants: tuple[int, ...]
+    _ways: dict[int, list[int]] = field(default_factory=dict)
+    _subtables: dict[int, Subtable] = field(default_factory=dict)
+    _free_numbers: list[int] = field(default_factory=lambda: list(range(MAX_SUBTABLES - 1, -1, -1)))
+
+    @property
+    def subtables_in_use(self) -> int:
+        """One more than the highest number in use."""
+        return 1 + max((subtable.number for subtable in self._subtables.values()), default=-1)
+
+    def __len__(self) -> int:
+        return len(self._subtables)
+
+    def subtable(self, mask: int) -> Subtable | None:
+        """The subtable for a mask, made if there is none; None if there are too many masks."""
+        subtable = self._subtables.get(mask)
+        if subtable is None and self._free_numbers:
+            subtable = self._subtables[mask] = Subtable(self._free_numbers.pop(), mask)
+        return subtable
+
+    def forget(self, subtable: Subtable) -> None:
+        """It has no megaflows any more."""
+        del self._subtables[subtable.mask]
+        self._free_numbers.append(subtable.number)
+        self._free_numbers.sort(reverse=True)
+
+    def take(self, subtable: Subtable, raw_key: bytes, slot: int) -> Place | None:
+        """A way for the megaflow in ``slot``; None if its bucket is full or has its tag already."""
+        key_hash = hash_key(raw_key, self.constants)
+        bucket = ((key_hash & _32_BITS) + subtable.number & _32_BITS) & (self.buckets - 1)
+        tag = key_hash >> 32 | 1
+        ways = self._ways.setdefault(bucket, [0] * BUCKET_WAYS)
+        if any(value and value >> 32 == tag for value in ways) or 0 not in ways:
+            return None
+        way = ways.index(0)
+        ways[way] = tag << 32 | slot + 1
+        subtable.megaflows += 1
+        return Place(subtable.number, bucket, way, tag)
+
+    def release(self, place: Place, mask: int) -> Subtable:
+        """Frees the way; the subtable that the megaflow was in."""
+        ways = self._ways[place.bucket]
+        ways[place.way] = 0
+        if not any(ways):
+            del self._ways[place.bucket]
+        subtable = self._subtables[mask]
+        subtable.megaflows -= 1
+        return subtable
+
+    def bucket(self, number: int) -> bytes:
+        """struct bucket."""
+        return struct.pack(f"={BUCKET_WAYS}Q", *self._ways.get(number, (0,) * BUCKET_WAYS))

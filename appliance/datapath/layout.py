@@ -1,0 +1,146 @@
+"""The Python mirror of ``bpf_prog/abi.h``: structures, limits and op codes that cross between the agent and eBPF.
+
+``abi.h`` is canonical. ``tests/unit/test_abi.py`` compiles it and compares every size, offset and number with what stands here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from enum import IntEnum, IntFlag
+
+KEY_WORDS = 16
+MAX_FLOOD_PORTS = 256
+MAX_SUBTABLES = 128
+MAX_OPS = 32
+RUN_OPS = 8
+BUCKET_WAYS = 8
+CRC_SHIFTS = 16
+
+
+class OpCode(IntEnum):
+    """enum op_code: the steps of a megaflow's actions."""
+
+    END = 0
+    FORWARD = 1
+    OUTPUT = 2
+    FLOOD = 3
+    PUSH_TAG = 4
+    POP_TAG = 5
+    SET_VLAN = 6
+    SET_ETH_DST = 7
+    SET_ETH_SRC = 8
+    SET_ETH_TYPE = 9
+    SET_IPV4_SRC = 10
+    SET_IPV4_DST = 11
+    SET_IPV6_SRC = 12
+    SET_IPV6_DST = 13
+    SET_IPV6_FLABEL = 14
+    SET_IP_TOS = 15
+    SET_IP_TTL = 16
+    DEC_TTL = 17
+    SET_IP_PROTO = 18
+    SET_L4_SRC = 19
+    SET_L4_DST = 20
+    SET_ICMP_TYPE = 21
+    SET_ICMP_CODE = 22
+    SET_ARP_OP = 23
+    SET_ARP_SPA = 24
+    SET_ARP_TPA = 25
+    SET_ARP_SHA = 26
+    SET_ARP_THA = 27
+    SET_ND_TARGET = 28
+    SET_ND_SLL = 29
+    SET_ND_TLL = 30
+    CHECKSUMS = 31
+    OPERAND_0 = 32
+    OPERAND_1 = 33
+
+
+class MegaflowFlag(IntFlag):
+    PUNT = 1 << 0
+    XDP = 1 << 1
+    GATED = 1 << 2
+
+
+class PortFlag(IntFlag):
+    FORWARD = 1 << 0
+    RECEIVE = 1 << 1
+    XDP_TRANSMIT = 1 << 2
+
+
+class ProgramIndex(IntEnum):
+    """enum program: programs that others end with."""
+
+    EXECUTE = 0
+    FLOOD = 1
+
+
+class Op(ctypes.Structure):
+    _fields_ = (("code", ctypes.c_uint8), ("arg8", ctypes.c_uint8), ("arg16", ctypes.c_uint16), ("arg32", ctypes.c_uint32))
+
+
+class Megaflow(ctypes.Structure):
+    _fields_ = (
+        ("key", ctypes.c_uint8 * (KEY_WORDS * 8)),
+        ("id", ctypes.c_uint64),
+        ("subtable", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("xdp_port", ctypes.c_uint32),
+        ("ttl_needed", ctypes.c_uint32),
+        ("served", ctypes.c_uint32),
+        ("ticket", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("ops", Op * MAX_OPS),
+    )
+
+
+class MegaflowStats(ctypes.Structure):
+    _fields_ = (
+        ("packets", ctypes.c_uint64),
+        ("bytes", ctypes.c_uint64),
+        ("last_used", ctypes.c_uint64),
+        ("tcp_flags", ctypes.c_uint64),
+    )
+
+
+class Subtable(ctypes.Structure):
+    _fields_ = (("mask", ctypes.c_uint8 * (KEY_WORDS * 8)), ("used", ctypes.c_uint32), ("pad", ctypes.c_uint32))
+
+
+class Bucket(ctypes.Structure):
+    _fields_ = (("way", ctypes.c_uint64 * BUCKET_WAYS),)
+
+
+class CacheEntry(ctypes.Structure):
+    _fields_ = (("key", ctypes.c_uint8 * (KEY_WORDS * 8)), ("slot", ctypes.c_uint32), ("generation", ctypes.c_uint32))
+
+
+class Port(ctypes.Structure):
+    _fields_ = (("ifindex", ctypes.c_uint32), ("flags", ctypes.c_uint32))
+
+
+class PortCounters(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes", "forwarded_xdp", "forwarded_tc", "dropped", "punted")
+    )
+
+
+class Settings(ctypes.Structure):
+    _fields_ = (("subtables", ctypes.c_uint32), ("flood_ports", ctypes.c_uint32))
+
+
+class Upcall(ctypes.Structure):
+    _fields_ = (
+        ("key", ctypes.c_uint8 * (KEY_WORDS * 8)),
+        ("megaflow", ctypes.c_uint64),
+        ("in_port", ctypes.c_uint32),
+        ("reason", ctypes.c_uint32),
+        ("length", ctypes.c_uint32),
+        ("gso_size", ctypes.c_uint32),
+        ("vlan_present", ctypes.c_uint16),
+        ("vlan_tpid", ctypes.c_uint16),
+        ("vlan_tci", ctypes.c_uint16),
+        ("pad", ctypes.c_uint16),
+    )

@@ -1,0 +1,44 @@
+"""Waiting until the packets under way in the fast path have left."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from pathlib import Path
+
+_MEMBARRIER_CMD_GLOBAL = 1
+_MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283}.get(platform.machine(), 0)
+_ONLINE = Path("/sys/devices/system/cpu/online")
+
+
+def _online_cpus() -> list[int]:
+    cpus: list[int] = []
+    for part in _ONLINE.read_text().strip().split(","):
+        first, _, last = part.partition("-")
+        cpus.extend(range(int(first), int(last or first) + 1))
+    return cpus
+
+
+def wait_for_packets_under_way() -> None:
+    """Return when every packet whose handling had begun before the call has been handled.
+
+    eBPF programs run with bottom halves disabled: no thread gets the CPU before they end. So once this thread has run on every CPU,
+    all of them have ended: about 20 µs a CPU, where the kernel's own grace period (membarrier) takes some 10 ms. That is what is
+    waited for where the thread may not run on every CPU, or where bottom halves can be preempted (PREEMPT_RT).
+    """
+    allowed = os.sched_getaffinity(0)
+    try:
+        if "PREEMPT_RT" in platform.version() or not set(cpus := _online_cpus()) <= allowed:
+            _membarrier()
+            return
+        for cpu in cpus:
+            os.sched_setaffinity(0, {cpu})
+    except OSError:
+        _membarrier()
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def _membarrier() -> None:
+    ctypes.CDLL(None, use_errno=True).syscall(_MEMBARRIER, _MEMBARRIER_CMD_GLOBAL, 0, 0)

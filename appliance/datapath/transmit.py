@@ -1,0 +1,76 @@
+"""Putting frames out on ports: one packet socket a port.
+
+Invariant: a port that is gone, down or whose queue is full costs that frame, never an exception.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from appliance.model.fields import Layer
+from appliance.packet.checksum import TCP_CHECKSUM, UDP_CHECKSUM
+from appliance.packet.parse import parse
+
+_SOL_PACKET = 263
+_PACKET_VNET_HDR = 15
+_NEEDS_CSUM = 1
+_GSO_NONE, _GSO_TCPV4, _GSO_TCPV6, _GSO_UDP_L4 = 0, 1, 4, 5
+_VNET_HEADER = struct.Struct("=BBHHHH")
+"""struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset (linux/virtio_net.h)."""
+_PLAIN = _VNET_HEADER.pack(0, _GSO_NONE, 0, 0, 0, 0)
+_UDP_HEADER_BYTES = 8
+
+
+def _vnet_header(frame: bytes, gso_size: int) -> bytes:
+    """How the kernel is to cut the frame into segments of ``gso_size``, and where it finishes their checksums."""
+    parsed = parse(frame, 0)
+    l4 = parsed.l4_offset
+    if parsed.layers & Layer.TCP:
+        kind = _GSO_TCPV6 if parsed.layers & Layer.IPV6 else _GSO_TCPV4
+        header, checksum = l4 + (frame[l4 + 12] >> 4) * 4, TCP_CHECKSUM
+    elif parsed.layers & Layer.UDP:
+        kind, header, checksum = _GSO_UDP_L4, l4 + _UDP_HEADER_BYTES, UDP_CHECKSUM
+    else:
+        return _PLAIN
+    return _VNET_HEADER.pack(_NEEDS_CSUM, kind, header, gso_size, l4, checksum)
+
+
+class Transmitter:
+    """Sockets by port number."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[int, socket.socket] = {}
+        self.failed = 0
+        """Frames that the kernel did not take."""
+
+    def open(self, port: int, interface: str) -> None:
+        """Raises OSError."""
+        self.close(port)
+        out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        try:
+            out.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+            out.bind((interface, 0))
+        except OSError:
+            out.close()
+            raise
+        self._sockets[port] = out
+
+    def send(self, port: int, frame: bytes, gso_size: int) -> None:
+        out = self._sockets.get(port)
+        if out is None:
+            return
+        header = _vnet_header(frame, gso_size) if gso_size else _PLAIN
+        try:
+            out.send(header + frame)
+        except OSError:
+            self.failed += 1
+
+    def close(self, port: int) -> None:
+        out = self._sockets.pop(port, None)
+        if out is not None:
+            out.close()
+
+    def close_all(self) -> None:
+        for port in list(self._sockets):
+            self.close(port)

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Execution of a megaflow's ops. */
+#pragma once
+
+#define TC_ACT_SHOT 2
+#define TC_ACT_STOLEN 4
+
+/* What became of a packet: one exit of each program counts it. */
+enum fate {
+	FATE_FORWARDED,
+	FATE_DROPPED,
+	FATE_PUNTED,
+	FATE_PASSED, /* from XDP to TC */
+};
+
+struct verdict {
+	u32 fate;
+	u32 reason; /* enum drop_reason, for FATE_DROPPED */
+	int code;   /* what the hook returns */
+};
+
+#ifdef TEST_RUN
+#define TEST_STOPPED 77
+
+static __always_inline int test_output(u32 op, u32 port)
+{
+	u32 zero = 0;
+	struct test_run *run = test_run.lookup(&zero);
+	if (!run)
+		return 0;
+	run->outputs++;
+	if (run->outputs != run->stop)
+		return 0;
+	run->op = op;
+	run->port = port;
+	return 1;
+}
+#endif
+
+static __always_inline void count_sent(u32 number, u32 bytes)
+{
+	u32 place = number + bpf_get_smp_processor_id() * (MAX_PORT_NUMBER + 1);
+	struct port_counters *counters = port_counters.lookup(&place);
+	if (counters) {
+		counters->tx_packets++;
+		counters->tx_bytes += bytes;
+	}
+}
+
+static __always_inline struct port *port_to_send(u32 number)
+{
+	struct port *port = ports.lookup(&number);
+	return port && port->ifindex && port->flags & PORT_FORWARD ? port : NULL;
+}
+
+/* Sends a copy; a port that is down gets none. */
+static __always_inline int send_copy(struct packet *p, struct hook hook, u32 number)
+{
+#ifdef TEST_RUN
+	return test_output(OP_OUTPUT, number) ? TEST_STOPPED : 0;
+#endif
+	struct port *port = port_to_send(number);
+	if (!port)
+		return 0;
+	if (bpf_clone_redirect(hook.skb, port->ifindex, 0) < 0)
+		return -1;
+	count_sent(number, p->length + p->metadata_tag * VLAN_TAG_BYTES);
+	return 0;
+}
+
+static __always_inline void verdict(struct verdict *v, u32 fate, u32 reason, int code)
+{
+	v->fate = fate;
+	v->reason = reason;
+	v->code = code;
+}
+
+static __always_inline void send_last(struct packet *p, struct hook hook, u32 number, struct verdict *v)
+{
+	int drop = hook.tc ? TC_ACT_SHOT : XDP_DROP;
+#ifdef TEST_RUN
+	if (test_output(OP_FORWARD, number)) {
+		verdict(v, FATE_FORWARDED, 0, TEST_STOPPED);
+		return;
+	}
+	verdict(v, FATE_FORWARDED, 0, drop);
+	return;
+#endif
+	struct port *port = port_to_send(number);
+	if (!port) {
+		verdict(v, FATE_DROPPED, DROP_OUTPUT_DOWN, drop);
+		return;
+	}
+	int code = hook.tc ? bpf_redirect(port->ifindex, 0) : xdp_ports.redirect_map(number, 0);
+	if (hook.tc ? code == TC_ACT_SHOT : code != XDP_REDIRECT) {
+		verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, drop);
+		return;
+	}
+	count_sent(number, p->length + p->metadata_tag * VLAN_TAG_BYTES);
+	verdict(v, FATE_FORWARDED, 0, code);
+}
+
+/* Copies to every flood port but the packet's own. */
+static __always_inline void flood(struct packet *p, struct hook hook, struct verdict *v)
+{
+	u32 zero = 0, in_port = bpf_ntohl(p->key.f.in_port);
+	struct settings *s = settings.lookup(&zero);
+	u32 count = s ? s->flood_ports : 0;
+
+	no_unroll for (u32 i = 0; i < MAX_FLOOD_PORTS; i++) {
+		if (i >= count)
+			break;
+		u32 index = i;
+		u32 *number = flood_list.lookup(&index);
+		if (number && *number != in_port)
+			send_copy(p, hook, *number);
+	}
+	verdict(v, FATE_FORWARDED, 0, TC_ACT_STOLEN);
+}
+
+/* One op that changes the packet. */
+static __always_inline int change(struct packet *p, struct hook hook, const struct op *op)
+{
+	const u16 *mac = &op->arg16;
+	u32 l2 = p->network;
+
+	switch (op->code) {
+	case OP_OPERAND_0:
+		__builtin_memcpy(p->operand, mac, 6);
+		return 0;
+	case OP_OPERAND_1:
+		__builtin_memcpy((u8 *)p->operand + 6, mac, 6);
+		return 0;
+	case OP_PUSH_TAG:
+		return push_tag(p, hook, op->arg16, op->arg32);
+	case OP_POP_TAG:
+		return pop_tag(p, hook);
+	case OP_SET_VLAN:
+		return set_vlan(p, hook, op->arg16, op->arg32);
+	case OP_SET_ETH_DST:
+		return set_mac(p, hook, 0, p->key.f.eth_dst, mac, 0);
+	case OP_SET_ETH_SRC:
+		return set_mac(p, hook, 6, p->key.f.eth_src, mac, 0);
+	case OP_SET_ETH_TYPE:
+		p->key.f.eth_type = op->arg16;
+		return store(p, hook, l2 - 2, &op->arg16, 2, 0);
+	case OP_SET_IPV4_SRC:
+		return LAYER_IS(p, LAYER_IPV4) ? set_ipv4(p, hook, 12, p->key.f.ip_src, op->arg32) : 0;
+	case OP_SET_IPV4_DST:
+		return LAYER_IS(p, LAYER_IPV4) ? set_ipv4(p, hook, 16, p->key.f.ip_dst, op->arg32) : 0;
+	case OP_SET_IPV6_SRC:
+		((u32 *)p->operand)[3] = op->arg32;
+		return LAYER_IS(p, LAYER_IPV6) ? set_ipv6(p, hook, 8, p->key.f.ip_src, 1) : 0;
+	case OP_SET_IPV6_DST:
+		((u32 *)p->operand)[3] = op->arg32;
+		/* Behind a routing header the checksum covers the last destination, which is not this one. */
+		return LAYER_IS(p, LAYER_IPV6)
+			       ? set_ipv6(p, hook, 24, p->key.f.ip_dst, !(p->key.f.ipv6_exthdr & bpf_htons(EXTHDR_ROUTER)))
+			       : 0;
+	case OP_SET_IPV6_FLABEL:
+		if (!LAYER_IS(p, LAYER_IPV6))
+			return 0;
+		p->key.f.ipv6_flabel = op->arg32;
+		return store_ipv6_first(p, hook);
+	case OP_SET_IP_TOS:
+		return set_tos(p, hook, op->arg8, op->arg16);
+	case OP_SET_IP_TTL:
+		return set_ttl(p, hook, op->arg8);
+	case OP_DEC_TTL:
+		return LAYER_IS(p, LAYER_IPV4 | LAYER_IPV6) ? set_ttl(p, hook, p->key.f.ip_ttl - 1) : 0;
+	case OP_SET_IP_PROTO:
+		return set_ip_proto(p, hook, op->arg8);
+	case OP_SET_L4_SRC:
+		return LAYER_IS(p, op->arg32) ? set_l4_port(p, hook, 0, op->arg16) : 0;
+	case OP_SET_L4_DST:
+		return LAYER_IS(p, op->arg32) ? set_l4_port(p, hook, 1, op->arg16) : 0;
+	case OP_SET_ICMP_TYPE:
+		return LAYER_IS(p, LAYER_ICMP) && LAYER_IS(p, op->arg32) ? set_icmp(p, hook, 0, op->arg8) : 0;
+	case OP_SET_ICMP_CODE:
+		return LAYER_IS(p, LAYER_ICMP) && LAYER_IS(p, op->arg32) ? set_icmp(p, hook, 1, op->arg8) : 0;
+	case OP_SET_ARP_OP:
+		if (!LAYER_IS(p, LAYER_ARP))
+			return 0;
+		p->key.f.l4_src = op->arg16;
+		return store(p, hook, l2 + 6, &op->arg16, 2, 1);
+	case OP_SET_ARP_SPA:
+		if (!LAYER_IS(p, LAYER_ARP))
+			return 0;
+		*(u32 *)(p->key.f.ip_src + 12) = op->arg32;
+		return store(p, hook, l2 + 14, &op->arg32, 4, 1);
+	case OP_SET_ARP_TPA:
+		if (!LAYER_IS(p, LAYER_ARP))
+			return 0;
+		*(u32 *)(p->key.f.ip_dst + 12) = op->arg32;
+		return store(p, hook, l2 + 24, &op->arg32, 4, 1);
+	case OP_SET_ARP_SHA:
+		return LAYER_IS(p, LAYER_ARP) ? set_mac(p, hook, l2 + 8, p->key.f.nd_sll, mac, 1) : 0;
+	case OP_SET_ARP_THA:
+		return LAYER_IS(p, LAYER_ARP) ? set_mac(p, hook, l2 + 18, p->key.f.nd_tll, mac, 1) : 0;
+	case OP_SET_ND_TARGET:
+		((u32 *)p->operand)[3] = op->arg32;
+		return LAYER_IS(p, LAYER_ND) ? set_nd_target(p, hook) : 0;
+	case OP_SET_ND_SLL:
+		return LAYER_IS(p, LAYER_ND_SLL) ? set_nd_address(p, hook, p->nd_sll, p->key.f.nd_sll, mac) : 0;
+	case OP_SET_ND_TLL:
+		return LAYER_IS(p, LAYER_ND_TLL) ? set_nd_address(p, hook, p->nd_tll, p->key.f.nd_tll, mac) : 0;
+	case OP_CHECKSUMS:
+		return fix_checksums(p, hook);
+	}
+	return 0;
+}
+
+/* Executes RUN_OPS ops from `first` on, and leaves the rest to the next program. */
+static __always_inline void execute(struct packet *p, struct hook hook, const struct megaflow *megaflow, u32 first, struct verdict *v)
+{
+	int dropped = hook.tc ? TC_ACT_SHOT : XDP_DROP;
+
+	if (first > MAX_OPS - RUN_OPS) {
+		verdict(v, FATE_DROPPED, DROP_NO_ACTION, dropped);
+		return;
+	}
+	const struct op *ops = megaflow->ops + first;
+	no_unroll for (int i = 0; i < RUN_OPS; i++) {
+		const struct op *op = &ops[i];
+		u32 code = op->code;
+
+		if (code == OP_END) {
+			verdict(v, p->sent ? FATE_FORWARDED : FATE_DROPPED, DROP_NO_ACTION, hook.tc ? TC_ACT_STOLEN : XDP_DROP);
+			return;
+		}
+		if (code == OP_FORWARD) {
+			send_last(p, hook, op->arg32, v);
+			return;
+		}
+		if (hook.tc && code == OP_FLOOD) {
+#ifdef TEST_RUN
+			verdict(v, FATE_FORWARDED, 0, test_output(OP_FLOOD, 0) ? TEST_STOPPED : TC_ACT_SHOT);
+			return;
+#endif
+			tc_programs.call(hook.skb, PROGRAM_FLOOD);
+			verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, dropped); /* the call does not return */
+			return;
+		}
+		if (hook.tc && code == OP_OUTPUT) {
+			int result = send_copy(p, hook, op->arg32);
+			if (result > 0) {
+				verdict(v, FATE_FORWARDED, 0, result);
+				return;
+			}
+			p->sent = 1;
+			continue;
+		}
+		if (change(p, hook, op) < 0) {
+			verdict(v, FATE_DROPPED, DROP_REWRITE_FAILED, dropped);
+			return;
+		}
+	}
+	p->first = first + RUN_OPS;
+	if (hook.tc)
+		tc_programs.call(hook.skb, PROGRAM_EXECUTE);
+	else
+		xdp_programs.call(hook.xdp, PROGRAM_EXECUTE);
+	verdict(v, FATE_DROPPED, DROP_NO_ACTION, dropped);
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Constants of the wire formats, and the packet while it is handled. */
+#pragma once
+
+#define __always_inline inline __attribute__((always_inline))
+
+#define ETH_HEADER_BYTES 14
+#define VLAN_TAG_BYTES 4
+
+#define ETHERTYPE_IPV4 0x0800
+#define ETHERTYPE_ARP 0x0806
+#define ETHERTYPE_VLAN 0x8100
+#define ETHERTYPE_IPV6 0x86dd
+#define ETHERTYPE_MPLS 0x8847
+#define ETHERTYPE_MPLS_MULTICAST 0x8848
+#define ETHERTYPE_QINQ 0x88a8
+#define ETHERTYPE_PBB 0x88e7
+
+#define PROTO_HOP 0
+#define PROTO_ICMP 1
+#define PROTO_TCP 6
+#define PROTO_UDP 17
+#define PROTO_ROUTER 43
+#define PROTO_FRAG 44
+#define PROTO_ESP 50
+#define PROTO_AUTH 51
+#define PROTO_ICMPV6 58
+#define PROTO_NONEXT 59
+#define PROTO_DEST 60
+#define PROTO_SCTP 132
+
+#define EXTHDR_ROUTER (1 << 5)
+
+#define VLAN_PRESENT 0x1000 /* OFPVID_PRESENT: in the key in the place of the frame's drop-eligible bit */
+
+/* Which program runs, and its context: one of the two pointers is NULL. */
+struct hook {
+	int tc;
+	struct __sk_buff *skb;
+	struct xdp_md *xdp;
+};
+
+union key {
+	struct flow_key f;
+	u64 w[KEY_WORDS];
+};
+
+/* A packet while it is handled. It lies in a map, this CPU's scratch memory: the stack is too small, and the verifier, which follows
+ * every value on the stack, takes what comes out of a map as unknown and so sees fewer cases.
+ * Offsets are from the start of the frame as it is in memory (a tag in skb metadata is not in it); `l4` and those below it are from
+ * the network header, so that they stay right when tags come and go. */
+struct packet {
+	union key key;
+	u64 operand[2];	  /* an address of 16 bytes, collected */
+	u32 length;	  /* of the frame, a tag in metadata not counted */
+	u32 bytes;	  /* as it came, a tag in metadata counted */
+	u32 network;	  /* offset of what follows the tags */
+	u32 l4;
+	u32 next_header;  /* offset of the byte that says what layer 4 is */
+	u32 nd_sll;	  /* offset of the link-layer address in its option */
+	u32 nd_tll;
+	u32 cut;	  /* a header ran over the end of the memory at hand: it may be whole in the rest of the packet */
+	u32 frame_tags;	  /* tags in the frame */
+	u32 metadata_tag; /* 1 if the outermost is in metadata */
+	/* What the checksums do not know of yet: differences of unfolded sums, and the xor of SCTP's ports. */
+	u32 ipv4_difference;
+	u32 l4_difference;
+	u32 pseudo_difference; /* addresses and protocol: what layer 4's checksum covers outside layer 4 */
+	u32 sctp_change;
+	u32 slot;  /* of the megaflow that is executed */
+	u32 first; /* the op to go on with */
+	u32 sent;  /* a copy has been sent */
+};
+
+static __always_inline u32 min_u32(u32 a, u32 b)
+{
+	return a < b ? a : b;
+}
+
+/* Hides where a value came from, so that neither the compiler nor the verifier follows it from case to case. */
+#define opaque(x) asm volatile("" : "+r"(x))
+
+/* The verifier follows loops by itself; copies of their bodies would only use up stack. */
+#define no_unroll _Pragma("clang loop unroll(disable)")

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The fast path: one source for both hooks. Every packet of a port: parse → look up → act, and one exit that counts.
+ *
+ * The loader puts the headers in here by text, because BCC rewrites map calls in the main file only.
+ */
+#include "abi.h"
+#include "common.h"
+#include "maps.h"
+#include "parse.h"
+#include "lookup.h"
+#include "rewrite.h"
+#include "actions.h"
+#include "upcall.h"
+
+static __always_inline u32 port_number(u32 ifindex)
+{
+	u32 *number = ifindex < SMALL_IFINDEX ? small_ifindex.lookup(&ifindex) : large_ifindex.lookup(&ifindex);
+	return number ? *number : 0;
+}
+
+static __always_inline void count(struct hook hook, u32 number, u32 bytes, const struct verdict *v)
+{
+	u32 place = number + bpf_get_smp_processor_id() * (MAX_PORT_NUMBER + 1);
+	struct port_counters *counters = port_counters.lookup(&place);
+
+	if (!counters)
+		return;
+	counters->rx_packets++;
+	counters->rx_bytes += bytes;
+	if (v->fate == FATE_FORWARDED) {
+		if (hook.tc)
+			counters->forwarded_tc++;
+		else
+			counters->forwarded_xdp++;
+	} else if (v->fate == FATE_PUNTED) {
+		counters->punted++;
+	} else {
+		counters->dropped++;
+		u32 reason = v->reason + bpf_get_smp_processor_id() * DROP_REASONS;
+		u64 *dropped = drops.lookup(&reason);
+		if (dropped)
+			(*dropped)++;
+	}
+}
+
+static __always_inline void count_megaflow(struct packet *p, u32 slot)
+{
+	u32 place = slot + bpf_get_smp_processor_id() * MAX_MEGAFLOWS;
+	struct megaflow_stats *stats = megaflow_stats.lookup(&place);
+
+	if (!stats)
+		return;
+	stats->packets++;
+	stats->bytes += p->bytes;
+	stats->last_used = bpf_ktime_get_coarse_ns();
+	if (p->key.f.tcp_flags)
+		stats->tcp_flags |= bpf_ntohs(p->key.f.tcp_flags);
+}
+
+/* The one exit. */
+static __always_inline int finish(struct packet *p, struct hook hook, u32 number, const struct verdict *v)
+{
+	if (v->fate != FATE_PASSED)
+		count(hook, number, p->bytes, v);
+#ifdef TEST_RUN
+	u32 zero = 0;
+	struct test_run *run = test_run.lookup(&zero);
+	if (run)
+		run->key = p->key.f;
+	/* The test sees the frame only: put the tag there, under one that it does not see. */
+	if (hook.tc && v->code == TEST_STOPPED && p->metadata_tag)
+		bpf_skb_vlan_push(hook.skb, bpf_htons(ETHERTYPE_VLAN), 0);
+#endif
+	return v->code;
+}
+
+/* Whether a packet of this megaflow must wait in line behind those that are still in the slow path. */
+static __always_inline int queues(struct megaflow *megaflow)
+{
+	if (!(megaflow->flags & MEGAFLOW_GATED))
+		return 0;
+	if (*(volatile u32 *)&megaflow->ticket == *(volatile u32 *)&megaflow->served)
+		return 0;
+	__sync_fetch_and_add(&megaflow->ticket, 1);
+	return 1;
+}
+
+static __always_inline void handle(struct packet *p, struct hook hook, u32 number, struct verdict *v)
+{
+	u32 slot = 0;
+	struct port *in = ports.lookup(&number);
+	int drop = hook.tc ? TC_ACT_SHOT : XDP_DROP;
+
+	if (!number || !in) {
+		verdict(v, FATE_DROPPED, DROP_NOT_A_PORT, drop);
+		return;
+	}
+	if (!(in->flags & PORT_RECEIVE)) {
+		verdict(v, FATE_DROPPED, DROP_NO_RECV, drop);
+		return;
+	}
+	p->key.f.in_port = bpf_htonl(number);
+
+	struct megaflow *megaflow = lookup(p, &slot);
+	u32 flags = megaflow ? megaflow->flags : 0;
+	u32 short_of_ttl = megaflow && megaflow->ttl_needed && LAYER_IS(p, LAYER_IPV4 | LAYER_IPV6) && p->key.f.ip_ttl <= megaflow->ttl_needed;
+
+	if (!hook.tc) {
+		/* What XDP cannot do, TC behind it does. */
+		if (!megaflow || !(flags & MEGAFLOW_XDP) || flags & (MEGAFLOW_PUNT | MEGAFLOW_GATED) || short_of_ttl) {
+			verdict(v, FATE_PASSED, 0, XDP_PASS);
+			return;
+		}
+#ifndef TEST_RUN
+		if (megaflow->xdp_port) {
+			u32 out = megaflow->xdp_port;
+			struct port *port = ports.lookup(&out);
+			if (!port || !(port->flags & PORT_XDP_TRANSMIT)) {
+				verdict(v, FATE_PASSED, 0, XDP_PASS);
+				return;
+			}
+		}
+#endif
+	} else {
+		u32 reason = UPCALL_MISS;
+		if (megaflow) {
+			/* Order matters: a packet that is punted anyway must not draw a ticket. */
+			if (flags & MEGAFLOW_PUNT)
+				reason = UPCALL_ACTION;
+			else if (short_of_ttl)
+				reason = UPCALL_TTL;
+			else if (queues(megaflow))
+				reason = UPCALL_CATCHING_UP;
+		}
+		if (!megaflow || reason != UPCALL_MISS) {
+			if (punt(p, hook, reason, megaflow ? megaflow->id : 0))
+				verdict(v, FATE_PUNTED, 0, TC_ACT_STOLEN);
+			else
+				verdict(v, FATE_DROPPED, DROP_UPCALL_FULL, TC_ACT_SHOT);
+			return;
+		}
+	}
+	count_megaflow(p, slot);
+	p->slot = slot;
+	p->sent = 0;
+	p->ipv4_difference = p->l4_difference = p->pseudo_difference = p->sctp_change = 0;
+	execute(p, hook, megaflow, 0, v);
+}
+
+static __always_inline struct packet *scratch_packet(void)
+{
+	u32 cpu = bpf_get_smp_processor_id();
+	return scratch.lookup(&cpu);
+}
+
+int ofswitch_tc(struct __sk_buff *skb)
+{
+	struct hook hook = {.tc = 1, .skb = skb};
+	struct packet *p = scratch_packet();
+	struct verdict v;
+	u32 tci = 0;
+
+	if (!p)
+		return TC_ACT_SHOT;
+#ifdef TEST_RUN
+	u32 zero = 0;
+	struct test_run *run = test_run.lookup(&zero);
+	if (run && run->network_tag) {
+		/* As the kernel does before TC: the outermost tag leaves the frame. */
+		u16 tag[2];
+		if (bpf_skb_load_bytes(skb, 12, tag, 4) < 0 || !is_vlan(tag[0]))
+			return TC_ACT_SHOT;
+		if (bpf_skb_vlan_pop(skb) < 0 || bpf_skb_vlan_push(skb, tag[0], bpf_ntohs(tag[1])) < 0)
+			return TC_ACT_SHOT;
+	}
+#endif
+	p->length = skb->len;
+	p->metadata_tag = skb->vlan_present ? 1 : 0;
+	if (p->metadata_tag)
+		tci = skb->vlan_tci;
+	p->bytes = p->length + p->metadata_tag * VLAN_TAG_BYTES;
+	int whole = 0;
+	no_unroll for (int attempt = 0; attempt < 2; attempt++) {
+		void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+		whole = parse(p, data, end, tci);
+		/* A header that is not in the linear part of the packet: fetch it, once. */
+		if (attempt || (whole && !p->cut) || data + p->length <= end)
+			break;
+		if (bpf_skb_pull_data(skb, min_u32(p->length, MAX_HEADER_BYTES + MAX_VLAN_TAGS * VLAN_TAG_BYTES)) < 0)
+			break;
+	}
+	u32 number = port_number(skb->ifindex);
+	if (whole)
+		handle(p, hook, number, &v);
+	else
+		verdict(&v, FATE_DROPPED, DROP_RUNT, TC_ACT_SHOT);
+	return finish(p, hook, number, &v);
+}
+
+/* The rest of a megaflow with more ops than one program executes. */
+static __always_inline int go_on(struct hook hook, int drop)
+{
+	struct packet *p = scratch_packet();
+	struct verdict v;
+
+	if (!p)
+		return drop;
+	u32 slot = p->slot;
+	struct megaflow *megaflow = megaflows.lookup(&slot);
+	if (!megaflow)
+		return drop;
+	execute(p, hook, megaflow, p->first, &v);
+	return finish(p, hook, bpf_ntohl(p->key.f.in_port), &v);
+}
+
+int ofswitch_tc_go(struct __sk_buff *skb)
+{
+	return go_on((struct hook){.tc = 1, .skb = skb}, TC_ACT_SHOT);
+}
+
+int ofswitch_xdp_go(struct xdp_md *xdp)
+{
+	return go_on((struct hook){.tc = 0, .xdp = xdp}, XDP_DROP);
+}
+
+/* The end of a packet that is flooded. */
+int ofswitch_flood(struct __sk_buff *skb)
+{
+	struct hook hook = {.tc = 1, .skb = skb};
+	struct packet *p = scratch_packet();
+	struct verdict v;
+
+	if (!p)
+		return TC_ACT_SHOT;
+	flood(p, hook, &v);
+	return finish(p, hook, bpf_ntohl(p->key.f.in_port), &v);
+}
+
+int ofswitch_xdp(struct xdp_md *xdp)
+{
+	struct hook hook = {.tc = 0, .xdp = xdp};
+	struct packet *p = scratch_packet();
+	struct verdict v;
+	void *data = (void *)(long)xdp->data, *end = (void *)(long)xdp->data_end;
+
+	if (!p)
+		return XDP_DROP;
+	p->length = end - data;
+	p->metadata_tag = 0;
+	p->bytes = p->length;
+	u32 number = port_number(xdp->ingress_ifindex);
+	if (parse(p, data, end, 0))
+		handle(p, hook, number, &v);
+	else
+		verdict(&v, FATE_DROPPED, DROP_RUNT, XDP_DROP);
+	return finish(p, hook, number, &v);
+}

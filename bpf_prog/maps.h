@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The maps. Each says who writes it and who reads it. Python maps those marked "shared memory" into its address space.
+ *
+ * MAX_MEGAFLOWS, BUCKETS, CACHE_ENTRIES and CPUS are given by the loader; the first three are powers of two.
+ */
+#pragma once
+
+/* shared memory; Python writes (eBPF: only megaflow.ticket), eBPF reads */
+BPF_F_TABLE("array", u32, struct megaflow, megaflows, MAX_MEGAFLOWS, BPF_F_MMAPABLE);
+/* shared memory; eBPF writes, Python reads and clears */
+BPF_F_TABLE("array", u32, struct megaflow_stats, megaflow_stats, MAX_MEGAFLOWS *CPUS, BPF_F_MMAPABLE);
+/* Python writes by system call, which orders it after the megaflow that it points to; eBPF reads */
+BPF_TABLE("array", u32, struct bucket, buckets, BUCKETS);
+/* Python writes by system call; eBPF reads */
+BPF_TABLE("array", u32, struct subtable, subtables, MAX_SUBTABLES);
+/* eBPF's own: the packet that this CPU handles (programs of both hooks run to their end before the next starts) */
+BPF_TABLE("array", u32, struct packet, scratch, CPUS);
+/* eBPF's own */
+BPF_TABLE("array", u32, struct cache_entry, cache, CACHE_ENTRIES *CPUS);
+/* Python writes by system call; eBPF reads. Index: port number */
+BPF_TABLE("array", u32, struct port, ports, MAX_PORT_NUMBER + 1);
+/* Python writes by system call; eBPF reads. Interface index → port number; the array for small indices, the hash for others */
+BPF_TABLE("array", u32, u32, small_ifindex, SMALL_IFINDEX);
+BPF_TABLE("hash", u32, u32, large_ifindex, MAX_PORT_NUMBER + 1);
+/* Python writes by system call; eBPF reads. The ports that a flood goes to, settings.flood_ports of them */
+BPF_TABLE("array", u32, u32, flood_list, MAX_FLOOD_PORTS);
+/* Python writes by system call; eBPF reads */
+BPF_TABLE("array", u32, struct settings, settings, 1);
+/* Python writes once; eBPF reads. Index: k */
+BPF_TABLE("array", u32, struct crc_shift, crc_shifts, CRC_SHIFTS);
+/* Python writes by system call; XDP redirects through it. Index: port number */
+BPF_DEVMAP(xdp_ports, MAX_PORT_NUMBER + 1);
+/* Python writes once. Programs that others end with, apart so that the verifier goes through each once */
+BPF_PROG_ARRAY(tc_programs, PROGRAMS);
+BPF_PROG_ARRAY(xdp_programs, PROGRAMS);
+/* shared memory; eBPF writes, Python reads */
+BPF_F_TABLE("array", u32, struct port_counters, port_counters, (MAX_PORT_NUMBER + 1) * CPUS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, u64, drops, DROP_REASONS *CPUS, BPF_F_MMAPABLE);
+/* eBPF writes, Python reads: packets for the slow path, in the order in which they came */
+BPF_RINGBUF_OUTPUT(upcalls, UPCALL_PAGES);
+#ifdef TEST_RUN
+/* For BPF_PROG_TEST_RUN: Python sets `stop` to n; the program ends at its n-th output, and says here where that would have gone. */
+struct test_run {
+	struct flow_key key;
+	u32 stop;
+	u32 outputs;
+	u32 op;
+	u32 port;
+	u32 network_tag; /* wanted: the outermost tag goes to metadata first, as the kernel does it */
+	u32 pad;
+};
+BPF_TABLE("array", u32, struct test_run, test_run, 1);
+#endif

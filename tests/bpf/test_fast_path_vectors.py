@@ -1,0 +1,93 @@
+"""The eBPF fast path against the packet and action tables: the same keys and the same frames as the Python reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support.fast_path import FastPath, Verdict
+from vectors.executions import EXECUTIONS, ExecutionVector
+from vectors.packets import IN_PORT, PACKETS, PacketVector
+
+from appliance.datapath.compile import compile_actions
+from appliance.datapath.layout import MegaflowFlag
+from appliance.model.fields import VLAN_TCI
+from appliance.model.megaflow import Controller, PacketInReason, UpcallReason
+from appliance.model.ports import Hook
+from appliance.packet.parse import parse
+
+pytestmark = pytest.mark.root
+
+ETHERNET_BYTES = 14
+
+
+@pytest.fixture(scope="module")
+def fast_path() -> Iterator[FastPath]:
+    fast_path = FastPath(IN_PORT)
+    yield fast_path
+    fast_path.close()
+
+
+FRAMES = [vector for vector in PACKETS if len(vector.frame) >= ETHERNET_BYTES]
+"""The kernel runs programs on nothing shorter."""
+
+
+@pytest.mark.parametrize("hook", Hook)
+@pytest.mark.parametrize("vector", FRAMES, ids=lambda vector: vector.name)
+def test_key(fast_path: FastPath, vector: PacketVector, hook: Hook) -> None:
+    result = fast_path.execute(vector.frame, hook)
+    assert result.key == vector.key
+
+
+TAGGED = [vector for vector in FRAMES if VLAN_TCI.get(vector.key)]
+
+
+@pytest.mark.parametrize("vector", TAGGED, ids=lambda vector: vector.name)
+def test_key_with_the_tag_in_metadata(fast_path: FastPath, vector: PacketVector) -> None:
+    """As the kernel gives it to TC; and the slow path gets the frame with the tag put back."""
+    result = fast_path.execute(vector.frame, Hook.TC, network_tag=True)
+    assert result.key == vector.key
+    assert [(upcall.frame, upcall.key, upcall.reason) for upcall in result.upcalls] == [
+        (vector.frame, vector.key, UpcallReason.MISS)
+    ]
+
+
+def check_execution(fast_path: FastPath, vector: ExecutionVector, hook: Hook, network_tag: bool = False) -> None:
+    compiled = compile_actions(vector.actions)
+    megaflow = fast_path.install(vector.actions)
+    try:
+        result = fast_path.execute(vector.frame, hook, network_tag)
+    finally:
+        fast_path.datapath.remove([megaflow])
+    expected = [emission for emission in vector.emissions if not isinstance(emission[0], Controller)]
+    ttl_used_up = any(isinstance(a, Controller) and a.reason is PacketInReason.INVALID_TTL for a, _ in vector.emissions)
+    if hook is Hook.XDP and (not compiled.flags & MegaflowFlag.XDP or ttl_used_up or compiled.flags & MegaflowFlag.PUNT):
+        assert (result.code, result.outputs) == (Verdict.XDP_PASS, ())
+    elif compiled.flags & MegaflowFlag.PUNT or ttl_used_up:
+        assert result.code == Verdict.TC_STOLEN
+        assert result.outputs == ()
+        assert [upcall.frame for upcall in result.upcalls] == [vector.frame]
+        reason = UpcallReason.ACTION if compiled.flags & MegaflowFlag.PUNT else UpcallReason.TTL
+        assert [(upcall.reason, upcall.megaflow_id) for upcall in result.upcalls] == [(reason, megaflow)]
+    else:
+        assert [(output.action, output.frame.hex()) for output in result.outputs] == [
+            (action, frame.hex()) for action, frame in expected
+        ]
+        assert not result.upcalls
+
+
+@pytest.mark.parametrize("hook", Hook)
+@pytest.mark.parametrize("vector", EXECUTIONS, ids=lambda vector: vector.name)
+def test_execution(fast_path: FastPath, vector: ExecutionVector, hook: Hook) -> None:
+    check_execution(fast_path, vector, hook)
+
+
+@pytest.mark.parametrize("vector", [v for v in EXECUTIONS if VLAN_TCI.get(parse(v.frame, IN_PORT).key)], ids=lambda vector: vector.name)
+def test_execution_with_the_tag_in_metadata(fast_path: FastPath, vector: ExecutionVector) -> None:
+    check_execution(fast_path, vector, Hook.TC, network_tag=True)
+
+
+def test_few_vectors_need_the_slow_path() -> None:
+    """Otherwise the tests above would compare little."""
+    punted = [vector.name for vector in EXECUTIONS if compile_actions(vector.actions).flags & MegaflowFlag.PUNT]
+    assert len(punted) < len(EXECUTIONS) / 5, punted
