@@ -151,8 +151,11 @@ def _meter_error(code: MeterModFailed, reason: str) -> ProtocolError:
     return ProtocolError(ErrorType.METER_MOD_FAILED, code, reason)
 
 
+_FLAG_BITS = int(MeterFlags.KBPS | MeterFlags.PKTPS | MeterFlags.BURST | MeterFlags.STATS)
+
+
 def _flags(bits: int) -> MeterFlags:
-    if bits & ~(MeterFlags.KBPS | MeterFlags.PKTPS | MeterFlags.BURST | MeterFlags.STATS):
+    if bits & ~_FLAG_BITS:
         raise _meter_error(MeterModFailed.BAD_FLAGS, f"flags {bits:#x}")
     return MeterFlags(bits)
 

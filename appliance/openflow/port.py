@@ -13,7 +13,7 @@ from appliance.openflow.message import Message
 from appliance.openflow.wire import BodyCodec, Codec, bad_length, decode_text, empty_body, encode_text, exactly, member
 
 OFP_MAX_PORT_NAME_LEN = 16
-PORT_CONFIG_BITS = PortConfig.PORT_DOWN | PortConfig.NO_RECV | PortConfig.NO_FWD | PortConfig.NO_PACKET_IN
+PORT_CONFIG_BITS = int(PortConfig.PORT_DOWN | PortConfig.NO_RECV | PortConfig.NO_FWD | PortConfig.NO_PACKET_IN)
 PORT_FEATURE_BITS = 0xFFFF
 """OFPPF_*: 16 features."""
 
