@@ -14,11 +14,15 @@ import yaml
 
 from appliance.config.faults import Fault
 
-Path = tuple[str | int, ...]
+NodePath = tuple[str | int, ...]
 
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the core schema's scalars."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that also quotes what only the core schema would take for something other than text (``1e5``)."""
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -28,7 +32,16 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """Decimal also with leading zeros, as the core schema has it; SafeLoader's own would take those for octal."""
+    return int(node.value, 16 if node.value.startswith("0x") else 10)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 @dataclass
@@ -40,17 +53,22 @@ class Document:
 
     file: str
     value: Any = None
-    places: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    keys: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    texts: dict[Path, str] = field(default_factory=dict)
+    places: dict[NodePath, tuple[int, int]] = field(default_factory=dict)
+    keys: dict[NodePath, tuple[int, int]] = field(default_factory=dict)
+    texts: dict[NodePath, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
-    def fault(self, path: Path, text: str, *, key: bool = False) -> Fault:
+    def fault(self, path: NodePath, text: str, *, key: bool = False) -> Fault:
         """A fault at the value (or with ``key`` at its key); where the path is not in the file, at its nearest parent."""
         places = self.keys if key and path in self.keys else self.places
         while path and path not in places:
             path = path[:-1]
         return Fault(self.file, *places.get(path, (1, 1)), text)
+
+
+def to_text(value: Any) -> str:
+    """YAML that ``parse`` (and any other reader) takes for the same value."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
 def _place(mark: yaml.Mark | None) -> tuple[int, int]:
@@ -60,8 +78,9 @@ def _place(mark: yaml.Mark | None) -> tuple[int, int]:
 def parse(text: str, file: str) -> Document:
     """Never raises: what is wrong with the YAML itself is in ``faults``, and ``value`` is then what could be read."""
     document = Document(file)
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is not None:
             document.value = _build(document, loader, node, ())
@@ -71,11 +90,12 @@ def parse(text: str, file: str) -> Document:
     except yaml.YAMLError as error:
         document.faults.append(Fault(file, 1, 1, f"not YAML: {str(error).splitlines()[0]}"))
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return document
 
 
-def _build(document: Document, loader: _Loader, node: yaml.Node, path: Path) -> Any:
+def _build(document: Document, loader: _Loader, node: yaml.Node, path: NodePath) -> Any:
     document.places[path] = _place(node.start_mark)
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}

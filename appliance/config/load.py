@@ -9,17 +9,18 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from appliance.config.document import Document, Path, parse
+from appliance.config.document import Document, NodePath, parse, to_text
 from appliance.config.faults import ConfigError, Fault, did_you_mean, one_of
 from appliance.config.model import Config, IntegratedController, Lab, LabHost, PortSpec
 
 LAB_KEY = "lab"
+_PRODUCT = str(Path(__file__).resolve().parents[2])
 _SECTIONS: dict[str, type[BaseModel]] = {
     "": Config,
     "ports": PortSpec,
@@ -67,11 +68,11 @@ def load(
     """
     reader = _Reader(path, overrides or {})
     if LAB_KEY in reader.values:
-        reader.faults.append(
-            reader.document.fault((LAB_KEY,), "'lab' is for `ofswitch lab`; a switch's own file has 'ports'", key=True)
-        )
         del reader.values[LAB_KEY]
-    reader.check_ports(known_interfaces)
+        text = "'lab' is for `ofswitch lab`, which makes its own ports; a switch's own file has 'ports'"
+        reader.faults.append(reader.document.fault((LAB_KEY,), text, key=True))
+    else:
+        reader.check_ports(known_interfaces)
     return reader.config()
 
 
@@ -85,7 +86,8 @@ def load_lab(path: str) -> LabFile:
         )
         del reader.values["ports"]
     config = reader.config()
-    assert lab is not None  # config() has raised if there was a fault
+    if lab is None:
+        raise ConfigError(reader.faults)
     return LabFile(lab, config)
 
 
@@ -105,7 +107,7 @@ def dump(config: Config) -> str:
         values["datapath_id"] = f"{config.datapath_id:016x}"
     if config.integrated_controller is not None:
         values["integrated_controller"] = {"apps": list(config.integrated_controller.apps)}
-    return yaml.safe_dump(values, sort_keys=False)
+    return to_text(values)
 
 
 class _Reader:
@@ -118,10 +120,10 @@ class _Reader:
         if path is not None:
             self._read(path)
         self.faults = list(self.document.faults)
-        directory = os.path.dirname(path) if path is not None else ""
-        self._resolve_apps(directory)
-        self._override(overrides)
-        self._check_apps()
+        self._find_apps(os.path.dirname(path) if path is not None else "")
+        if overrides:
+            self._override(overrides)
+            self._find_apps("")
 
     def _read(self, path: str) -> None:
         try:
@@ -139,9 +141,9 @@ class _Reader:
             # An empty section (`ports:` with everything under it commented out) is as good as none.
             self.values = {key: item for key, item in value.items() if item is not None}
         elif value is not None:
-            self.document.faults.append(self.document.fault((), f"expected keys such as 'ports:', found {_KIND[type(value)]}"))
-        if isinstance(self.values.get("datapath_id"), int):
-            # 16 digits are hexadecimal, whatever YAML takes them for.
+            raise ConfigError([self.document.fault((), f"expected keys such as 'ports:', found {_KIND[type(value)]}")])
+        if type(self.values.get("datapath_id")) in (int, float):
+            # 16 digits are hexadecimal, whatever YAML takes them for: 00000000000000e0 is a float there.
             self.values["datapath_id"] = self.document.texts[("datapath_id",)]
 
     def _override(self, overrides: Mapping[str, Any]) -> None:
@@ -156,31 +158,34 @@ class _Reader:
             self.values["ports"] = tuple(_with_hook(item, hook) for item in ports)
 
     # ── apps ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _apps(self) -> tuple[Any, ...]:
+    def _find_apps(self, directory: str) -> None:
+        """An app's file is looked for from the directory of the configuration, from here, and among those that we ship."""
         section = self.values.get("integrated_controller")
         apps = section.get("apps") if isinstance(section, dict) else None
-        return apps if isinstance(apps, tuple) else ()
-
-    def _resolve_apps(self, directory: str) -> None:
-        """A file's name in the file counts from the file's directory, as everybody expects; in a flag, from the current one."""
-        apps = self._apps()
-        if apps and directory:
-            resolved = tuple(os.path.normpath(os.path.join(directory, app)) if _is_file_name(app) else app for app in apps)
-            self.values["integrated_controller"] = {**self.values["integrated_controller"], "apps": resolved}
-
-    def _check_apps(self) -> None:
-        for index, app in enumerate(self._apps()):
-            if _is_file_name(app) and not os.path.isfile(app):
-                self.faults.append(self._fault(("integrated_controller", "apps", index), f"there is no file {app!r}"))
+        if not isinstance(section, dict) or not isinstance(apps, tuple):
+            return
+        found: list[Any] = []
+        for index, app in enumerate(apps):
+            places = (
+                [os.path.normpath(os.path.join(place, app)) for place in (directory, "", _PRODUCT)] if _is_file_name(app) else []
+            )
+            path = next((place for place in places if os.path.isfile(place)), None)
+            if places and path is None:
+                looked = ", ".join(dict.fromkeys(os.path.abspath(place) for place in places))
+                self.faults.append(
+                    self._fault(("integrated_controller", "apps", index), f"there is no app {app!r}; looked for {looked}")
+                )
+            found.append(app if path is None else path)
+        self.values["integrated_controller"] = {**section, "apps": tuple(found)}
 
     # ── faults ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _fault(self, path: Path, text: str, *, key: bool = False) -> Fault:
+    def _fault(self, path: NodePath, text: str, *, key: bool = False) -> Fault:
         flag = self.flags.get(str(path[0])) if path else None
         return Fault(flag, 0, 0, text) if flag is not None else self.document.fault(path, text, key=key)
 
-    def _translate(self, error: ErrorDetails, prefix: Path = ()) -> Iterator[Fault]:
+    def _translate(self, error: ErrorDetails, prefix: NodePath = ()) -> Iterator[Fault]:
         """pydantic's words into ours, with the place."""
-        path: Path = (*prefix, *error["loc"])
+        path: NodePath = (*prefix, *error["loc"])
         kind, found = error["type"], error["input"]
         if kind in ("duplicate_port", "duplicate_host"):
             return  # said already, at the port or host itself
@@ -206,7 +211,7 @@ class _Reader:
         else:
             yield self._fault(path, error["msg"])
 
-    def _fail(self, errors: Iterable[ErrorDetails], prefix: Path = ()) -> None:
+    def _fail(self, errors: Iterable[ErrorDetails], prefix: NodePath = ()) -> None:
         for error in errors:
             self.faults.extend(self._translate(error, prefix))
 
@@ -221,7 +226,7 @@ class _Reader:
         existing = known_interfaces() if known_interfaces is not None else None
         seen: dict[tuple[str, str | int], str] = {}
         for index, item in enumerate(listed if isinstance(listed, tuple) else ()):
-            path: Path = ("ports", index)
+            path: NodePath = ("ports", index)
             interface, number = _interface_and_number(item)
             if interface is not None:
                 if existing is not None and interface not in existing:
@@ -231,7 +236,7 @@ class _Reader:
             if number is not None:
                 self._once(seen, "number", number, path)
 
-    def _once(self, seen: dict[tuple[str, str | int], str], noun: str, value: str | int, path: Path) -> None:
+    def _once(self, seen: dict[tuple[str, str | int], str], noun: str, value: str | int, path: NodePath) -> None:
         place = str(self._fault((*path, noun), "")).removesuffix(": ").removeprefix(f"{self.document.file}:")
         first = seen.setdefault((noun, value), place)
         if first is not place:
@@ -313,6 +318,6 @@ def _interface_and_number(port: Any) -> tuple[str | None, int | None]:
     return (name if isinstance(name, str) and name else None), (number if is_number else None)
 
 
-def _noun(path: Path) -> str | int:
+def _noun(path: NodePath) -> str | int:
     """What to call the value at a path: its key, or its list's."""
     return next((part for part in reversed(path) if isinstance(part, str)), "the file")

@@ -198,11 +198,12 @@ DatapathId = Annotated[int | None, BeforeValidator(parse_datapath_id)]
 def assign_numbers(ports: tuple[PortSpec, ...]) -> tuple[PortSpec, ...]:
     """Give each port without a number the lowest one that is free, in order."""
     taken = {port.number for port in ports if port.number}
-    free = (number for number in range(1, MAX_PORT_NUMBER + 1) if number not in taken)
-    try:
-        return tuple(port if port.number else port.model_copy(update={"number": next(free)}) for port in ports)
-    except StopIteration:
-        raise ValueError(f"{len(ports)} ports are too many; a switch has at most {MAX_PORT_NUMBER}") from None
+    free = [number for number in range(1, MAX_PORT_NUMBER + 1) if number not in taken]
+    without = [port for port in ports if not port.number]
+    if len(without) > len(free):
+        raise ValueError(f"{len(ports)} ports are too many; a switch has at most {MAX_PORT_NUMBER}")
+    given = iter(free)
+    return tuple(port if port.number else port.model_copy(update={"number": next(given)}) for port in ports)
 
 
 class Config(_Frozen):
@@ -324,10 +325,21 @@ class LabHost(_Frozen):
 
 
 class Lab(_Frozen):
-    """The ``lab`` section. ``transfer_mb``: 10^6 bytes sent by TCP from the first host to the second."""
+    """The ``lab`` section: the hosts, and what is tried between the first and the second of them.
+
+    ``transfer_mb``: 10^6 bytes sent by TCP. ``blocked_tcp_ports``: ports that must not be reached (for a firewall).
+    """
 
     hosts: tuple[LabHost, ...]
     transfer_mb: StrictInt = 1000
+    blocked_tcp_ports: tuple[StrictInt, ...] = ()
+
+    @field_validator("blocked_tcp_ports")
+    @classmethod
+    def _tcp_ports(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        for port in value:
+            _tcp_port(str(port), str(port))
+        return value
 
     @field_validator("transfer_mb")
     @classmethod
