@@ -118,6 +118,7 @@ enum op_code {
 enum megaflow_flag {
 	MEGAFLOW_PUNT = 1 << 0, /* the slow path executes it */
 	MEGAFLOW_XDP = 1 << 1,	/* XDP can do all of it: at most one output, at the end */
+	MEGAFLOW_POPS = 1 << 3,	 /* takes off tags: the headers behind a third one would have to be parsed then */
 	MEGAFLOW_GATED = 1 << 2, /* earlier packets may still be under way in the slow path: see ticket */
 };
 

@@ -67,9 +67,11 @@ struct packet {
 	u32 l4_difference;
 	u32 pseudo_difference; /* addresses and protocol: what layer 4's checksum covers outside layer 4 */
 	u32 sctp_change;
+	u32 layers; /* as they were parsed */
 	u32 slot;  /* of the megaflow that is executed */
 	u32 first; /* the op to go on with */
 	u32 sent;  /* a copy has been sent */
+	u32 pad;
 };
 
 static __always_inline u32 min_u32(u32 a, u32 b)

@@ -103,6 +103,8 @@ static __always_inline void handle(struct packet *p, struct hook hook, u32 numbe
 
 	struct megaflow *megaflow = lookup(p, &slot);
 	u32 flags = megaflow ? megaflow->flags : 0;
+	if (flags & MEGAFLOW_POPS && is_vlan(p->key.f.eth_type))
+		flags |= MEGAFLOW_PUNT;
 	u32 short_of_ttl = megaflow && megaflow->ttl_needed && LAYER_IS(p, LAYER_IPV4 | LAYER_IPV6) && p->key.f.ip_ttl <= megaflow->ttl_needed;
 
 	if (!hook.tc) {
@@ -143,6 +145,7 @@ static __always_inline void handle(struct packet *p, struct hook hook, u32 numbe
 	count_megaflow(p, slot);
 	p->slot = slot;
 	p->sent = 0;
+	p->layers = p->key.f.layers;
 	p->ipv4_difference = p->l4_difference = p->pseudo_difference = p->sctp_change = 0;
 	execute(p, hook, megaflow, 0, v);
 }

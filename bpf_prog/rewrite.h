@@ -126,6 +126,8 @@ static __always_inline int fix_sctp_checksum(struct packet *p, struct hook hook,
 			return -1;
 		sum = *old;
 	}
+	if (!sum)
+		return 0; /* a local stack left it to the device */
 	/* The bytes of the IP packet behind the ports; none of them if its length is nonsense. */
 	behind = bpf_ntohs(length) + (ipv6 ? 40 : 0) - p->l4 - 4;
 	if (behind > 0xfffb)
@@ -303,10 +305,15 @@ static __always_inline int set_icmp(struct packet *p, struct hook hook, u32 seco
 }
 
 /* ── tags ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────── */
-static __always_inline void key_after_push(struct packet *p, u32 tci)
+/* The parser looks through MAX_VLAN_TAGS tags: one more hides what is behind it, until it is popped. A packet that comes with more
+ * is never popped here (MEGAFLOW_POPS). */
+static __always_inline void tags_changed(struct packet *p)
 {
-	p->key.f.inner_vlan_tci = p->key.f.vlan_tci;
-	p->key.f.vlan_tci = key_tci(tci);
+	p->network = ETH_HEADER_BYTES + p->frame_tags * VLAN_TAG_BYTES;
+	if (p->frame_tags + p->metadata_tag > MAX_VLAN_TAGS)
+		p->key.f.layers = 0;
+	else
+		p->key.f.layers = p->layers;
 }
 
 static __always_inline int push_tag(struct packet *p, struct hook hook, u16 tpid, u16 tci)
@@ -328,8 +335,9 @@ static __always_inline int push_tag(struct packet *p, struct hook hook, u16 tpid
 		to[3] = bpf_htonl((u32)tpid << 16 | tci);
 		p->frame_tags++;
 	}
-	p->network = ETH_HEADER_BYTES + p->frame_tags * VLAN_TAG_BYTES;
-	key_after_push(p, tci);
+	tags_changed(p);
+	p->key.f.inner_vlan_tci = p->key.f.vlan_tci;
+	p->key.f.vlan_tci = key_tci(tci);
 	return 0;
 }
 
@@ -355,7 +363,7 @@ static __always_inline int pop_tag(struct packet *p, struct hook hook)
 			return -1;
 		p->frame_tags--;
 	}
-	p->network = ETH_HEADER_BYTES + p->frame_tags * VLAN_TAG_BYTES;
+	tags_changed(p);
 	p->key.f.vlan_tci = p->key.f.inner_vlan_tci;
 	p->key.f.inner_vlan_tci = 0;
 	return 0;

@@ -91,6 +91,7 @@ class BpfDatapath:
         self._installed: dict[int, _Installed] = {}
         self._gated: set[int] = set()
         self._ports: dict[int, DatapathPort] = {}
+        self._flood_ports = 0
         self._transmitter = Transmitter()
         self._received: list[Upcall] = []
         self._limit = 0

@@ -194,4 +194,7 @@ def _compile(actions: Sequence[DatapathAction]) -> Compiled:
     ops.append(_op(OpCode.END))
     to_one_port = not outputs or (len(outputs) == 1 and isinstance(actions[-1], Forward))
     xdp_port = outputs[0].port if outputs and isinstance(outputs[0], Forward) else 0
-    return Compiled(b"".join(ops), MegaflowFlag.XDP if to_one_port else MegaflowFlag(0), xdp_port if to_one_port else 0, ttl_needed)
+    flags = MegaflowFlag.XDP if to_one_port else MegaflowFlag(0)
+    if any(isinstance(action, PopTag) for action in actions):
+        flags |= MegaflowFlag.POPS
+    return Compiled(b"".join(ops), flags, xdp_port if to_one_port else 0, ttl_needed)

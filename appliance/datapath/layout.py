@@ -60,6 +60,7 @@ class MegaflowFlag(IntFlag):
     PUNT = 1 << 0
     XDP = 1 << 1
     GATED = 1 << 2
+    POPS = 1 << 3
 
 
 class PortFlag(IntFlag):

@@ -65,9 +65,7 @@ class FastPath:
         programs = self.datapath.programs
         programs.update("small_ifindex", LOOPBACK_IFINDEX, struct.pack("=I", in_port))
         for number in (in_port, 2, 3):
-            programs.update(
-                "ports", number, struct.pack("=II", 1, PortFlag.FORWARD | PortFlag.RECEIVE | PortFlag.XDP_TRANSMIT)
-            )
+            programs.update("ports", number, struct.pack("=II", 1, PortFlag.FORWARD | PortFlag.RECEIVE | PortFlag.XDP_TRANSMIT))
 
     def close(self) -> None:
         self.datapath.close()
