@@ -1,0 +1,91 @@
+"""The eBPF fast path against the Python reference on generated packets and actions: one meaning of every action (invariant 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from support.fast_path import FastPath, Verdict
+from vectors.strategies import actions as action_lists
+from vectors.strategies import packets
+
+from appliance.datapath.compile import compile_actions
+from appliance.datapath.layout import MegaflowFlag
+from appliance.model.fields import ETH_TYPE, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_QINQ, ETH_TYPE_VLAN, VLAN_TCI
+from appliance.model.megaflow import Controller, DatapathAction, PacketInReason, UpcallReason
+from appliance.model.ports import Hook
+from appliance.packet.execute import execute
+from appliance.packet.parse import parse
+
+pytestmark = pytest.mark.root
+
+IN_PORT = 7
+MIN_FRAME = 14
+MIN_L3 = 40
+"""The kernel makes no packet of less of an IP header for a test run."""
+
+
+@pytest.fixture(scope="module")
+def fast_path() -> Iterator[FastPath]:
+    fast_path = FastPath(IN_PORT)
+    yield fast_path
+    fast_path.close()
+
+
+def runnable(frame: bytes) -> bool:
+    if len(frame) < MIN_FRAME:
+        return False
+    return int.from_bytes(frame[12:14], "big") not in (ETH_TYPE_IPV4, ETH_TYPE_IPV6) or len(frame) >= MIN_FRAME + MIN_L3
+
+
+@settings(max_examples=400)
+@given(frame=packets(), hook=st.sampled_from(Hook), metadata=st.booleans())
+def test_key(fast_path: FastPath, frame: bytes, hook: Hook, metadata: bool) -> None:
+    assume(runnable(frame))
+    key = parse(frame, IN_PORT).key
+    network_tag = metadata and hook is Hook.TC and bool(VLAN_TCI.get(key))
+    result = fast_path.execute(frame, hook, network_tag)
+    assert f"{result.key:0256x}" == f"{key:0256x}"
+    if hook is Hook.TC:
+        assert [(upcall.reason, upcall.frame, upcall.in_port) for upcall in result.upcalls] == [
+            (UpcallReason.MISS, frame, IN_PORT)
+        ]
+
+
+@settings(max_examples=400)
+@given(frame=packets(), actions=action_lists(), hook=st.sampled_from(Hook), metadata=st.booleans())
+def test_actions(fast_path: FastPath, frame: bytes, actions: list[DatapathAction], hook: Hook, metadata: bool) -> None:
+    assume(runnable(frame))
+    check(fast_path, frame, tuple(actions), hook, metadata)
+
+
+def check(fast_path: FastPath, frame: bytes, actions: tuple[DatapathAction, ...], hook: Hook, metadata: bool) -> None:
+    key = parse(frame, IN_PORT).key
+    network_tag = metadata and hook is Hook.TC and bool(VLAN_TCI.get(key))
+    emissions = execute(frame, actions, IN_PORT)
+    ttl_used_up = any(
+        isinstance(emission.action, Controller) and emission.action.reason is PacketInReason.INVALID_TTL for emission in emissions
+    )
+    flags = compile_actions(actions).flags
+    third_tag = ETH_TYPE.get(key) in (ETH_TYPE_VLAN, ETH_TYPE_QINQ)
+    punted = bool(flags & MegaflowFlag.PUNT or (flags & MegaflowFlag.POPS and third_tag))
+    megaflow = fast_path.install(actions)
+    try:
+        result = fast_path.execute(frame, hook, network_tag)
+    finally:
+        fast_path.datapath.remove([megaflow])
+    if hook is Hook.XDP and (punted or not flags & MegaflowFlag.XDP or result.code == Verdict.XDP_PASS):
+        assert (result.code, result.outputs) == (Verdict.XDP_PASS, ())
+        assert punted or not flags & MegaflowFlag.XDP or ttl_used_up
+    elif punted or result.upcalls:
+        # The slow path gets the whole packet and executes all of it: nothing may have left before.
+        assert [(upcall.frame, upcall.megaflow_id) for upcall in result.upcalls] == [(frame, megaflow)]
+        assert result.outputs == ()
+        assert punted or ttl_used_up
+    else:
+        assert not ttl_used_up
+        assert [(output.action, output.frame.hex()) for output in result.outputs] == [
+            (emission.action, emission.frame.hex()) for emission in emissions
+        ]
