@@ -1,0 +1,128 @@
+"""bpf_prog/abi.h against its Python mirrors: a compiled program prints every size, offset and number. Needs a C compiler, not root."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from collections.abc import Iterable
+from enum import IntEnum
+from pathlib import Path
+
+import pytest
+
+from appliance.datapath import layout
+from appliance.datapath.loader import SOURCES
+from appliance.model import fields
+from appliance.model.fields import LAYOUT, Fragment, Layer
+from appliance.model.megaflow import DropReason, UpcallReason
+from appliance.model.ports import MAX_PORT_NUMBER
+
+STRUCTURES: dict[str, type[ctypes.Structure]] = {
+    "op": layout.Op,
+    "megaflow": layout.Megaflow,
+    "megaflow_stats": layout.MegaflowStats,
+    "subtable": layout.Subtable,
+    "bucket": layout.Bucket,
+    "cache_entry": layout.CacheEntry,
+    "port": layout.Port,
+    "port_counters": layout.PortCounters,
+    "settings": layout.Settings,
+    "upcall": layout.Upcall,
+}
+
+ENUMS: dict[str, dict[str, int]] = {
+    "OP_": {member.name: member.value for member in layout.OpCode},
+    "MEGAFLOW_": {str(member.name): member.value for member in layout.MegaflowFlag},
+    "PORT_": {str(member.name): member.value for member in layout.PortFlag},
+    "PROGRAM_": {member.name: member.value for member in layout.ProgramIndex},
+    "UPCALL_": {member.name: member.value for member in UpcallReason},
+    "DROP_": {member.name: member.value for member in DropReason},
+    "LAYER_": {str(member.name): member.value for member in Layer if str(member.name) != "IP"},
+    "FRAGMENT_": {member.name: member.value for member in Fragment},
+}
+
+LIMITS: dict[str, int] = {
+    "KEY_WORDS": layout.KEY_WORDS,
+    "MAX_FLOOD_PORTS": layout.MAX_FLOOD_PORTS,
+    "MAX_SUBTABLES": layout.MAX_SUBTABLES,
+    "MAX_OPS": layout.MAX_OPS,
+    "RUN_OPS": layout.RUN_OPS,
+    "BUCKET_WAYS": layout.BUCKET_WAYS,
+    "CRC_SHIFTS": layout.CRC_SHIFTS,
+    "MAX_PORT_NUMBER": MAX_PORT_NUMBER,
+    "MAX_VLAN_TAGS": fields.MAX_VLAN_TAGS,
+    "MAX_IPV6_EXTENSION_HEADERS": fields.MAX_IPV6_EXTENSION_HEADERS,
+    "MAX_ND_OPTIONS": fields.MAX_ND_OPTIONS,
+    "MAX_HEADER_BYTES": fields.MAX_HEADER_BYTES,
+}
+
+COUNTS = {"PROGRAMS", "DROP_REASONS"}
+"""Enumerators that only count the others."""
+
+
+def evaluate(expressions: Iterable[str], folder: Path) -> dict[str, int]:
+    """What the C compiler makes of each expression."""
+    expressions = list(expressions)
+    lines = "".join(f'printf("%lld\\n", (long long)({expression}));\n' for expression in expressions)
+    source = folder / "abi.c"
+    source.write_text(
+        "#include <stddef.h>\n#include <stdint.h>\n#include <stdio.h>\n"
+        "typedef uint8_t u8; typedef uint16_t u16; typedef uint32_t u32; typedef uint64_t u64;\n"
+        f'#include "{SOURCES / "abi.h"}"\nint main(void) {{\n{lines}return 0; }}\n'
+    )
+    subprocess.run(["cc", "-Wall", "-Werror", "-o", folder / "abi", source], check=True)
+    output = subprocess.run([folder / "abi"], check=True, capture_output=True, text=True).stdout
+    return dict(zip(expressions, map(int, output.split()), strict=True))
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_structure(name: str, tmp_path: Path) -> None:
+    mirror = STRUCTURES[name]
+    expected = {f"sizeof(struct {name})": ctypes.sizeof(mirror)}
+    for member, *_ in mirror._fields_:
+        expected[f"offsetof(struct {name}, {member})"] = getattr(mirror, member).offset
+        expected[f"sizeof(((struct {name} *)0)->{member})"] = getattr(mirror, member).size
+    assert evaluate(expected, tmp_path) == expected
+
+
+def test_structures_leave_no_gaps_and_no_name_out(tmp_path: Path) -> None:
+    text = (SOURCES / "abi.h").read_text()
+    assert set(re.findall(r"^struct (\w+) \{", text, re.MULTILINE)) == {*STRUCTURES, "flow_key", "crc_shift"}
+    for name, mirror in STRUCTURES.items():
+        end = 0
+        for member, *_ in mirror._fields_:
+            assert getattr(mirror, member).offset == end, (name, member)
+            end += getattr(mirror, member).size
+        assert end == ctypes.sizeof(mirror), name
+
+
+def test_flow_key(tmp_path: Path) -> None:
+    expected = {"sizeof(struct flow_key)": fields.KEY_BYTES}
+    for member, (offset, size) in LAYOUT.items():
+        expected[f"offsetof(struct flow_key, {member})"] = offset
+        expected[f"sizeof(((struct flow_key *)0)->{member})"] = size
+    assert evaluate(expected, tmp_path) == expected
+
+
+def test_numbers(tmp_path: Path) -> None:
+    expected = dict(LIMITS)
+    for prefix, members in ENUMS.items():
+        expected |= {prefix + name: value for name, value in members.items()}
+    assert evaluate(expected, tmp_path) == expected
+
+
+def test_every_enumerator_has_a_mirror() -> None:
+    text = (SOURCES / "abi.h").read_text()
+    named = {prefix + name for prefix, members in ENUMS.items() for name in members}
+    enumerators = set(re.findall(r"^\t([A-Z0-9_]+) = ", text, re.MULTILINE))
+    assert enumerators - COUNTS == named
+
+
+def test_counts(tmp_path: Path) -> None:
+    assert evaluate(COUNTS, tmp_path) == {"PROGRAMS": len(layout.ProgramIndex), "DROP_REASONS": len(DropReason)}
+
+
+def test_ints_are_what_they_say() -> None:
+    """The reasons go through JSON and C alike."""
+    assert all(issubclass(kind, IntEnum) for kind in (UpcallReason, DropReason, layout.OpCode))
