@@ -47,6 +47,9 @@ class Greenlet(Protocol):
     def wait(self) -> Any:
         """Its result, once it has ended; raises what it raised (GreenletExit becomes a result)."""
 
+    def link(self, function: Callable[[Greenlet], None]) -> None:
+        """Call ``function`` with it when it has ended."""
+
 
 def spawn(function: Callable[..., Any], *arguments: Any) -> Greenlet:
     greenlet: Greenlet = eventlet.spawn(function, *arguments)

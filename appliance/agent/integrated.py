@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import appliance
 from appliance.agent.green import Greenlet, Timeout, sleep, spawn, wait_readable
@@ -67,6 +68,10 @@ class IntegratedController:
     def pid(self) -> int | None:
         """The child's process id, None while there is none."""
         return None if self._child is None else self._child.pid
+
+    def describe(self) -> dict[str, Any]:
+        """For ``show``: see ``control``."""
+        return {"apps": list(self._apps), "pid": self.pid, "restarts": self.restarts}
 
     def start(self) -> None:
         self._supervisor = spawn(self._supervise)

@@ -15,7 +15,6 @@ from appliance.model.fields import (
     BY_NAME,
     ETH_TYPE,
     INTERNAL_FIELDS,
-    LAYERS,
     OXM_FIELDS,
     VLAN_PRESENT,
     VLAN_TCI,

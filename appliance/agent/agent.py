@@ -1,0 +1,356 @@
+"""The agent of one switch: it waits for what happens, steps the switch, and does what the switch wants done.
+
+Each source of events has a greenlet: the ring buffer, the clock, every controller, the control socket, netlink. Invariant: between
+the step of an event and the last of its effects no greenlet waits, so that events are stepped one by one, in order; and no event,
+whatever is wrong with it, ends the loop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import logging
+import os
+import platform
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from appliance.agent import views
+from appliance.agent.connections import Backoff, Connections
+from appliance.agent.control import CommandError, ControlServer
+from appliance.agent.green import Greenlet, Signal, sleep, spawn, wait_readable
+from appliance.agent.integrated import ADDRESS, IntegratedController
+from appliance.agent.links import Links
+from appliance.agent.port_manager import PortManager
+from appliance.config import Config
+from appliance.datapath.driver import Datapath, DatapathError
+from appliance.openflow import connection as wire
+from appliance.openflow.constants import OFP_VERSION
+from appliance.openflow.messages import Desc
+from appliance.switch import effects, events
+from appliance.switch.switch import Switch
+
+LOG = logging.getLogger("ofswitch.agent")
+
+UPCALL_BATCH = 128
+"""Upcalls stepped together; a batch takes some ten milliseconds at worst, in which nothing else happens."""
+TICK_SECONDS = 1.0
+LISTED_AT_ONCE = 256
+DEFAULT_LIMIT = 1000
+INTEGRATED_BACKOFF = {"first": 0.1, "longest": 1.0}
+
+
+class AgentError(Exception):
+    """The agent cannot start; the text says why, one line for each reason."""
+
+
+class Agent:
+    """``datapath`` and ``links`` are the agent's from now on: ``run`` closes them. Raises nothing before ``start``."""
+
+    def __init__(self, config: Config, datapath: Datapath, links: Links) -> None:
+        self.config = config
+        self.switch = Switch(
+            config.datapath_id or _derived_datapath_id(config, links),
+            _description(config),
+            fail_mode=config.fail_mode,
+            controllers_expected=bool(config.controllers or config.listen or config.uses_integrated_controller),
+            max_megaflows=config.max_megaflows,
+        )
+        self.faults = 0
+        """Events and effects that failed by a fault of the switch itself; each is in the log."""
+        self.integrated = IntegratedController(config.integrated_apps) if config.integrated_apps else None
+        self.connections = Connections(_SwitchSide(self), frozenset({OFP_VERSION}))
+        self.ports = PortManager(config.ports, links, datapath, self.step)
+        self._datapath = datapath
+        self._links = links
+        self._started_at = time.monotonic()
+        self._catching_up: list[int] = []
+        """Megaflows installed since the ring buffer was last read empty."""
+        self._greenlets: list[Greenlet] = []
+        self._control: ControlServer | None = None
+        self._stop = Signal()
+        self._stopped = False
+
+    # ── life ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+    def run(self, ready: Callable[[], None] | None = None) -> None:
+        """Start, serve until ``stop``, and clean up. ``ready`` is called once packets are forwarded. Raises AgentError."""
+        try:
+            self.start()
+            if ready is not None:
+                ready()
+            self._stop.wait()
+        finally:
+            self.close()
+
+    def stop(self) -> None:
+        """Let ``run`` return soon."""
+        self._stop.set()
+
+    def start(self) -> None:
+        """Raises AgentError or ControlSocketError; ``close`` must follow also then."""
+        self._control = ControlServer(self.config.control_socket, self._commands())
+        try:
+            for address in self.config.listen:
+                self.connections.listen(address)
+        except OSError as error:
+            raise AgentError(error.strerror) from error
+        refused = self.ports.attach_all()
+        if refused:
+            raise AgentError("\n".join(refused))
+        for work in (self._read_upcalls, self._tick, self._watch_links):
+            self._greenlets.append(spawn(work))
+        for controller in self.config.controllers:
+            self.connections.connect_to(controller)
+        if self.integrated is not None:
+            self.integrated.start()
+            backoff = Backoff(**INTEGRATED_BACKOFF)
+            self.connections.connect(ADDRESS, lambda: self.integrated.port if self.integrated else 0, "integrated", backoff)
+        self._control.start()
+        LOG.info(
+            "switch %s, datapath id %016x: started, %d ports", self.config.name, self.switch.datapath_id, len(self.switch.ports)
+        )
+
+    def close(self) -> None:
+        """Undo ``start``, as far as it came. The interfaces are left as they were found."""
+        if self._stopped:
+            return
+        self._stopped = True
+        for undo in (
+            self._close_control,
+            lambda: self.connections.stop("the switch stops"),
+            self._stop_integrated,
+            self._kill_greenlets,
+            self.ports.restore,
+            self._datapath.close,
+            self._links.close,
+        ):
+            try:
+                undo()
+            except Exception:
+                self._fault("while stopping")
+        LOG.info("switch %s: stopped", self.config.name)
+
+    def _close_control(self) -> None:
+        if self._control is not None:
+            self._control.close()
+
+    def _stop_integrated(self) -> None:
+        if self.integrated is not None:
+            self.integrated.stop()
+
+    def _kill_greenlets(self) -> None:
+        for greenlet in self._greenlets:
+            greenlet.kill()
+
+    # ── events and effects ─────────────────────────────────────────────────────────────────────────────────────────────
+    def step(self, event: events.Event) -> None:
+        """Step one event, with what the switch must know before it, and do all that follows from it."""
+        now = time.monotonic()
+        try:
+            need = self.switch.needs(event, now)
+            if need & events.Need.MEGAFLOW_STATISTICS:
+                self._step(events.StatisticsRead(self._datapath.statistics(self.switch.megaflow_ids)), now)
+            if need & events.Need.PORT_COUNTERS:
+                self._step(events.PortCountersRead(self.ports.counters()), now)
+            self._step(event, now)
+        except Exception:
+            self._fault(type(event).__name__)
+
+    def _step(self, event: events.Event, now: float) -> None:
+        waiting = deque((event,))
+        while waiting:
+            for effect in self.switch.step(waiting.popleft(), now):
+                answer = self._perform(effect)
+                if answer is not None:
+                    waiting.append(answer)
+
+    def _perform(self, effect: effects.Effect) -> events.Event | None:
+        """Do one effect; returns what the switch has to be told of it. One that fails is in the log, and the next is done."""
+        try:
+            match effect:
+                case effects.SendFrame(port=port, frame=frame, gso_size=gso_size):
+                    self._datapath.send(port, frame, gso_size)
+                    self.ports.sent(port, len(frame))
+                case effects.SendMessage(connection=connection, message=message):
+                    self.connections.send(connection, message)
+                case effects.InstallMegaflow(megaflow=megaflow):
+                    if not self._datapath.install(megaflow):
+                        return events.InstallRefused(megaflow.id)
+                    self._catching_up.append(megaflow.id)
+                case effects.RemoveMegaflows(megaflow_ids=ids):
+                    return events.FinalStatistics(self._datapath.remove(ids))
+                case effects.ReadStatistics(megaflow_ids=ids):
+                    return events.StatisticsRead(self._datapath.statistics(ids))
+                case effects.SyncDatapath():
+                    self._datapath.sync()
+                case effects.Served(megaflow_id=megaflow_id):
+                    self._datapath.served(megaflow_id)
+                case effects.UpdatePort(number=number, forward=forward, receive=receive):
+                    self.ports.set_flags(number, forward, receive)
+        except Exception:
+            self._fault(type(effect).__name__)
+            if isinstance(effect, effects.InstallMegaflow):
+                return events.InstallRefused(effect.megaflow.id)
+        return None
+
+    def _fault(self, what: str) -> None:
+        """Called where an exception is being handled that must not end the agent."""
+        self.faults += 1
+        LOG.exception("%s failed, by a fault of the switch; it goes on", what)
+
+    # ── greenlets ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _read_upcalls(self) -> None:
+        while True:
+            if not self._catching_up:
+                wait_readable(self._datapath.fileno())
+            try:
+                self._read_some_upcalls()
+            except DatapathError:
+                self._fault("reading upcalls")
+                sleep(TICK_SECONDS)
+            sleep(0)
+
+    def _read_some_upcalls(self) -> None:
+        installed = tuple(self._catching_up)
+        upcalls = tuple(self._datapath.upcalls(UPCALL_BATCH))
+        if upcalls:
+            self.step(events.Upcalls(upcalls))
+        if len(upcalls) < UPCALL_BATCH and installed:
+            # The ring buffer was empty: every packet that came before these were installed has been sent on.
+            self._datapath.caught_up(installed)
+            del self._catching_up[: len(installed)]
+
+    def _tick(self) -> None:
+        while True:
+            sleep(TICK_SECONDS)
+            self.step(events.Tick())
+            try:
+                self.connections.tick(time.monotonic())
+            except Exception:
+                self._fault("a connection's tick")
+
+    def _watch_links(self) -> None:
+        while True:
+            wait_readable(self._links.fileno())
+            try:
+                for change in self._links.changes():
+                    self.ports.changed(change)
+            except Exception:
+                self._fault("a change of an interface")
+                sleep(TICK_SECONDS)
+
+    # ── the control socket's commands (their schema is in ``control``) ─────────────────────────────────────────────────
+    def _commands(self) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
+        return {
+            "show": lambda _: self._show(),
+            "tiers": lambda _: views.tiers(self._datapath.port_counters().values()),
+            "flows": self._flows,
+            "megaflows": self._megaflows,
+            "ports": lambda _: list(views.ports(self.ports, self.switch, self._datapath)),
+            "stop": lambda _: self.stop(),
+        }
+
+    def _show(self) -> dict[str, Any]:
+        integrated = self.integrated
+        return {
+            "name": self.config.name,
+            "fail_mode": self.config.fail_mode,
+            "pid": os.getpid(),
+            "uptime": time.monotonic() - self._started_at,
+            "versions": views.versions(version()),
+            "controllers": self.connections.describe(),
+            "listening": self.connections.listening,
+            "integrated_controller": integrated.describe() if integrated is not None else None,
+            "dropped_packet_ins": self.connections.dropped_packet_ins,
+            "faults": self.faults,
+            **views.switch(self.switch, self._datapath),
+        }
+
+    def _flows(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        table = _number(request, "table", None)
+        self._refresh_statistics()
+        tables = [item for item in self.switch.tables if table is None or item.table_id == table]
+        total = sum(len(item) for item in tables)
+        return {"total": total, "flows": _listed(views.flows(tables, time.monotonic()), request)}
+
+    def _megaflows(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self._refresh_statistics()
+        live = self.switch.megaflows
+        return {"total": len(live), "megaflows": _listed(views.megaflows(live, self.ports, time.monotonic()), request)}
+
+    def _refresh_statistics(self) -> None:
+        self.step(events.StatisticsRead(self._datapath.statistics(self.switch.megaflow_ids)))
+
+
+class _SwitchSide:
+    """What connections tell the agent, as events of the switch."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def opened(self, connection: int, version: int) -> None:
+        self._agent.step(events.ConnectionOpened(connection, version))
+
+    def received(self, connection: int, event: wire.Event) -> None:
+        if isinstance(event, wire.MessageReceived):
+            self._agent.step(events.MessageReceived(connection, event.message, event.raw))
+
+    def closed(self, connection: int) -> None:
+        self._agent.step(events.ConnectionClosed(connection))
+
+    def paused(self) -> None:
+        self._agent.step(events.Quiet())
+
+
+def version() -> str:
+    """Of the program."""
+    try:
+        return importlib.metadata.version("ofswitch")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _description(config: Config) -> Desc:
+    """OFPMP_DESC."""
+    return Desc(
+        mfr_desc="ofswitch",
+        hw_desc=f"eBPF on Linux {os.uname().release}",
+        sw_desc=f"ofswitch {version()}, Python {platform.python_version()}",
+        serial_num="None",
+        dp_desc=config.name,
+    )
+
+
+def _derived_datapath_id(config: Config, links: Links) -> int:
+    """The first port's MAC address; without one, a number that this host and name always give."""
+    names = {interface.name: interface.mac for interface in links.known.values()}
+    for spec in config.ports:
+        mac = int.from_bytes(names.get(spec.interface, b""), "big")
+        if mac:
+            return mac
+    return int.from_bytes(hashlib.sha256(f"{socket.gethostname()}/{config.name}".encode()).digest()[:6], "big") or 1
+
+
+def _number(request: Mapping[str, Any], name: str, default: int | None) -> int | None:
+    value = request.get(name, default)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise CommandError(f"{name} must be a whole number, not {value!r}")
+    return value
+
+
+def _listed(items: Iterable[Any], request: Mapping[str, Any]) -> list[Any]:
+    """The first ``limit`` of them; other greenlets go on while a long list is made."""
+    limit = _number(request, "limit", DEFAULT_LIMIT)
+
+    def some() -> Iterator[Any]:
+        for place, item in enumerate(items):
+            if limit is not None and place >= limit:
+                return
+            if place % LISTED_AT_ONCE == LISTED_AT_ONCE - 1:
+                sleep(0)
+            yield item
+
+    return list(some())

@@ -1,0 +1,182 @@
+"""The configured ports: which interface each is just now, whether the fast path has it, and what it has counted.
+
+Invariant: a port is in the fast path exactly while the switch has been told of it (PortAdded, not yet PortRemoved).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from appliance.agent.links import Links
+from appliance.config import PortSpec
+from appliance.datapath.driver import Datapath, DatapathError, DatapathPort, TierCounters
+from appliance.model.ports import PortCounters
+from appliance.ports import Interface, LinkChange, PortError, since
+from appliance.switch.events import Event, PortAdded, PortChanged, PortRemoved
+
+LOG = logging.getLogger("ofswitch.ports")
+
+
+@dataclass(slots=True)
+class AttachedPort:
+    """A port that works."""
+
+    spec: PortSpec
+    interface: Interface
+    port: DatapathPort
+    reason: str
+    """Why it has this hook."""
+    baseline: PortCounters
+    """The kernel's counters when it was added."""
+    made_promiscuous: bool
+    sent_packets: int = 0
+    """By the slow path."""
+    sent_bytes: int = 0
+
+
+class PortManager:
+    """``step`` steps one event of the switch, with all that follows from it."""
+
+    def __init__(self, specs: Sequence[PortSpec], links: Links, datapath: Datapath, step: Callable[[Event], None]) -> None:
+        self.specs = tuple(specs)
+        self._by_name = {spec.interface: spec for spec in specs}
+        self._links = links
+        self._datapath = datapath
+        self._step = step
+        self._attached: dict[int, AttachedPort] = {}
+
+    def __iter__(self) -> Iterator[AttachedPort]:
+        return iter(self._attached.values())
+
+    def get(self, number: int) -> AttachedPort | None:
+        return self._attached.get(number)
+
+    # ── coming and going ───────────────────────────────────────────────────────────────────────────────────────────────
+    def attach_all(self) -> list[str]:
+        """Attach every configured port whose interface is there; returns what the kernel refused, in words."""
+        refused = []
+        names = {interface.name: interface for interface in self._links.known.values()}
+        for spec in self.specs:
+            interface = names.get(spec.interface)
+            if interface is None:
+                LOG.warning(
+                    "port %d (%s): there is no such interface now; it is taken when it appears", spec.number, spec.interface
+                )
+                continue
+            try:
+                self._attach(spec, interface)
+            except (DatapathError, PortError) as error:
+                refused.append(f"port {spec.number} ({spec.interface}): {error}")
+        return refused
+
+    def changed(self, change: LinkChange) -> None:
+        """Something happened to an interface."""
+        attached = next((item for item in self._attached.values() if item.port.ifindex == change.ifindex), None)
+        after = change.after
+        if attached is not None and (after is None or after.name != attached.spec.interface):
+            self._detach(attached, "its interface is gone" if after is None else f"its interface is called {after.name} now")
+            attached = None
+        if after is None:
+            return
+        if attached is not None:
+            self._update(attached, after)
+            return
+        spec = self._by_name.get(after.name)
+        if spec is not None and spec.number not in self._attached:
+            try:
+                self._attach(spec, after)
+            except (DatapathError, PortError) as error:
+                LOG.error("port %d (%s): cannot be added: %s", spec.number, after.name, error)
+
+    def restore(self) -> None:
+        """Leave the interfaces as they were found; the fast path is taken off them by ``Datapath.close``."""
+        for attached in self._attached.values():
+            self._restore(attached)
+        self._attached.clear()
+
+    def _attach(self, spec: PortSpec, interface: Interface) -> None:
+        placement = self._links.place(interface, spec.hook)
+        port = DatapathPort(spec.number, interface.name, interface.ifindex, placement.hook, forward=interface.up)
+        self._datapath.attach(port)
+        try:
+            port = replace(port, xdp_transmit=self._links.xdp_transmit(interface))
+            if port.xdp_transmit:
+                self._datapath.update(port)
+            made_promiscuous = self._links.set_promiscuous(interface.ifindex, True)
+        except (DatapathError, PortError):
+            self._datapath.detach(spec.number)
+            raise
+        baseline = self._links.counters([interface.ifindex]).get(interface.ifindex, PortCounters())
+        self._attached[spec.number] = AttachedPort(spec, interface, port, placement.reason, baseline, made_promiscuous)
+        LOG.info(
+            "port %d (%s): added, link %s; hook %s: %s",
+            spec.number,
+            interface.name,
+            "up" if interface.up else "down",
+            placement.hook.value,
+            placement.reason,
+        )
+        self._step(PortAdded(self._links.describe(interface, spec.number)))
+
+    def _detach(self, attached: AttachedPort, why: str) -> None:
+        number = attached.spec.number
+        LOG.warning("port %d (%s): removed: %s", number, attached.spec.interface, why)
+        del self._attached[number]
+        self._restore(attached)
+        try:
+            self._datapath.detach(number)
+        except DatapathError as error:
+            LOG.error("port %d (%s): %s", number, attached.spec.interface, error)
+        self._step(PortRemoved(number))
+
+    def _restore(self, attached: AttachedPort) -> None:
+        if attached.made_promiscuous:
+            try:
+                self._links.set_promiscuous(attached.port.ifindex, False)
+            except PortError as error:
+                LOG.warning("port %d (%s): stays promiscuous: %s", attached.spec.number, attached.spec.interface, error)
+
+    def _update(self, attached: AttachedPort, interface: Interface) -> None:
+        if interface.up != attached.interface.up:
+            LOG.info("port %d (%s): link %s", attached.spec.number, interface.name, "up" if interface.up else "down")
+        attached.interface = interface
+        xdp_transmit = self._links.xdp_transmit(interface)
+        if xdp_transmit != attached.port.xdp_transmit:
+            attached.port = replace(attached.port, xdp_transmit=xdp_transmit)
+            self._datapath.update(attached.port)
+        self._step(PortChanged(self._links.describe(interface, attached.spec.number)))
+
+    # ── what the switch wants ──────────────────────────────────────────────────────────────────────────────────────────
+    def set_flags(self, number: int, forward: bool, receive: bool) -> None:
+        """What may leave by the port and come in by it. A port that is gone is passed over. Raises DatapathError."""
+        attached = self._attached.get(number)
+        if attached is not None:
+            attached.port = replace(attached.port, forward=forward, receive=receive)
+            self._datapath.update(attached.port)
+
+    def sent(self, number: int, octets: int) -> None:
+        """The slow path has put a frame out."""
+        attached = self._attached.get(number)
+        if attached is not None:
+            attached.sent_packets += 1
+            attached.sent_bytes += octets
+
+    def counters(self) -> Mapping[int, PortCounters]:
+        """OpenFlow's counters by port number. Packets and bytes are what the switch itself saw and sent; the kernel counts the rest."""
+        kernel = self._links.counters([attached.port.ifindex for attached in self._attached.values()])
+        tiers = self._datapath.port_counters()
+        result = {}
+        for number, attached in self._attached.items():
+            ours = tiers.get(number, TierCounters())
+            device = kernel.get(attached.port.ifindex)
+            counted = PortCounters() if device is None else since(device, attached.baseline)
+            result[number] = replace(
+                counted,
+                rx_packets=ours.rx_packets,
+                rx_bytes=ours.rx_bytes,
+                tx_packets=ours.tx_packets + attached.sent_packets,
+                tx_bytes=ours.tx_bytes + attached.sent_bytes,
+            )
+        return result
