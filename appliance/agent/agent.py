@@ -72,7 +72,7 @@ class Agent:
         self._greenlets: list[Greenlet] = []
         self._control: ControlServer | None = None
         self._stop = Signal()
-        self._stopped = False
+        self._closed = False
 
     # ── life ───────────────────────────────────────────────────────────────────────────────────────────────────────────
     def run(self, ready: Callable[[], None] | None = None) -> None:
@@ -115,9 +115,9 @@ class Agent:
 
     def close(self) -> None:
         """Undo ``start``, as far as it came. The interfaces are left as they were found."""
-        if self._stopped:
+        if self._closed:
             return
-        self._stopped = True
+        self._closed = True
         for undo in (
             self._close_control,
             lambda: self.connections.stop("the switch stops"),

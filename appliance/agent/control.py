@@ -1,7 +1,7 @@
 """The control socket: what ``ofswitch show`` and its like ask the running agent.
 
-A Unix stream socket, for its owner only (mode 0600). Each request is one line of JSON, ``{"command": NAME, …}``; each answer is one line,
-``{"ok": true, "result": …}`` or ``{"ok": false, "error": TEXT}``. ``client.ControlClient`` speaks it.
+A Unix stream socket, for its owner only (mode 0600). Each request is one line of JSON, ``{"command": NAME, …}``; each answer
+is one line, ``{"ok": true, "result": …}`` or ``{"ok": false, "error": TEXT}``. ``client.ControlClient`` speaks it.
 
 =============  ==========================================================================================================
 command        result
@@ -17,11 +17,12 @@ command        result
 ``flows``      ``{total: n, flows: [{table_id, priority, match: [[field, value, mask or null], …], match_text, instructions: text,
                cookie: "0x…", n_packets, n_bytes, duration: s, idle_age: s, idle_timeout, hard_timeout, flags: [text]}]}``;
                arguments ``table`` (number) and ``limit`` (default 1000)
-``megaflows``  ``{total: n, megaflows: [{id, match, match_text, actions: text, packets, bytes: those of the fast path, punted: packets
-               that came up, last_used: s ago, tier: "xdp"|"tc"|"slow_path"}]}``; argument ``limit`` (default 1000)
-``ports``      ``[{number, interface, state: "up"|"down"|"missing", link, config: [text], hw_addr, mtu, speed_kbps, hook: "xdp"|"tc",
-               hook_reason, counters: {rx_packets, rx_bytes, tx_packets, tx_bytes, xdp, tc, slow_path, dropped, tx_slow_path}}]``;
-               a missing one has the first three only
+``megaflows``  ``{total: n, megaflows: [{id, match, match_text, actions: text, packets, bytes: those of the fast path,
+               punted: packets that came up, last_used: s ago, tier: "xdp"|"tc"|"slow_path"}]}``; argument ``limit``
+               (default 1000)
+``ports``      ``[{number, interface, state: "up"|"down"|"missing", link, config: [text], hw_addr, mtu, speed_kbps,
+               hook: "xdp"|"tc", hook_reason, counters: {rx_packets, rx_bytes, tx_packets, tx_bytes, xdp, tc, slow_path,
+               dropped, tx_slow_path}}]``; a missing one has the first three only
 ``stop``       ``null``; the agent then stops as on SIGTERM
 =============  ==========================================================================================================
 

@@ -46,7 +46,7 @@ def run(config: Config, ready: Callable[[], None] | None = None) -> None:
 
 
 def _room_for(megaflows: int) -> int:
-    """The fast path's table has a power of two of slots, and some more than megaflows: a slot rests before it is used again."""
+    """Slots of the fast path's table: a power of two."""
     return 1 << (megaflows - 1).bit_length()
 
 

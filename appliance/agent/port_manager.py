@@ -164,7 +164,7 @@ class PortManager:
             attached.sent_bytes += octets
 
     def counters(self) -> Mapping[int, PortCounters]:
-        """OpenFlow's counters by port number. Packets and bytes are what the switch itself saw and sent; the kernel counts the rest."""
+        """OpenFlow's counters by port number: packets and bytes that the switch itself saw and sent, and the kernel's for the rest."""
         kernel = self._links.counters([attached.port.ifindex for attached in self._attached.values()])
         tiers = self._datapath.port_counters()
         result = {}
