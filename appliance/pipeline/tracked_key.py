@@ -140,11 +140,12 @@ class TrackedKey:
         if self._unsettled and bits & _BEHIND_TAGS:
             self.settle()
         bits &= ~self._written
-        if bits & self._stale:
-            raise ParseAgainError
+        stale = bits & self._stale
         if self._tags is not None and bits & _TAGS_BITS:
             bits = _in_packet(bits, *self._origins(self._tags))
         self.mask |= bits
+        if stale:
+            raise ParseAgainError
 
     def has(self, bits: int) -> bool:
         """Whether any of these bits is set, which from now on the megaflow depends on."""
@@ -190,17 +191,18 @@ class TrackedKey:
 
     # ── changing ───────────────────────────────────────────────────────────────────────────────────────────────────────
     def write(self, field: Field, value: int) -> bool:
-        """Set a field that is there. Returns False if all packets are known to have this value, so that nothing needs doing."""
+        """Set a field that is there. Returns False if it was set to this value before, so that nothing needs doing.
+
+        (That a field which was asked for has this value is no reason: what is asked for changes with entries that do not matter.)
+        """
         bits = field.mask
         if self._unsettled and bits & _BEHIND_TAGS:
             self.settle()
         if bits & self._stale & ~_IP_TTL_BITS:
             raise ParseAgainError
         key = self.key & ~bits | value << field.shift
-        if key == self.key:
-            known = self._written if self._tags is not None else (self._written | self.mask) & ~self._stale
-            if not bits & ~known:
-                return False
+        if key == self.key and not bits & ~self._written:
+            return False
         self.key = key
         self._written |= bits
         self._stale &= ~bits
