@@ -17,7 +17,7 @@ Who counts a packet?
 The entries that a megaflow's packets met when the fast path dealt with them. After a change a megaflow may stay but belong to
 other entries; what it counted until then is still the old ones' (``credit``), until its statistics have been read once more.
 
-Invariant: after ``revalidate`` every live megaflow has the actions that a new translation of any key within it has.
+Invariant: after ``revalidate`` every live megaflow does with each packet within it what a new translation would.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Megaflows:
         """Their ``credit`` is not that of their translation."""
         self._by_region: dict[tuple[int, int], int] = {}
         self._by_entry: dict[FlowEntry, set[int]] = {}
-        """By credit, also of those that are leaving."""
+        """Whose translation or credit has the entry, also of those that are leaving."""
         self._by_table: dict[int, dict[int, dict[int, Lookup]]] = {}
         """Table, known bits, megaflow id."""
         self._by_address: dict[int, set[int]] = {}
@@ -121,7 +121,6 @@ class Megaflows:
         self._live[megaflow.id] = live
         self._by_region[megaflow.mask, megaflow.key] = megaflow.id
         self._index_translation(megaflow.id, translation)
-        self._index_credit(megaflow.id, live.credit)
         return live
 
     def remove(self, megaflow_ids: Iterable[int]) -> None:
@@ -133,6 +132,7 @@ class Megaflows:
             self._touched.discard(megaflow_id)
             del self._by_region[live.megaflow.mask, live.megaflow.key]
             self._unindex_translation(megaflow_id, live.translation)
+            self._index_entries(megaflow_id, live.credit)
 
     def forget(self, megaflow_id: int) -> None:
         """It never got into the fast path. Unknown ids are passed over."""
@@ -186,17 +186,18 @@ class Megaflows:
         """``new`` has taken ``old``'s place and its counters: what would yet be counted for ``old`` goes to it."""
         for megaflow_id in self._by_entry.pop(old, ()):
             live = self._live.get(megaflow_id) or self._leaving[megaflow_id]
-            live.credit = tuple(lookup._replace(entry=new) if lookup.entry is old else lookup for lookup in live.credit)
-            self._by_entry.setdefault(new, set()).add(megaflow_id)
+            if any(lookup.entry is old for lookup in live.credit):
+                live.credit = tuple(lookup._replace(entry=new) if lookup.entry is old else lookup for lookup in live.credit)
+                self._by_entry.setdefault(new, set()).add(megaflow_id)
 
     def _settle_credit(self, megaflow_id: int, live: LiveMegaflow) -> None:
         self._credit_changed.discard(megaflow_id)
-        self._unindex_credit(megaflow_id, live.credit)
+        self._unindex_entries(megaflow_id, live.credit)
         live.credit = live.translation.lookups
-        self._index_credit(megaflow_id, live.credit)
+        self._index_entries(megaflow_id, live.credit)
 
     def _close(self, megaflow_id: int) -> None:
-        self._unindex_credit(megaflow_id, self._leaving.pop(megaflow_id).credit)
+        self._unindex_entries(megaflow_id, self._leaving.pop(megaflow_id).credit)
 
     # ── what a change touches ──────────────────────────────────────────────────────────────────────────────────────────
     def entry_added(self, table_id: int, entry: FlowEntry) -> None:
@@ -253,10 +254,12 @@ class Megaflows:
             live.credit = new.lookups
         else:
             self._credit_changed.add(megaflow_id)
+            self._index_entries(megaflow_id, live.credit)
         return True
 
     # ── indexes ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _index_translation(self, megaflow_id: int, translation: Translation) -> None:
+        self._index_entries(megaflow_id, translation.lookups)
         for lookup in translation.lookups:
             self._by_table.setdefault(lookup.table_id, {}).setdefault(lookup.known, {})[megaflow_id] = lookup
         for key in translation.normal_keys:
@@ -264,6 +267,7 @@ class Megaflows:
                 self._by_address.setdefault(address, set()).add(megaflow_id)
 
     def _unindex_translation(self, megaflow_id: int, translation: Translation) -> None:
+        self._unindex_entries(megaflow_id, translation.lookups)
         for lookup in translation.lookups:
             groups = self._by_table[lookup.table_id]
             group = groups[lookup.known]
@@ -274,12 +278,12 @@ class Megaflows:
             for address in (ETH_SRC.get(key), ETH_DST.get(key)):
                 _discard(self._by_address, address, megaflow_id)
 
-    def _index_credit(self, megaflow_id: int, lookups: Iterable[Lookup]) -> None:
+    def _index_entries(self, megaflow_id: int, lookups: Iterable[Lookup]) -> None:
         for lookup in lookups:
             if lookup.entry is not None:
                 self._by_entry.setdefault(lookup.entry, set()).add(megaflow_id)
 
-    def _unindex_credit(self, megaflow_id: int, lookups: Iterable[Lookup]) -> None:
+    def _unindex_entries(self, megaflow_id: int, lookups: Iterable[Lookup]) -> None:
         for lookup in lookups:
             if lookup.entry is not None:
                 _discard(self._by_entry, lookup.entry, megaflow_id)
