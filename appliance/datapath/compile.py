@@ -150,7 +150,8 @@ def _compile(actions: Sequence[DatapathAction]) -> Compiled:
     ttl_needed = 0
     # What comes after the last output changes nothing that anybody sees; but a DecTtl may still fail.
     for n, action in enumerate(actions):
-        if n > last_output and not isinstance(action, DecTtl | Controller):
+        sets_ttl = isinstance(action, SetField) and action.field.name == "ip_ttl"
+        if n > last_output and not sets_ttl and not isinstance(action, DecTtl | Controller):
             continue
         if stale and isinstance(action, Forward | Flood):
             ops.append(_op(OpCode.CHECKSUMS))
@@ -186,7 +187,7 @@ def _compile(actions: Sequence[DatapathAction]) -> Compiled:
                 stale |= setter.checksum
                 retyped |= field.name in _RETYPES
                 retyped_icmp |= field.name in _RETYPES_ICMP
-                ttl_set |= field.name == "ip_ttl"
+                ttl_set |= sets_ttl
             case Controller():
                 raise _UnsupportedError
     if len(ops) >= MAX_OPS:

@@ -92,7 +92,10 @@ def _stderr_to(file: Any) -> Iterator[None]:
 def _complaint(file: Any) -> str:
     file.seek(0)
     lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    return "\n".join("  " + line for line in lines[-_REPORTED_LINES:])
+    # The compiler's first error explains the others; the verifier gives up at its last line.
+    errors = [n for n, line in enumerate(lines) if " error: " in line]
+    shown = lines[errors[0] :][:_REPORTED_LINES] if errors else lines[-_REPORTED_LINES:]
+    return "\n".join("  " + line for line in shown)
 
 
 class Programs:

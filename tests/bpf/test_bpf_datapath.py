@@ -1,0 +1,297 @@
+"""The eBPF driver on real veth pairs: packets in and out, statistics, order, counters that add up, and nothing left behind."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from appliance.datapath import netlink, programs
+from appliance.datapath.bpf import BpfDatapath
+from appliance.datapath.driver import DatapathError, DatapathPort
+from appliance.datapath.loader import Sizes
+from appliance.lab.testbed import Testbed
+from appliance.model.actions import SetField
+from appliance.model.fields import BY_NAME, ETH_DST, IN_PORT
+from appliance.model.megaflow import DropReason, Flood, Forward, Megaflow, PopTag, PushTag, Upcall, UpcallReason
+from appliance.model.ports import Hook
+
+pytestmark = pytest.mark.root
+
+ETH_P_ALL = 3
+QUIET = 0x88B5
+"""An ethertype for experiments: what the hosts' own stacks send by themselves never has it."""
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[Testbed]:
+    with Testbed.of(3) as bed:
+        yield bed
+
+
+def new_datapath() -> BpfDatapath:
+    return BpfDatapath(Sizes(megaflows=1024, cache_entries=64, upcall_pages=256))
+
+
+@contextmanager
+def attached(bed: Testbed, datapath: BpfDatapath, hook: Hook = Hook.TC) -> Iterator[BpfDatapath]:
+    """Ports 1, 2 and 3 on the hosts' wires, their counters 0; no megaflows afterwards."""
+    for number, interface in enumerate(bed.interfaces, 1):
+        bed.inside(None, lambda n=number, name=interface: datapath.attach(DatapathPort(n, name, socket.if_nametoindex(name), hook)))
+    try:
+        yield datapath
+    finally:
+        for number in (1, 2, 3):
+            bed.inside(None, lambda number=number: datapath.detach(number))
+        datapath.remove(range(1, 30_000))
+        datapath.upcalls(100_000)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[BpfDatapath]:
+    """Loading takes seconds: once."""
+    datapath = new_datapath()
+    yield datapath
+    datapath.close()
+
+
+@pytest.fixture
+def datapath(bed: Testbed, loaded: BpfDatapath) -> Iterator[BpfDatapath]:
+    with attached(bed, loaded) as datapath:
+        yield datapath
+
+
+def packet_socket(interface: str) -> socket.socket:
+    raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+    raw.bind((interface, ETH_P_ALL))
+    raw.settimeout(2)
+    return raw
+
+
+@pytest.fixture
+def wires(bed: Testbed) -> Iterator[list[socket.socket]]:
+    """A raw socket on each host's interface."""
+    sockets = [bed.inside(name, lambda name=name: packet_socket(bed[name].interface)) for name in ("h1", "h2", "h3")]
+    yield sockets
+    for wire in sockets:
+        wire.close()
+
+
+def frame(number: int = 0, dst: str = "020000000002", ethertype: int = QUIET) -> bytes:
+    return bytes.fromhex(dst) + bytes.fromhex("020000000001") + struct.pack(">HI", ethertype, number) + bytes(46)
+
+
+def received(wire: socket.socket, ethertypes: tuple[int, ...] = (QUIET, 0x8100, 0x88A8)) -> Iterator[bytes]:
+    """Frames of our own that come in, until none has for a while; a tag that the kernel took off is put back."""
+    wire.settimeout(0.3)
+    while True:
+        try:
+            data, _, _, address = wire.recvmsg(65536, 256)
+        except TimeoutError:
+            return
+        if address[2] != socket.PACKET_OUTGOING and int.from_bytes(data[12:14], "big") in ethertypes:
+            yield data
+
+
+def wait_upcalls(datapath: BpfDatapath, number: int, seconds: float = 2.0) -> list[Upcall]:
+    """Our own packets among the upcalls."""
+    upcalls: list[Upcall] = []
+    deadline = time.monotonic() + seconds
+    while len(upcalls) < number and time.monotonic() < deadline:
+        select.select([datapath.fileno()], [], [], 0.1)
+        upcalls += [upcall for upcall in datapath.upcalls(1000) if upcall.frame[12:14] == QUIET.to_bytes(2, "big")]
+    return upcalls
+
+
+def from_port(number: int, megaflow_id: int, *actions: object) -> Megaflow:
+    return Megaflow(megaflow_id, IN_PORT.put(0, number), IN_PORT.mask, actions)  # type: ignore[arg-type]
+
+
+def test_a_miss_comes_up_whole_and_a_megaflow_forwards(datapath: BpfDatapath, wires: list[socket.socket]) -> None:
+    wires[0].send(frame(1))
+    upcall = wait_upcalls(datapath, 1)[0]
+    assert (upcall.in_port, upcall.reason, upcall.frame, upcall.gso_size) == (1, UpcallReason.MISS, frame(1), 0)
+    assert ETH_DST.get(upcall.key) == 0x020000000002
+
+    assert datapath.install(from_port(1, 5, Forward(2)))
+    datapath.caught_up([5])
+    for number in range(10):
+        wires[0].send(frame(number))
+    assert list(received(wires[1])) == [frame(number) for number in range(10)]
+    assert list(received(wires[2])) == []
+    statistics = datapath.statistics([5, 99])
+    assert list(statistics) == [5]
+    assert (statistics[5].packets, statistics[5].bytes) == (10, 640)
+    assert 0 <= time.monotonic() - statistics[5].last_used < 2
+
+    assert datapath.remove([5, 99])[5].packets == 10
+    wires[0].send(frame(77))
+    assert [upcall.frame for upcall in wait_upcalls(datapath, 1)] == [frame(77)]
+
+
+def test_packets_of_one_flow_stay_in_order_while_the_slow_path_catches_up(
+    datapath: BpfDatapath, wires: list[socket.socket]
+) -> None:
+    for number in range(3):
+        wires[0].send(frame(number))
+    early = wait_upcalls(datapath, 3)
+    datapath.install(from_port(1, 6, Forward(2)))
+    wires[0].send(frame(3))
+    for upcall in early:
+        datapath.send(2, upcall.frame)
+    datapath.caught_up([6])
+    # Frame 3 is still in the queue: frame 4 must not overtake it.
+    wires[0].send(frame(4))
+    queued = wait_upcalls(datapath, 2)
+    assert [(upcall.reason, upcall.megaflow_id) for upcall in queued] == [(UpcallReason.CATCHING_UP, 6)] * 2
+    for upcall in queued:
+        datapath.send(2, upcall.frame)
+        datapath.served(6)
+    wires[0].send(frame(5))
+    assert list(received(wires[1])) == [frame(number) for number in range(6)]
+    assert datapath.statistics([6])[6].packets == 1
+
+
+def test_flood_output_drop_and_the_way_back(datapath: BpfDatapath, wires: list[socket.socket]) -> None:
+    datapath.install(from_port(1, 1, Flood()))
+    datapath.install(from_port(2, 2, SetField(ETH_DST, 0x0200000000AA), Forward(1), Forward(2)))
+    datapath.install(from_port(3, 3))
+    datapath.caught_up([1, 2, 3])
+    before = datapath.drops()[DropReason.NO_ACTION]
+    wires[0].send(frame(1))
+    wires[1].send(frame(2))
+    wires[2].send(frame(3))
+    changed = frame(2, dst="0200000000aa")
+    assert list(received(wires[0])) == [changed]
+    assert list(received(wires[1])) == [frame(1), changed]
+    assert list(received(wires[2])) == [frame(1)]
+    assert datapath.drops()[DropReason.NO_ACTION] - before >= 1
+
+
+def test_tags_are_pushed_and_popped(datapath: BpfDatapath, bed: Testbed, wires: list[socket.socket]) -> None:
+    datapath.install(from_port(1, 1, PushTag(0x8100, 5 << 13 | 100), Forward(2)))
+    tagged = BY_NAME["vlan_vid"].put(IN_PORT.put(0, 2), 0x1000 | 100)
+    datapath.install(Megaflow(2, tagged, IN_PORT.mask | BY_NAME["vlan_vid"].mask, (PopTag(), Forward(3))))
+    datapath.caught_up([1, 2])
+    wires[1].setsockopt(263, 8, 1)  # SOL_PACKET, PACKET_AUXDATA: the tag that the kernel takes off
+    wires[0].send(frame(1))
+    data, ancillary, _, _ = wires[1].recvmsg(65536, 256)
+    while data[12:14] != QUIET.to_bytes(2, "big"):
+        data, ancillary, _, _ = wires[1].recvmsg(65536, 256)
+    _, _, _, _, _, tci, tpid = struct.unpack("=IIIHHHH", ancillary[0][2][:20])
+    assert (data, tci, tpid) == (frame(1), 5 << 13 | 100, 0x8100)
+    wires[1].send(frame(2)[:12] + struct.pack(">HH", 0x8100, 100) + frame(2)[12:])
+    assert list(received(wires[2])) == [frame(2)]
+
+
+def test_a_tagged_miss_comes_up_with_its_tag(datapath: BpfDatapath, wires: list[socket.socket]) -> None:
+    tagged = frame(9)[:12] + struct.pack(">HH", 0x88A8, 3 << 13 | 7) + frame(9)[12:]
+    wires[0].send(tagged)
+    deadline = time.monotonic() + 2
+    frames: list[bytes] = []
+    while tagged not in frames and time.monotonic() < deadline:
+        frames += [upcall.frame for upcall in datapath.upcalls(100)]
+    assert tagged in frames
+
+
+def test_port_settings_and_counters_that_add_up(datapath: BpfDatapath, wires: list[socket.socket], bed: Testbed) -> None:
+    before = datapath.drops()
+    datapath.install(from_port(1, 1, Forward(2)))
+    datapath.caught_up([1])
+    port = DatapathPort(2, bed.interfaces[1], bed.inside(None, lambda: socket.if_nametoindex(bed.interfaces[1])), Hook.TC)
+    for number in range(4):
+        wires[0].send(frame(number))
+    datapath.update(replace(port, forward=False))
+    wires[0].send(frame(4))
+    datapath.update(replace(port, receive=False))
+    wires[1].send(frame(5))
+    wires[2].send(frame(6))
+    assert len(wait_upcalls(datapath, 1)) == 1
+    assert len(list(received(wires[1]))) == 4
+    drops = {reason: count - before[reason] for reason, count in datapath.drops().items()}
+    assert drops[DropReason.OUTPUT_DOWN] == 1
+    assert drops[DropReason.NO_RECV] >= 1
+    for counters in datapath.port_counters().values():
+        assert counters.rx_packets == (counters.forwarded_xdp + counters.forwarded_tc + counters.dropped + counters.punted), (
+            counters
+        )
+    assert sum(counters.dropped for counters in datapath.port_counters().values()) == sum(drops.values())
+    assert datapath.port_counters()[2].tx_packets == 4
+
+
+def test_xdp_forwards_what_it_can(bed: Testbed, loaded: BpfDatapath, wires: list[socket.socket]) -> None:
+    with attached(bed, loaded, Hook.XDP) as datapath:
+        ifindexes = bed.inside(None, lambda: [socket.if_nametoindex(name) for name in bed.interfaces])
+        # Our program on every port turns NAPI on at that end, not at the hosts': the frames that XDP drops go to port 3 here.
+        datapath.install(from_port(1, 1, Flood()))
+        datapath.install(from_port(2, 2))
+        datapath.caught_up([1, 2])
+        wires[0].send(frame(1))
+        assert list(received(wires[1])) == [frame(1)]
+        for number in range(5):
+            wires[1].send(frame(number))
+        time.sleep(0.1)
+        assert datapath.statistics([2])[2].packets >= 5
+        counters = datapath.port_counters()
+        assert counters[1].forwarded_tc >= 1
+        assert counters[2].dropped >= 5
+        assert all(bed.inside(None, lambda: [netlink.xdp_program_id(ifindex) for ifindex in ifindexes]))
+    assert not any(bed.inside(None, lambda: [netlink.xdp_program_id(ifindex) for ifindex in ifindexes]))
+
+
+def test_a_new_one_takes_over_and_a_clean_stop_leaves_nothing(bed: Testbed, loaded: BpfDatapath) -> None:
+    before = {program.id for program in programs.loaded("ofswitch")}
+    second = new_datapath()
+    with attached(bed, loaded) as first:
+        with attached(bed, second):
+            filters = bed.inside(None, lambda: [netlink.tc_filters(socket.if_nametoindex(name)) for name in bed.interfaces])
+            assert [len(of_port) for of_port in filters] == [1, 1, 1]
+        assert first.port_counters()
+    second.close()
+    assert bed.inside(None, lambda: [netlink.tc_filters(socket.if_nametoindex(name)) for name in bed.interfaces]) == [[], [], []]
+    deadline = time.monotonic() + 5
+    while (left := {program.id for program in programs.loaded("ofswitch")} - before) and time.monotonic() < deadline:
+        time.sleep(0.05)  # the kernel frees them in its own time
+    assert not left
+
+
+def test_the_fast_path_says_when_it_is_full(datapath: BpfDatapath) -> None:
+    ids = iter(range(1, 10_000))
+    installed = 0
+    # As many megaflows as slots; not all find a way in their bucket, and those that don't are refused, not lost.
+    for number in ids:
+        if number > 1100:
+            break
+        installed += datapath.install(Megaflow(number, IN_PORT.put(0, 3) | number << 64, IN_PORT.mask | 0xFFFFFFFF << 64, ()))
+    assert 900 < installed <= 1024
+    assert len(datapath.statistics(range(1, 1101))) == installed
+    datapath.remove(range(1, 1101))
+    time.sleep(0.05)
+    assert datapath.install(from_port(3, 20_000))
+
+
+def test_a_program_that_the_kernel_refuses_is_reported_with_the_verifiers_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    from appliance.datapath import loader
+
+    original = loader.amalgamate
+    broken = "int ofswitch_tc(struct __sk_buff *skb)\n{\n"
+    monkeypatch.setattr(
+        loader, "amalgamate", lambda: original().replace(broken, broken + "\treturn *(volatile int *)(long)skb->data;\n", 1)
+    )
+    with pytest.raises(DatapathError, match=r"cannot load ofswitch_tc[\s\S]*invalid access to packet"):
+        BpfDatapath(Sizes(megaflows=64, cache_entries=64, upcall_pages=64))
+
+
+def test_a_program_that_does_not_compile_is_reported_with_file_and_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from appliance.datapath import loader
+
+    original = loader.amalgamate
+    monkeypatch.setattr(loader, "amalgamate", lambda: original().replace("#define TC_ACT_SHOT 2", "nonsense nonsense;"))
+    with pytest.raises(DatapathError, match=r"cannot compile bpf_prog[\s\S]*actions\.h:\d+:\d+: error: unknown type name"):
+        BpfDatapath(Sizes(megaflows=64, cache_entries=64, upcall_pages=64))
