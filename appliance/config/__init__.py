@@ -1,7 +1,7 @@
 """What the user asked for: YAML and flags in, one frozen ``Config`` out, or every fault at once."""
 
 from appliance.config.faults import ConfigError, Fault
-from appliance.config.load import LabFile, dump, load, load_lab
+from appliance.config.load import LabFile, dump, is_lab, load, load_lab
 from appliance.config.model import (
     DEFAULT_APPS,
     DEFAULT_OPENFLOW_PORT,
@@ -30,6 +30,7 @@ __all__ = [
     "ListenAddress",
     "PortSpec",
     "dump",
+    "is_lab",
     "load",
     "load_lab",
 ]

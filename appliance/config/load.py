@@ -91,6 +91,14 @@ def load_lab(path: str) -> LabFile:
     return LabFile(lab, config)
 
 
+def is_lab(path: str) -> bool:
+    """Whether a file is meant for ``load_lab``: it has a ``lab`` key. A file that cannot be read or is not YAML is not."""
+    try:
+        return LAB_KEY in _Reader(path, {}).values
+    except ConfigError:
+        return False
+
+
 def dump(config: Config) -> str:
     """YAML that ``load`` reads back as the same ``Config``."""
     values: dict[str, Any] = {

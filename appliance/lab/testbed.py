@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Host:
     interface: str
     switch_interface: str
     mac: str
+    switch_mac: str
     address4: str
     address6: str
 
@@ -93,7 +95,8 @@ class Testbed:
                 interface=HOST_INTERFACE,
                 # A name may have 15 characters, and process ids 7.
                 switch_interface=f"sw-{host.name}" if isolated else f"ofs{os.getpid()}-{host.name}",
-                mac=host.mac or f"02:00:00:00:{place >> 8:02x}:{place & 0xFF:02x}",
+                mac=host.mac or f"02:00:00:00:00:{place:02x}",
+                switch_mac=f"02:00:00:00:ff:{place:02x}",
                 address4=host.address4.partition("/")[0],
                 address6=host.address6.partition("/")[0],
             )
@@ -227,6 +230,17 @@ class Testbed:
         to = self[destination]
         return transfer(self[source].namespace, to.namespace, to.address(family), size, timeout)
 
+    def reaches(self, source: str, destination: str, port: int, family: int = 4, timeout: float = 1.0) -> bool:
+        """Whether a TCP connection to a port of the destination comes about within ``timeout`` seconds. Something listens there."""
+        address = self[destination].address(family)
+        kind = socket.AF_INET if family == 4 else socket.AF_INET6
+        with self.inside(destination, partial(socket.create_server, (address, port), family=kind)):
+            try:
+                self.inside(source, partial(socket.create_connection, (address, port), timeout)).close()
+            except TimeoutError:
+                return False
+            return True
+
     def inside(self, host: str | None, function: Callable[[], T]) -> T:
         """Call a function on a host (None: where the switch's interfaces are), for example to make a socket."""
         return namespace.inside(self.switch_namespace if host is None else self[host].namespace, function)
@@ -250,7 +264,7 @@ def _make_pair(host: Host) -> None:
     """The veth pair, from the switch's end; the switch's end itself speaks no IPv6."""
     with IPRoute() as ip:
         peer = {"ifname": host.interface, "net_ns_fd": host.namespace, "address": host.mac}
-        ip.link("add", ifname=host.switch_interface, kind="veth", peer=peer)
+        ip.link("add", ifname=host.switch_interface, kind="veth", address=host.switch_mac, peer=peer)
         namespace.write_sysctl(f"net/ipv6/conf/{host.switch_interface}/disable_ipv6", 1)
         ip.link("set", index=ip.link_lookup(ifname=host.switch_interface)[0], state="up")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import struct
 from collections.abc import Iterator
 
 import own_namespace
@@ -14,34 +12,16 @@ from pyroute2 import IPRoute
 from appliance.datapath import netlink, programs
 from appliance.datapath.driver import DatapathError
 from appliance.datapath.netlink import XdpMode
+from appliance.datapath.programs import SCHED_CLS, XDP
 
 pytestmark = pytest.mark.root
 
-BPF_PROG_LOAD = 5
-SCHED_CLS, XDP = 3, 6
 TC_ACT_OK, XDP_PASS = 0, 2
 INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 
 
 def load(kind: int, name: str, verdict: int) -> int:
-    """A program ``return verdict``; its file descriptor."""
-    code = struct.pack("<BBhi", 0xB7, 0, 0, verdict) + struct.pack("<BBhi", 0x95, 0, 0, 0)
-    instructions, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
-    attribute = struct.pack(
-        "=IIQQIIQII16s",
-        kind,
-        2,
-        ctypes.addressof(instructions),
-        ctypes.addressof(licence),
-        0,
-        0,
-        0,
-        0,
-        0,
-        name.encode(),
-    )
-    fd, _ = programs._bpf(BPF_PROG_LOAD, attribute)
-    return fd
+    return programs.load(kind, name, programs.returns(verdict))
 
 
 @pytest.fixture

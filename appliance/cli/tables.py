@@ -1,0 +1,211 @@
+"""The agent's answers as tables. Their schema is in ``agent.control``.
+
+Invariant: what is not on a terminal is never cut or wrapped, so that ``ofswitch flows | grep`` finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Json = Mapping[str, Any]
+
+UNBOUNDED = 100_000
+TIERS = {"xdp": "fast path, XDP", "tc": "fast path, TC", "slow_path": "slow path", "dropped": "dropped"}
+_UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
+
+
+def console(stderr: bool = False) -> Console:
+    """As wide as the terminal; without one, as wide as what is printed."""
+    made = Console(stderr=stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=UNBOUNDED)
+
+
+# ── values ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def quantity(number: float, unit: str = "") -> str:
+    """Three digits and a decimal prefix: 1.23 GB, 45 kB, 999."""
+    for prefix, size in _UNITS:
+        if number >= size:
+            scaled = number / size
+            return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f} {prefix}{unit}"
+    return f"{number:.0f} {unit}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """12.3 s, 4 min 5 s, 3 h 2 min, 5 d 1 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    for size, name, small, small_name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {name} {whole % size // small} {small_name}"
+    return f"{whole} s"
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def _pairs(rows: Sequence[tuple[str, str | Text]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        table.add_row(Text(name, style="dim"), value)
+    return table
+
+
+# ── show ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+_STATE_STYLE = {"connected": "green", "connecting": "yellow", "disconnected": "red", "up": "green", "down": "red", "missing": "red"}
+
+
+def _state(state: str) -> Text:
+    return Text(state, style=_STATE_STYLE.get(state, ""))
+
+
+def _controller(controller: Json) -> Text:
+    text = Text(f"{controller['target']}  ") + _state(controller["state"])
+    if controller["state"] == "connected":
+        text.append(f", OpenFlow {controller['version']}, for {duration(controller['seconds'])}")
+        if controller.get("dropped_packet_ins"):
+            text.append(f", {controller['dropped_packet_ins']:,} packet-ins dropped: it reads too slowly")
+    elif controller.get("problem"):
+        text.append(f": {controller['problem']}")
+    return text
+
+
+def _integrated(integrated: Json) -> str:
+    state = f"pid {integrated['pid']}" if integrated["pid"] is not None else "not running"
+    return f"{', '.join(integrated['apps'])} ({state}, {integrated['restarts']} restarts)"
+
+
+def tiers(answer: Json, what: str = "packets that came in") -> Table:
+    """What became of them."""
+    table = _table(what, "packets", "share", right=("packets", "share"))
+    for tier, name in TIERS.items():
+        table.add_row(name, f"{answer['packets'][tier]:,}", f"{answer['shares'][tier]:.2%}")
+    return table
+
+
+def show(answer: Json) -> RenderableType:
+    versions = answer["versions"]
+    mode = answer["fail_mode"] + (", forwarding by itself now" if answer["standalone"] else "")
+    rows: list[tuple[str, str | Text]] = [
+        ("switch", Text(answer["name"], style="bold")),
+        ("datapath id", answer["datapath_id"]),
+        ("up for", f"{duration(answer['uptime'])} (pid {answer['pid']})"),
+        ("fail mode", mode),
+        ("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
+        ("ports", str(answer["ports"])),
+        ("flow entries", f"{answer['flows']:,}"),
+        ("megaflows", f"{answer['megaflows']:,}"),
+    ]
+    for place, controller in enumerate(answer["controllers"]):
+        rows.append(("controllers" if not place else "", _controller(controller)))
+    if not answer["controllers"]:
+        rows.append(("controllers", "none"))
+    if answer["listening"]:
+        rows.append(("listening", ", ".join(answer["listening"])))
+    if answer["integrated_controller"] is not None:
+        rows.append(("integrated", _integrated(answer["integrated_controller"])))
+    for name, counts in (("dropped", answer["drops"]), ("came up", answer["upcalls"])):
+        if counts:
+            rows.append((name, ", ".join(f"{reason.replace('_', ' ')}: {count:,}" for reason, count in counts.items())))
+    if answer["faults"]:
+        rows.append(("faults", Text(f"{answer['faults']} of the switch itself; see its log", style="red")))
+    received = f"{quantity(answer['tiers']['rx_packets'])} packets in, {quantity(answer['tiers']['rx_bytes'], 'B')}"
+    rows.append(("traffic", received))
+    return Group(_pairs(rows), "", tiers(answer["tiers"]))
+
+
+# ── flows and megaflows ────────────────────────────────────────────────────────────────────────────────────────────────
+def _more(shown: int, total: int) -> list[RenderableType]:
+    return [Text(f"{shown:,} of {total:,} shown; --limit N for more", style="dim")] if shown < total else []
+
+
+def _timeouts(flow: Json) -> str:
+    parts = [f"{name} {flow[key]} s" for name, key in (("idle", "idle_timeout"), ("hard", "hard_timeout")) if flow[key]]
+    return ", ".join(parts)
+
+
+def flows(answer: Json) -> RenderableType:
+    table = _table(
+        "table", "priority", "match", "instructions", "packets", "bytes", "age", "idle", "timeouts", "cookie",
+        right=("table", "priority", "packets", "bytes", "age", "idle"),
+    )  # fmt: skip
+    for flow in answer["flows"]:
+        table.add_row(
+            str(flow["table_id"]),
+            str(flow["priority"]),
+            flow["match_text"] or "any",
+            flow["instructions"] or "drop",
+            f"{flow['n_packets']:,}",
+            quantity(flow["n_bytes"], "B"),
+            duration(flow["duration"]),
+            duration(flow["idle_age"]),
+            _timeouts(flow),
+            flow["cookie"] if flow["cookie"] != "0x0" else "",
+        )
+    if not answer["flows"]:
+        return Text("no flow entries")
+    return Group(table, *_more(len(answer["flows"]), answer["total"]))
+
+
+def megaflows(answer: Json) -> RenderableType:
+    table = _table(
+        "id", "match", "actions", "tier", "packets", "bytes", "punted", "last used",
+        right=("id", "packets", "bytes", "punted", "last used"),
+    )  # fmt: skip
+    for item in answer["megaflows"]:
+        table.add_row(
+            str(item["id"]),
+            item["match_text"] or "any",
+            item["actions"] or "drop",
+            item["tier"].replace("_", " "),
+            f"{item['packets']:,}",
+            quantity(item["bytes"], "B"),
+            f"{item['punted']:,}",
+            duration(item["last_used"]),
+        )
+    if not answer["megaflows"]:
+        return Text("no megaflows")
+    return Group(table, *_more(len(answer["megaflows"]), answer["total"]))
+
+
+# ── ports ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def ports(answer: Sequence[Json]) -> RenderableType:
+    numbers = ("packets in", "bytes in", "packets out", "bytes out", *("xdp", "tc", "slow path", "dropped"))
+    table = _table("port", "interface", "state", "speed", "hook", *numbers, right=("port", *numbers))
+    reasons: dict[str, list[str]] = {}
+    for port in answer:
+        if port["state"] == "missing":
+            table.add_row(str(port["number"]), port["interface"], _state("missing"))
+            continue
+        counters = port["counters"]
+        state = _state(port["state"])
+        if port["config"]:
+            state.append(f" ({', '.join(port['config'])})")
+        table.add_row(
+            str(port["number"]),
+            port["interface"],
+            state,
+            quantity(port["speed_kbps"] * 1000, "b/s") if port["speed_kbps"] else "",
+            port["hook"],
+            f"{counters['rx_packets']:,}",
+            quantity(counters["rx_bytes"], "B"),
+            f"{counters['tx_packets']:,}",
+            quantity(counters["tx_bytes"], "B"),
+            *(f"{counters[tier]:,}" for tier in TIERS),
+        )
+        reasons.setdefault(f"{port['hook']}: {port['hook_reason']}", []).append(str(port["number"]))
+    notes = [Text(f"port {', '.join(numbers)}: hook {reason}", style="dim") for reason, numbers in reasons.items()]
+    return Group(table, *notes)
+
+
+RENDERERS: dict[str, Callable[[Any], RenderableType]] = {"show": show, "flows": flows, "megaflows": megaflows, "ports": ports}
