@@ -14,7 +14,8 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=
     mkdir appliance && touch appliance/__init__.py \
     && /usr/bin/python3 -m venv --system-site-packages .venv \
     && .venv/bin/pip install -q --no-cache-dir --disable-pip-version-check --editable . \
-    && .venv/bin/pip uninstall -q -y setuptools pip
+    && rm -r .venv/lib/python3*/site-packages/os_ken/tests \
+    && .venv/bin/pip uninstall -q -y pip
 
 FROM ${BASE}
 RUN apt-get update && apt-get install -y --no-install-recommends python3-bpfcc && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,16 +46,16 @@ class Docker:
         return subprocess.Popen([self.client, *arguments], env=environment, text=True, **options)  # type: ignore[call-overload,no-any-return]
 
     def attempt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a docker command and give its status and output (standard error within), whatever they are."""
-        process = self.popen(*arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        output, _ = process.communicate()
-        return subprocess.CompletedProcess([self.client, *arguments], process.returncode, output)
+        """Run a docker command and give its status and output, whatever they are."""
+        process = self.popen(*arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        output, errors = process.communicate()
+        return subprocess.CompletedProcess([self.client, *arguments], process.returncode, output, errors)
 
     def run(self, *arguments: str) -> str:
-        """Run a docker command and give its output. Raises ``DockerError`` with the output if it fails."""
+        """Run a docker command and give its output. Raises ``DockerError`` with all that it wrote if it fails."""
         done = self.attempt(*arguments)
         if done.returncode:
-            raise DockerError(f"docker {' '.join(arguments)}: status {done.returncode}\n{done.stdout}")
+            raise DockerError(f"docker {' '.join(arguments)}: status {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout.strip()
 
     def version(self) -> tuple[int, int]:
@@ -74,8 +74,11 @@ def _client(daemon: str) -> str:
 
 
 @contextmanager
-def own_daemon(home: Path) -> Iterator[Docker]:
-    """Run dockerd with everything of its own under ``home``, without a bridge and without touching the firewall."""
+def own_daemon(home: Path, runtimes: Mapping[str, Path]) -> Iterator[Docker]:
+    """Run dockerd with everything of its own under ``home``, without a bridge and without touching the firewall.
+
+    ``runtimes`` are programs with runc's command line, for ``docker run --runtime``.
+    """
     daemon = shutil.which("dockerd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
     if daemon is None:
         raise DockerError("no dockerd: install docker.io")
@@ -91,6 +94,7 @@ def own_daemon(home: Path) -> Iterator[Docker]:
         f"--host=unix://{home}/docker.sock",
         f"--cgroup-parent=/{cgroup}",
         "--exec-opt=native.cgroupdriver=cgroupfs",
+        *(f"--add-runtime={name}={path}" for name, path in runtimes.items()),
     ]
     with docker.log.open("w") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

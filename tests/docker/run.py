@@ -12,12 +12,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from daemon import Docker, DockerError, own_daemon
@@ -29,6 +31,23 @@ IMAGE = "ofswitch:docker-test"
 # README.md, "Docker", names the same ones. Docker knows BPF and PERFMON since 23.0; before, SYS_ADMIN stands for them.
 CAPABILITIES = ("BPF", "NET_ADMIN", "NET_RAW", "PERFMON")
 CAPABILITIES_OLD = ("NET_ADMIN", "NET_RAW", "SYS_ADMIN")
+
+# So that the newer set is tested under an older Docker too: a runtime that swaps SYS_ADMIN for it on the way to runc.
+RUNTIME = "bpf-and-perfmon"
+_RUNTIME_SOURCE = """#!/usr/bin/python3
+import json, os, sys
+if "create" in sys.argv:
+    path = sys.argv[sys.argv.index("--bundle") + 1] + "/config.json"
+    with open(path) as file:
+        bundle = json.load(file)
+    for names in bundle["process"]["capabilities"].values():
+        if "CAP_SYS_ADMIN" in names:
+            names.remove("CAP_SYS_ADMIN")
+            names += ["CAP_BPF", "CAP_PERFMON"]
+    with open(path, "w") as file:
+        json.dump(bundle, file)
+os.execvp("runc", ["runc", *sys.argv[1:]])
+"""
 
 TRANSFER_BYTES = 64 << 20
 READY_SECONDS = 30.0
@@ -57,8 +76,11 @@ class TrafficError(Exception):
     """The switch did not do what it should. The text says what."""
 
 
+_STARTED = time.monotonic()
+
+
 def say(text: str) -> None:
-    print(f"docker-test: {text}", flush=True)
+    print(f"docker-test: {time.monotonic() - _STARTED:4.0f} s  {text}", flush=True)
 
 
 def command(*words: str, check: bool = True) -> str:
@@ -116,7 +138,7 @@ def two_hosts() -> Iterator[dict[str, str]]:
             command("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace)
             command("ip", "link", "set", port, "up")
             command("ip", "-n", namespace, "link", "set", "lo", "up")
-            command("ip", "-n", namespace, "address", "add", f"192.0.2.{number}/24", "dev", "eth0")
+            command("ip", "-n", namespace, "address", "add", f"198.51.100.{number}/24", "dev", "eth0")
             command("ip", "-n", namespace, "link", "set", "eth0", "up")
         yield hosts
     finally:
@@ -129,28 +151,28 @@ def check_traffic(hosts: dict[str, str]) -> None:
     """Twenty pings without loss, then a TCP transfer complete to the byte. Waits first until the switch forwards at all."""
     one, two = hosts.values()
     end = time.monotonic() + READY_SECONDS
-    while "1 received" not in command("ip", "netns", "exec", one, "ping", "-c1", "-W1", "192.0.2.2", check=False):
+    while "1 received" not in command("ip", "netns", "exec", one, "ping", "-c1", "-W1", "198.51.100.2", check=False):
         if time.monotonic() > end:
             raise TrafficError(f"no ping got through within {READY_SECONDS:.0f} s")
         time.sleep(0.2)
-    pings = command("ip", "netns", "exec", one, "ping", "-c20", "-i0.05", "-W2", "192.0.2.2", check=False)
+    pings = command("ip", "netns", "exec", one, "ping", "-c20", "-i0.05", "-W2", "198.51.100.2", check=False)
     if "20 received" not in pings:
         raise TrafficError(f"pings were lost:\n{pings}")
     started = time.monotonic()
-    receiver = ["ip", "netns", "exec", two, "/usr/bin/python3", "-c", _RECEIVE.format(address="192.0.2.2")]
+    receiver = ["ip", "netns", "exec", two, "/usr/bin/python3", "-c", _RECEIVE.format(address="198.51.100.2")]
     with subprocess.Popen(receiver, stdout=subprocess.PIPE, text=True) as server:
         try:
-            assert_line(server, "listening")
-            sender = _SEND.format(address="192.0.2.2", count=TRANSFER_BYTES)
+            expect_line(server, "listening")
+            sender = _SEND.format(address="198.51.100.2", count=TRANSFER_BYTES)
             command("ip", "netns", "exec", one, "/usr/bin/python3", "-c", sender)
-            assert_line(server, str(TRANSFER_BYTES))
+            expect_line(server, str(TRANSFER_BYTES))
         finally:
             server.kill()
     megabytes = TRANSFER_BYTES >> 20
     say(f"  20 of 20 pings; {megabytes} MiB by TCP in {time.monotonic() - started:.1f} s")
 
 
-def assert_line(process: subprocess.Popen[str], expected: str) -> None:
+def expect_line(process: subprocess.Popen[str], expected: str) -> None:
     line = process.stdout.readline().strip() if process.stdout else ""
     if line != expected:
         raise TrafficError(f"the receiver said {line!r} where {expected!r} was due")
@@ -165,51 +187,67 @@ def programs(port: str, *namespace: str) -> list[str]:
     return [line for line in found if line.startswith("xdp") or "bpf" in line]
 
 
-def run_switch(docker: Docker, capabilities: tuple[str, ...], network: str, ports: list[str]) -> str:
-    """Start the image's entry point as the README says; give the container's id."""
-    granted = ["--cap-drop=ALL", *(f"--cap-add={name}" for name in capabilities)]
+@dataclass(frozen=True)
+class Grant:
+    """What ``docker run`` grants the switch. ``name`` is for people."""
+
+    name: str
+    options: tuple[str, ...]
+
+
+def grants(docker: Docker) -> list[Grant]:
+    """Every set of capabilities that the README promises to be enough."""
+    new, old = ([f"--cap-add={name}" for name in names] for names in (CAPABILITIES, CAPABILITIES_OLD))
+    if docker.version() >= (23, 0):
+        return [Grant(", ".join(CAPABILITIES), tuple(new))]
+    return [
+        Grant(", ".join(CAPABILITIES_OLD), tuple(old)),
+        Grant(", ".join(CAPABILITIES), (*old, f"--runtime={RUNTIME}")),
+    ]
+
+
+@contextmanager
+def switch(docker: Docker, grant: Grant, network: str, ports: Iterable[str]) -> Iterator[None]:
+    """The image's entry point at work, started as the README says. Its end must be clean: SIGTERM, and status 0 in time."""
     arguments = [word for port in ports for word in ("--port", port)]
-    return docker.run("run", "--detach", f"--network={network}", *granted, "--read-only", "--tmpfs=/run", IMAGE, *arguments)
+    options = ["--cap-drop=ALL", *grant.options, "--read-only", "--tmpfs=/run"]
+    container = docker.run("run", "--detach", f"--network={network}", *options, IMAGE, *arguments)
+    try:
+        yield
+        say("  " + docker.run("exec", container, "ofswitch", "show").replace("\n", "\n  "))
+        docker.run("stop", "--time=10", container)
+        status = docker.run("inspect", "--format={{.State.ExitCode}}", container)
+        if status != "0":
+            raise TrafficError(f"stopped with status {status}")
+    except (TrafficError, DockerError):
+        logs = docker.attempt("logs", container)
+        say(f"  the switch wrote:\n{logs.stdout}{logs.stderr}")
+        raise
+    finally:
+        docker.attempt("rm", "--force", container)
 
 
-def check_stop(docker: Docker, container: str) -> None:
-    """``docker stop`` is a clean stop: status 0, in time."""
-    docker.run("stop", "--time=10", container)
-    status = docker.run("inspect", "--format={{.State.ExitCode}}", container)
-    if status != "0":
-        raise TrafficError(f"stopped with status {status}")
-
-
-def switch_on_host_network(docker: Docker, capabilities: tuple[str, ...]) -> None:
+def on_host_network(docker: Docker, grant: Grant) -> None:
     """The switch's ports are the host's own interfaces."""
     with two_hosts() as hosts:
-        container = run_switch(docker, capabilities, "host", list(hosts))
-        try:
+        with switch(docker, grant, "host", hosts):
             check_traffic(hosts)
-            check_stop(docker, container)
-        except (TrafficError, DockerError):
-            say(docker.attempt("logs", container).stdout)
-            raise
-        left = [line for port in hosts for line in programs(port)]
-        if left:
+        left = {port: programs(port) for port in hosts}
+        if any(left.values()):
             raise TrafficError(f"programs left attached: {left}")
 
 
-def switch_in_own_namespace(docker: Docker, capabilities: tuple[str, ...]) -> None:
-    """A second container's namespace holds the ports, as a pod's does: they are there before the switch starts."""
+def in_own_namespace(docker: Docker, grant: Grant) -> None:
+    """A second container holds the namespace with the ports in it, as in a pod: they are there before the switch starts."""
     with two_hosts() as hosts:
         holder = docker.run("run", "--detach", "--network=none", "--cap-drop=ALL", "--entrypoint=sleep", IMAGE, "infinity")
-        pid = docker.run("inspect", "--format={{.State.Pid}}", holder)
-        for number, port in enumerate(hosts, start=1):
-            command("ip", "link", "set", port, "netns", pid, "name", f"port{number}")
-            command("nsenter", f"--net=/proc/{pid}/ns/net", "ip", "link", "set", f"port{number}", "up")
-        container = run_switch(docker, capabilities, f"container:{holder}", ["port1", "port2"])
         try:
-            check_traffic(hosts)
-            check_stop(docker, container)
-        except (TrafficError, DockerError):
-            say(docker.attempt("logs", container).stdout)
-            raise
+            pid = docker.run("inspect", "--format={{.State.Pid}}", holder)
+            for port in hosts:
+                command("ip", "link", "set", port, "netns", pid)
+                command("nsenter", f"--net=/proc/{pid}/ns/net", "ip", "link", "set", port, "up")
+            with switch(docker, grant, f"container:{holder}", hosts):
+                check_traffic(hosts)
         finally:
             docker.attempt("rm", "--force", holder)
 
@@ -221,17 +259,25 @@ def test(docker: Docker, work: Path) -> None:
     build(docker, work)
     whole, base = (int(docker.run("image", "inspect", "--format={{.Size}}", image)) for image in (IMAGE, BASE))
     say(f"built: {(whole - base) / 1e6:.0f} MB on top of the base image")
-    capabilities = CAPABILITIES if docker.version() >= (23, 0) else CAPABILITIES_OLD
-    say(f"switches on the host's network, with {', '.join(capabilities)}")
-    switch_on_host_network(docker, capabilities)
-    say("switches in a network namespace of its own")
-    switch_in_own_namespace(docker, capabilities)
+    for grant in grants(docker):
+        say(f"on the host's network, with {grant.name}")
+        on_host_network(docker, grant)
+        say(f"in a network namespace of its own, with {grant.name}")
+        in_own_namespace(docker, grant)
+
+
+def _terminate(*_: object) -> None:
+    raise SystemExit(143)
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, _terminate)
     with tempfile.TemporaryDirectory(prefix="ofswitch-docker-") as work:
+        runtime = Path(work, RUNTIME)
+        runtime.write_text(_RUNTIME_SOURCE)
+        runtime.chmod(0o755)
         try:
-            with own_daemon(Path(work)) as docker:
+            with own_daemon(Path(work), {RUNTIME: runtime}) as docker:
                 test(docker, Path(work))
         except (TrafficError, DockerError) as error:
             say(f"FAILED: {error}")
