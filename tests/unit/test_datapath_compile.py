@@ -1,0 +1,102 @@
+"""What the fast path does by itself, what it leaves to the slow path, and what XDP leaves to TC. That the ops do the right thing is
+tests/bpf's to show."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from appliance.datapath.compile import PUNTED, compile_actions
+from appliance.datapath.crc import shift_tables
+from appliance.datapath.layout import CRC_SHIFTS, MAX_OPS, MegaflowFlag, OpCode
+from appliance.model.actions import SetField
+from appliance.model.fields import BY_NAME, OXM_FIELDS
+from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PacketInReason, PopTag, PushTag
+
+OUT = Forward(2)
+TO_CONTROLLER = Controller(PacketInReason.ACTION, 0, 0, 0xFFFF)
+NOT_YET = {"mpls_label", "mpls_tc", "mpls_bos", "pbb_isid", "tunnel_id"}
+
+
+def put(name: str, value: int = 1) -> SetField:
+    return SetField(BY_NAME[name], value)
+
+
+def codes(*actions: DatapathAction) -> list[OpCode]:
+    ops = compile_actions(actions).ops
+    return [OpCode(code) for code, *_ in struct.iter_unpack("=BBHI", ops)]
+
+
+@pytest.mark.parametrize("field", [field for field in OXM_FIELDS if field.settable], ids=lambda field: field.name)
+def test_every_settable_field_but_mpls_pbb_and_tunnels(field: object) -> None:
+    name = field.name  # type: ignore[attr-defined]
+    assert (compile_actions((put(name), OUT)) == PUNTED) is (name in NOT_YET)
+
+
+def test_the_last_output_takes_the_packet_and_others_copies() -> None:
+    assert codes(Forward(1), Forward(2)) == [OpCode.OUTPUT, OpCode.FORWARD, OpCode.END]
+    assert codes(Forward(1), Flood()) == [OpCode.OUTPUT, OpCode.FLOOD, OpCode.END]
+    assert codes() == [OpCode.END]
+
+
+def test_checksums_are_entered_once_before_each_output() -> None:
+    assert codes(put("ipv4_src"), put("tcp_dst"), Forward(1), put("eth_dst"), Forward(2)) == [
+        OpCode.SET_IPV4_SRC,
+        OpCode.SET_L4_DST,
+        OpCode.CHECKSUMS,
+        OpCode.OUTPUT,
+        OpCode.SET_ETH_DST,
+        OpCode.FORWARD,
+        OpCode.END,
+    ]
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        (TO_CONTROLLER,),
+        (OUT, TO_CONTROLLER),
+        (Flood(), put("eth_dst"), OUT),
+        (put("eth_type"), put("ipv4_src"), OUT),
+        (put("ip_proto"), DecTtl(), OUT),
+        (put("icmpv6_type"), put("ipv6_nd_sll"), OUT),
+        (put("ip_ttl"), DecTtl(), OUT),
+        (put("ip_ttl", 0), DecTtl()),
+        tuple(Forward(number) for number in range(1, MAX_OPS + 2)),
+    ],
+)
+def test_left_to_the_slow_path(actions: tuple[DatapathAction, ...]) -> None:
+    assert compile_actions(actions) == PUNTED
+
+
+def test_what_xdp_can_do() -> None:
+    for actions, port in (((), 0), ((OUT,), 2), ((put("eth_dst"), PushTag(0x8100, 5), OUT), 2)):
+        compiled = compile_actions(actions)
+        assert compiled.flags & MegaflowFlag.XDP
+        assert compiled.xdp_port == port
+    for actions in ((Flood(),), (OUT, Forward(3)), (OUT, DecTtl())):
+        assert not compile_actions(actions).flags & MegaflowFlag.XDP
+
+
+def test_ttl_and_pops_are_announced() -> None:
+    assert compile_actions((DecTtl(), OUT, DecTtl(), OUT)).ttl_needed == 2
+    assert compile_actions((PopTag(), OUT)).flags & MegaflowFlag.POPS
+
+
+def test_as_many_outputs_as_there_are_ops() -> None:
+    assert len(codes(*(Forward(number) for number in range(1, MAX_OPS)))) == MAX_OPS
+
+
+def test_crc_tables_append_zero_bytes() -> None:
+    polynomial = 0x82F63B78
+    tables = [struct.unpack("=1024I", table) for table in shift_tables()]
+    assert len(tables) == CRC_SHIFTS
+    crc = 0x12345678
+    for power in (0, 1, 5):
+        table, appended, expected = tables[power], 0, crc
+        for byte in range(4):
+            appended ^= table[256 * byte + (crc >> 8 * byte & 0xFF)]
+        for _ in range(8 * 2**power):
+            expected = expected >> 1 ^ (polynomial if expected & 1 else 0)
+        assert appended == expected

@@ -1,0 +1,80 @@
+"""Where megaflows lie in the hash table: places are unique, told when there are none, and found by the hash that C computes."""
+
+from __future__ import annotations
+
+import struct
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.datapath.index import Index, Place, hash_key, random_constants
+from appliance.datapath.layout import BUCKET_WAYS, MAX_SUBTABLES
+from appliance.model.fields import KEY_BYTES, KEY_MASK
+
+KEYS = st.integers(0, KEY_MASK)
+
+
+def test_constants_are_odd_and_new_each_time() -> None:
+    first, second = random_constants(), random_constants()
+    assert all(constant % 2 for constant in first)
+    assert first != second
+
+
+@given(KEYS)
+def test_hash_is_the_sum_that_lookup_h_computes(key: int) -> None:
+    constants = tuple(2 * n + 1 for n in range(16))
+    raw = key.to_bytes(KEY_BYTES, "big")
+    total = 0
+    for n in range(16):
+        word = struct.unpack_from("=Q", raw, 8 * n)[0]
+        total = (total + (word ^ (word >> 32)) * constants[n]) % 2**64
+    assert hash_key(raw, constants) == total ^ (total >> 32)
+
+
+def test_high_bits_of_two_words_do_not_cancel_out() -> None:
+    """With a plain sum of products, two keys that differ in the top bit of two words always collide."""
+    constants = random_constants()
+    for flip in range(8):
+        for other in range(flip):
+            raw = bytearray(KEY_BYTES)
+            raw[8 * flip + 7] ^= 0x80
+            raw[8 * other + 7] ^= 0x80
+            assert hash_key(bytes(raw), constants) != hash_key(bytes(KEY_BYTES), constants)
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), KEYS), unique=True, max_size=200))
+def test_places_are_unique_and_released(keys: list[tuple[int, int]]) -> None:
+    index = Index(16, random_constants())
+    taken: dict[tuple[int, int], Place] = {}
+    for slot, (mask, key) in enumerate(keys):
+        subtable = index.subtable(mask)
+        assert subtable is not None
+        place = index.take(subtable, key.to_bytes(KEY_BYTES, "big"), slot)
+        if place is not None:
+            assert struct.unpack(f"={BUCKET_WAYS}Q", index.bucket(place.bucket))[place.way] == place.tag << 32 | slot + 1
+            taken[mask, key] = place
+    ways = [(place.bucket, place.way) for place in taken.values()]
+    tags = [(place.bucket, place.tag) for place in taken.values()]
+    assert len(set(ways)) == len(ways)
+    assert len(set(tags)) == len(tags)
+    for (mask, _), place in taken.items():
+        index.release(place, mask)
+    assert all(index.bucket(number) == bytes(8 * BUCKET_WAYS) for number in range(16))
+
+
+def test_a_full_bucket_and_too_many_masks_are_told() -> None:
+    index = Index(1, random_constants())
+    subtable = index.subtable(1)
+    assert subtable is not None
+    places = [index.take(subtable, key.to_bytes(KEY_BYTES, "big"), key) for key in range(BUCKET_WAYS + 1)]
+    assert places.count(None) == 1
+    for mask in range(2, MAX_SUBTABLES + 1):
+        assert index.subtable(mask) is not None
+    assert index.subtable(1000) is None
+    assert index.subtables_in_use == MAX_SUBTABLES == len(index)
+    last = index.subtable(MAX_SUBTABLES)
+    assert last is not None
+    index.forget(last)
+    again = index.subtable(1000)
+    assert again is not None
+    assert again.number == last.number
