@@ -293,7 +293,8 @@ class Connection:
         self.state = TRANSITIONS[self.state, cause]
 
     def _close_congested(self) -> ConnectionClosed:
-        return self._close(Cause.CONGESTED, f"{self._queued_bytes} bytes wait for a peer that does not read")
+        waiting = len(self.data_to_send())  # dropped: the peer would not read these either
+        return self._close(Cause.CONGESTED, f"{waiting} bytes wait for a peer that does not read")
 
     def _close(self, cause: Cause, reason: str) -> ConnectionClosed:
         self._move(cause)

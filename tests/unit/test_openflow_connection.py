@@ -392,6 +392,7 @@ def test_a_peer_that_does_not_read_what_it_did_not_ask_for(monkeypatch: pytest.M
     (event,) = connection.tick(100.5)
     assert isinstance(event, ConnectionClosed)
     assert connection.state is State.CLOSED
+    assert connection.data_to_send() == b""
 
 
 def test_a_peer_that_reads_may_have_any_amount(monkeypatch: pytest.MonkeyPatch) -> None:
