@@ -68,8 +68,8 @@ class FlowMods:
 
     def apply(self, mod: FlowMod, now: float) -> None:
         """Do it. Raises ProtocolError, having changed nothing."""
-        if mod.flags & ~_FLAGS:
-            raise _failed(FlowModFailed.BAD_FLAGS, f"flags {mod.flags:#x}")
+        if int(mod.flags) & ~int(_FLAGS):
+            raise _failed(FlowModFailed.BAD_FLAGS, f"flags {int(mod.flags):#x}")
         if mod.command in _DELETES:
             self._delete(mod, now)
             return

@@ -90,8 +90,8 @@ class Ports:
             raise ProtocolError(
                 ErrorType.PORT_MOD_FAILED, PortModFailed.BAD_HW_ADDR, f"port {port.number} has the address {port.hw_addr.hex(':')}"
             )
-        if mod.mask & ~CONFIGURABLE:
-            raise ProtocolError(ErrorType.PORT_MOD_FAILED, PortModFailed.BAD_CONFIG, f"configuration bits {mod.mask:#x}")
+        if int(mod.mask) & ~int(CONFIGURABLE):
+            raise ProtocolError(ErrorType.PORT_MOD_FAILED, PortModFailed.BAD_CONFIG, f"configuration bits {int(mod.mask):#x}")
         if mod.advertise not in (0, port.advertised):
             raise ProtocolError(ErrorType.PORT_MOD_FAILED, PortModFailed.BAD_ADVERTISE, "what a port advertises cannot be changed")
         return self._set(known, replace(port, config=(port.config & ~mod.mask) | (mod.config & mod.mask)))
