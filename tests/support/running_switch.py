@@ -1,0 +1,72 @@
+"""The whole product as its user starts it: `ofswitch run` in a process of its own, on a testbed's interfaces."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from appliance.agent.client import ControlClient, ControlError
+from appliance.lab.testbed import Testbed
+
+READY_SECONDS = 60.0
+LISTEN_PORT = 16653
+"""In the switch's own namespace: nobody else can have it."""
+
+
+class RunningSwitch:
+    def __init__(self, bed: Testbed, process: subprocess.Popen[Any], control: ControlClient, log: Path) -> None:
+        self.bed = bed
+        self.process = process
+        self.control = control
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def ofctl(self, command: str, *arguments: str, check: bool = True) -> str:
+        """`ovs-ofctl -O OpenFlow13 COMMAND tcp:127.0.0.1:PORT ARGUMENTS`; what it printed."""
+        target = f"tcp:127.0.0.1:{LISTEN_PORT}"
+        result = self.bed.run(["ovs-ofctl", "-O", "OpenFlow13", command, target, *arguments])
+        if check:
+            assert result.returncode == 0, f"ovs-ofctl {command}: {result.stdout}{result.stderr}"
+        return result.stdout + result.stderr
+
+    def add_flows(self, *flows: str) -> None:
+        for flow in flows:
+            self.ofctl("add-flow", flow)
+
+    def packets(self) -> Mapping[str, int]:
+        """By tier, since the start."""
+        packets: Mapping[str, int] = self.control.request("tiers")["packets"]
+        return packets
+
+
+@contextmanager
+def running_switch(bed: Testbed, folder: Path, *flags: str, listen: bool = True) -> Iterator[RunningSwitch]:
+    """``bed`` must be isolated. With ``listen``, controllers connect to LISTEN_PORT, and none is integrated."""
+    path, log = folder / "switch.sock", folder / "switch.log"
+    command = [sys.executable, "-m", "appliance.cli.main", "run", "--control-socket", str(path), *bed.port_flags(), *flags]
+    if listen:
+        command += ["--listen", f"ptcp:{LISTEN_PORT}"]
+    with log.open("wb") as out:
+        process = bed.start(command, stdout=out, stderr=out)
+    try:
+        with ControlClient(path) as control:
+            deadline = time.monotonic() + READY_SECONDS
+            while True:
+                try:
+                    control.request("show")
+                    break
+                except ControlError:
+                    assert process.poll() is None, log.read_text(errors="replace")
+                    assert time.monotonic() < deadline, log.read_text(errors="replace")
+                    time.sleep(0.05)
+            yield RunningSwitch(bed, process, control, log)
+    finally:
+        bed.stop(process)
