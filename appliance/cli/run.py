@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 from typing import Any
@@ -62,19 +63,23 @@ def run_switch(path: str | None, overrides: dict[str, Any], *, verbose: bool) ->
 
 
 def _serve(config: Config) -> int:
+    """A signal is told through a pipe: the agent then stops at once, where a plain handler would wait for its next event."""
     from appliance.agent.agent import Agent, AgentError
     from appliance.agent.control import ControlSocketError
+    from appliance.agent.green import spawn, wait_readable
     from appliance.agent.links import KernelLinks
     from appliance.datapath.bpf import BpfDatapath
     from appliance.datapath.driver import DatapathError
     from appliance.datapath.loader import Sizes
 
+    stop_asked, ask_to_stop = os.pipe()
     try:
         # The fast path's map has a power of two of slots; the switch itself keeps to the configured number.
         datapath = BpfDatapath(Sizes(megaflows=1 << (config.max_megaflows - 1).bit_length()))
         agent = Agent(config, datapath, KernelLinks())
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: agent.stop())
+            signal.signal(number, lambda *_: os.write(ask_to_stop, b"."))
+        spawn(lambda: (wait_readable(stop_asked), agent.stop()))
         agent.run()
     except (DatapathError, AgentError, ControlSocketError) as error:
         click.echo(f"ofswitch: {error}", err=True)

@@ -114,7 +114,7 @@ def show(answer: Json) -> RenderableType:
         rows.append(("listening", ", ".join(answer["listening"])))
     if answer["integrated_controller"] is not None:
         rows.append(("integrated", _integrated(answer["integrated_controller"])))
-    for name, counts in (("dropped", answer["drops"]), ("came up", answer["upcalls"])):
+    for name, counts in (("drops", answer["drops"]), ("upcalls", answer["upcalls"])):
         if counts:
             rows.append((name, ", ".join(f"{reason.replace('_', ' ')}: {count:,}" for reason, count in counts.items())))
     if answer["faults"]:
