@@ -15,6 +15,7 @@ import time
 from typing import Protocol
 
 from appliance.agent.green import Signal, Timeout, sleep, spawn, wait_readable, wait_writable
+from appliance.openflow import connection as wire
 from appliance.openflow.connection import Connection, ConnectionClosed, Event, Negotiated
 from appliance.openflow.messages import Message, PacketIn
 
@@ -78,7 +79,7 @@ class Channel:
         """Wanted about once a second: probes a silent controller, gives up one that is gone."""
         progress = self._written != self._written_before
         self._written_before = self._written
-        if progress and self.backlog > PAUSE_BYTES:
+        if progress and self.backlog > PAUSE_BYTES and self.connection.queued_bytes <= wire.MAX_QUEUED_BYTES:
             return  # it is silent because nothing is read from it, and it is there because it reads
         self._take(self.connection.tick(now))
         self._to_write.set()

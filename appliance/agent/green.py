@@ -7,8 +7,10 @@ non-blocking; what must wait for one says so by ``wait_readable`` or ``wait_writ
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 with warnings.catch_warnings():
@@ -20,7 +22,6 @@ with warnings.catch_warnings():
     try:
         import eventlet
         import eventlet.event
-        import eventlet.tpool
         from eventlet.hubs import trampoline as _trampoline
     finally:
         if _before is None:
@@ -67,9 +68,24 @@ def wait_writable(fd: int) -> None:
 
 
 def in_thread(function: Callable[..., _T], *arguments: Any) -> _T:
-    """The result of a call that blocks, made in a native thread while the other greenlets go on."""
-    result: _T = eventlet.tpool.execute(function, *arguments)
-    return result
+    """The result of a call that blocks, or its exception, made in a native thread while the other greenlets go on."""
+    outcome: Future[_T] = Future()
+    ended, end = os.pipe()
+
+    def call() -> None:
+        try:
+            outcome.set_result(function(*arguments))
+        except BaseException as error:
+            outcome.set_exception(error)
+        finally:
+            os.close(end)
+
+    threading.Thread(target=call, daemon=True).start()
+    try:
+        wait_readable(ended)
+    finally:
+        os.close(ended)
+    return outcome.result()
 
 
 class Signal:

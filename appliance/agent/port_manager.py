@@ -164,7 +164,7 @@ class PortManager:
             attached.sent_bytes += octets
 
     def counters(self) -> Mapping[int, PortCounters]:
-        """OpenFlow's counters by port number: packets and bytes that the switch itself saw and sent, and the kernel's for the rest."""
+        """OpenFlow's counters by port number: packets and bytes as the switch saw and sent them, the rest as the kernel did."""
         kernel = self._links.counters([attached.port.ifindex for attached in self._attached.values()])
         tiers = self._datapath.port_counters()
         result = {}
