@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import appliance
 from appliance.agent.green import Greenlet, Timeout, sleep, spawn, wait_readable
@@ -117,19 +117,22 @@ class IntegratedController:
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C is for the agent, which ends the child itself
             env={**os.environ, "PYTHONPATH": _python_path(), "PYTHONUNBUFFERED": "1"},
         )
         self._child = child
-        reader = spawn(_log_output, child)
+        # A line with no level is what an app prints, or on standard error why the child cannot go on.
+        readers = [spawn(_log_output, child.stdout, logging.INFO), spawn(_log_output, child.stderr, logging.ERROR)]
         try:
             _wait(child)
         finally:
-            # What it wrote last has been read when its end of the pipe is closed, unless a child of its own holds that.
+            # What it wrote last has been read when its ends of the pipes are closed, unless a child of its own holds them.
             with Timeout(1.0, False):
-                reader.wait()
-            reader.kill()
+                for reader in readers:
+                    reader.wait()
+            for reader in readers:
+                reader.kill()
         code = child.wait()
         self._child = None
         return code
@@ -153,29 +156,27 @@ def _wait(child: subprocess.Popen[bytes]) -> None:
         os.close(descriptor)
 
 
-def _log_output(child: subprocess.Popen[bytes]) -> None:
-    """The child's lines, each at the level that it begins with."""
-    if child.stdout is None:
-        raise ValueError("the child's output is not a pipe")
-    descriptor = child.stdout.fileno()
+def _log_output(pipe: IO[bytes], level: int) -> None:
+    """Log the child's lines, each at the level that it begins with, else at ``level``."""
+    descriptor = pipe.fileno()
     os.set_blocking(descriptor, False)
-    with child.stdout:
+    with pipe:
         rest = b""
         while True:
             wait_readable(descriptor)
             data = os.read(descriptor, 1 << 16)
             *lines, rest = (rest + data).split(b"\n") if data and len(rest) < LONGEST_LINE else (rest + data, b"")
             for line in lines:
-                _log_line(line.decode(errors="replace").rstrip())
+                _log_line(line.decode(errors="replace").rstrip(), level)
             if not data:
                 return
 
 
-def _log_line(line: str) -> None:
+def _log_line(line: str, level: int) -> None:
     if line:
-        level, _, text = line.partition(" ")
-        known = _LEVELS.get(level)
-        LOG.log(known or logging.INFO, "%s", text if known else line)
+        word, _, text = line.partition(" ")
+        known = _LEVELS.get(word)
+        LOG.log(known or level, "%s", text if known else line)
 
 
 def _reason(code: int) -> str:
