@@ -201,7 +201,8 @@ class Megaflows:
 
     # ── what a change touches ──────────────────────────────────────────────────────────────────────────────────────────
     def entry_added(self, table_id: int, entry: FlowEntry) -> None:
-        self._added.setdefault(table_id, {})[entry] = None
+        if self._live:
+            self._added.setdefault(table_id, {})[entry] = None
 
     def entry_changed(self, entry: FlowEntry) -> None:
         """Its instructions have changed, or it has gone. To be said before ``inherit``."""
