@@ -18,7 +18,7 @@ from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, 
 SETTABLE: tuple[Field, ...] = tuple(field for field in BY_NAME.values() if field.settable)
 TAG_TYPES = (0x8100, 0x88A8)
 ETH_TYPES = (0x0800, 0x86DD, 0x0806, 0x8847, 0x8848, 0x88E7, 0x8100, 0x88A8, 0x88B5, 0x0600, 0x05FF, 46)
-IP_PROTOS = (1, 6, 17, 58, 132, 0, 43, 44, 50, 51, 59, 60, 47, 255)
+IP_PROTOS = (1, 6, 17, 58, 132, 1, 6, 17, 58, 132, 0, 43, 44, 50, 51, 59, 60, 47, 255)
 EXTENSIONS = (0, 43, 44, 51, 60)
 
 
@@ -32,8 +32,9 @@ def _bytes(size: int) -> st.SearchStrategy[bytes]:
     return st.one_of(st.sampled_from((bytes(size), b"\xff" * size)), st.binary(min_size=size, max_size=size))
 
 
-_tags = st.lists(st.tuples(st.sampled_from(TAG_TYPES), _integers(16)), max_size=3).map(tuple)
-_two_tags = _tags.filter(lambda tags: len(tags) <= 2)
+_tag = st.tuples(st.sampled_from(TAG_TYPES), _integers(16))
+_two_tags = st.one_of(st.just(()), st.tuples(_tag), st.tuples(_tag, _tag))
+_tags = st.one_of(_two_tags, _two_tags, _two_tags, st.tuples(_tag, _tag, _tag))
 _payloads = st.binary(max_size=40)
 
 
@@ -63,7 +64,7 @@ def _neighbour_discovery(draw: st.DrawFn) -> bytes:
 
 
 @st.composite
-def samples(draw: st.DrawFn, *, protos: tuple[int, ...] = (6, 17, 132, 1, 58, 47), fragments: bool = False) -> Sample:
+def samples(draw: st.DrawFn, *, protos: tuple[int, ...] = (6, 17, 132, 1, 58, 58, 47), fragments: bool = False) -> Sample:
     """A whole IPv4 or IPv6 packet, at most two tags, options or extension headers, with right checksums.
 
     With ``fragments``, some are first fragments: then their checksums are as wrong as those of a part of a packet are.
@@ -158,6 +159,7 @@ def packets(draw: st.DrawFn, *, min_size: int = 0) -> bytes:
     frame = bytearray(
         draw(
             st.one_of(
+                samples(fragments=True).map(lambda sample: sample.frame),
                 samples(fragments=True).map(lambda sample: sample.frame),
                 _ip_of_any_kind(),
                 _ip_of_any_kind(),
