@@ -8,7 +8,6 @@ from __future__ import annotations
 from appliance.model.actions import SetField
 from appliance.model.fields import VLAN_PCP, VLAN_VID
 from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PushTag
-from appliance.pipeline.tracked_key import RESHAPING_FIELDS
 
 VLAN_FIELDS = frozenset({VLAN_VID.name, VLAN_PCP.name})
 
@@ -46,8 +45,7 @@ def needed(actions: list[DatapathAction], frame_needed: bool) -> tuple[DatapathA
             name = action.field.name
             if name in overtaken:
                 continue
-            if name not in RESHAPING_FIELDS:
-                overtaken.add(name)
+            overtaken.add(name)
         else:
             # A tag pushed or popped: what is set before it is set in another tag.
             overtaken -= VLAN_FIELDS

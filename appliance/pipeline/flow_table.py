@@ -315,7 +315,7 @@ class Pipeline:
                 table.matched_count += packets
                 entry.packet_count += packets
                 entry.byte_count += octets
-                if now > entry.last_used:
+                if packets and now > entry.last_used:
                     entry.last_used = now
 
 

@@ -77,7 +77,7 @@ _LAYER_4 = (
 _EXTENSION_HEADERS = (0, 43, 44, 51, 60)
 """Values of ``ip_proto`` behind which the parser, in IPv6, looks for another next-header byte."""
 
-RESHAPING_FIELDS = frozenset({ETH_TYPE.name, IP_PROTO.name, "icmpv6_type", "icmpv6_code"})
+_RESHAPING_FIELDS = frozenset({ETH_TYPE.name, IP_PROTO.name, "icmpv6_type", "icmpv6_code"})
 """Fields that say what headers there are: setting one makes others stale."""
 
 
@@ -206,7 +206,7 @@ class TrackedKey:
         self.key = key
         self._written |= bits
         self._stale &= ~bits
-        if field.name in RESHAPING_FIELDS:
+        if field.name in _RESHAPING_FIELDS:
             self._forget(_stale_after(field, value))
         if self._tags is not None and bits & _OUTER_BITS:
             tag = self._tags[0]
