@@ -1,0 +1,140 @@
+"""The switch under a controller of its user's, stock os-ken in a process of its own; and without it, once it has died."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.running_switch import RunningSwitch, running_switch
+
+from appliance.lab.testbed import Testbed
+
+pytestmark = pytest.mark.root
+
+APP = Path(__file__).parent / "stock" / "os_ken_simple_switch_13.py"
+PORT = 6653
+FLAGS = ("--controller", f"tcp:127.0.0.1:{PORT}")
+STOCK_RUNNER = """
+import os, sys
+os.environ["OSKEN_HUB_TYPE"] = "eventlet"
+from os_ken.base.app_manager import AppManager
+from os_ken import cfg
+import os_ken.controller.controller
+cfg.CONF(args=["--ofp-listen-host", "127.0.0.1", "--ofp-tcp-listen-port", sys.argv[1]], project="os_ken")
+AppManager.run_apps(sys.argv[2:])
+"""
+"""How os-ken's own documentation starts apps, with nothing of ours in the process."""
+
+
+@pytest.fixture
+def bed() -> Iterator[Testbed]:
+    with Testbed.of(3) as bed:
+        yield bed
+
+
+def start_controller(bed: Testbed) -> subprocess.Popen[Any]:
+    null = subprocess.DEVNULL
+    return bed.start([sys.executable, "-c", STOCK_RUNNER, str(PORT), str(APP)], stdout=null, stderr=null)
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+def states(switch: RunningSwitch) -> list[str]:
+    return [controller["state"] for controller in switch.control.request("show")["controllers"]]
+
+
+@contextmanager
+def controlled(bed: Testbed, folder: Path, *flags: str) -> Iterator[tuple[RunningSwitch, subprocess.Popen[Any]]]:
+    """A switch and its controller, connected."""
+    controller = start_controller(bed)
+    with running_switch(bed, folder, *FLAGS, *flags, listen=False) as switch:
+        until(lambda: switch.control.request("show")["flows"], "the table-miss entry")
+        yield switch, controller
+
+
+def lose(switch: RunningSwitch, controller: subprocess.Popen[Any]) -> None:
+    controller.send_signal(signal.SIGKILL)
+    controller.wait()
+    until(lambda: states(switch) == ["disconnected"], "the loss is seen")
+
+
+def test_hosts_reach_each_other_and_the_fast_path_does_the_work(bed, tmp_path):
+    with controlled(bed, tmp_path) as (switch, _):
+        for result in bed.ping_all():
+            assert result.ok, result
+        before = switch.packets()
+        transferred = bed.transfer("h1", "h2", 50_000_000)
+        assert transferred.ok, transferred
+        after = switch.packets()
+        forwarded, punted = after["tc"] - before["tc"], after["slow_path"] - before["slow_path"]
+        assert forwarded > 200
+        assert punted <= 20, (before, after)
+        show = switch.control.request("show")
+        assert show["faults"] == 0, switch.log
+        assert [controller["version"] for controller in show["controllers"]] == ["1.3"]
+
+
+def test_fail_secure_keeps_the_flows_that_are_there_and_sets_up_no_others(bed, tmp_path):
+    with controlled(bed, tmp_path, "--fail-mode", "secure") as (switch, controller):
+        assert bed.ping("h1", "h2").ok
+        flows = switch.control.request("show")["flows"]
+        lose(switch, controller)
+        assert switch.control.request("show")["flows"] == flows
+        assert bed.ping("h1", "h2").ok
+        assert bed.ping("h1", "h3", number=1).received == 0
+        assert not switch.control.request("show")["standalone"]
+
+
+def test_fail_standalone_learns_by_itself_until_a_controller_is_back(bed, tmp_path):
+    with controlled(bed, tmp_path, "--fail-mode", "standalone") as (switch, controller):
+        assert bed.ping("h1", "h2").ok
+        lose(switch, controller)
+        assert switch.control.request("show")["standalone"]
+        for result in bed.ping_all():
+            assert result.ok, result
+        start_controller(bed)
+        until(lambda: states(switch) == ["connected"], "the controller is back")
+        assert not switch.control.request("show")["standalone"]
+        for result in bed.ping_all(families=(4,)):
+            assert result.ok, result
+
+
+def test_the_agent_may_die_packets_go_on_and_the_next_agent_takes_over(bed, tmp_path):
+    with controlled(bed, tmp_path) as (first, _):
+        assert bed.ping("h1", "h2", number=3).ok
+        until(lambda: len(first.control.request("megaflows")["megaflows"]) >= 2, "megaflows")
+        first.process.kill()
+        first.process.wait()
+        assert bed.ping("h1", "h2", number=5).ok, "nobody is there but the fast path"
+        again = tmp_path / "again"
+        again.mkdir()
+        with running_switch(bed, again, *FLAGS, listen=False) as second:
+            until(lambda: second.control.request("show")["flows"], "the table-miss entry")
+            for result in bed.ping_all(families=(4,)):
+                assert result.ok, result
+            assert second.control.request("show")["faults"] == 0, second.log
+    for name in bed.interfaces:
+        assert "clsact" not in bed.run(["tc", "qdisc", "show", "dev", name]).stdout
+
+
+def test_a_port_that_vanishes_is_told_and_the_others_go_on(bed, tmp_path):
+    with controlled(bed, tmp_path) as (switch, _):
+        assert bed.ping("h1", "h2").ok
+        assert bed.run(["ip", "link", "delete", bed["h3"].switch_interface]).returncode == 0
+        until(lambda: switch.control.request("ports")[2]["state"] == "missing", "the port is gone")
+        assert bed.ping("h1", "h2").ok
+        show = switch.control.request("show")
+        assert (show["ports"], show["faults"]) == (2, 0), switch.log
+        assert "port 3" in switch.log
