@@ -79,7 +79,12 @@ def _serve(config: Config) -> int:
         agent = Agent(config, datapath, KernelLinks())
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: os.write(ask_to_stop, b"."))
-        spawn(lambda: (wait_readable(stop_asked), agent.stop()))
+
+        def stop_when_asked() -> None:
+            wait_readable(stop_asked)
+            agent.stop()
+
+        spawn(stop_when_asked)
         agent.run()
     except (DatapathError, AgentError, ControlSocketError) as error:
         click.echo(f"ofswitch: {error}", err=True)
