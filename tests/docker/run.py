@@ -148,7 +148,7 @@ def two_hosts() -> Iterator[dict[str, str]]:
 
 
 def check_traffic(hosts: dict[str, str]) -> None:
-    """Twenty pings without loss, then a TCP transfer complete to the byte. Waits first until the switch forwards at all."""
+    """Twenty pings without loss, then a TCP transfer complete to the byte. Waits first for the controller to connect."""
     one, two = hosts.values()
     end = time.monotonic() + READY_SECONDS
     while "1 received" not in command("ip", "netns", "exec", one, "ping", "-c1", "-W1", "198.51.100.2", check=False):
@@ -206,15 +206,27 @@ def grants(docker: Docker) -> list[Grant]:
     ]
 
 
+def wait_until_it_answers(docker: Docker, container: str) -> None:
+    """Until ``ofswitch show`` has an answer. Raises ``TrafficError`` if the switch ends, or takes too long."""
+    end = time.monotonic() + READY_SECONDS
+    while (asked := docker.attempt("exec", container, "ofswitch", "show")).returncode:
+        if docker.run("inspect", "--format={{.State.Running}}", container) != "true":
+            raise TrafficError("the switch ended")
+        if time.monotonic() > end:
+            raise TrafficError(f"no answer within {READY_SECONDS:.0f} s: {asked.stdout}{asked.stderr}")
+        time.sleep(0.2)
+
+
 @contextmanager
 def switch(docker: Docker, grant: Grant, network: str, ports: Iterable[str]) -> Iterator[None]:
     """The image's entry point at work, started as the README says. Its end must be clean: SIGTERM, and status 0 in time."""
     arguments = [word for port in ports for word in ("--port", port)]
-    options = ["--cap-drop=ALL", *grant.options, "--read-only", "--tmpfs=/run"]
+    options = ["--cap-drop=ALL", *grant.options, "--read-only", "--tmpfs=/run", "--tmpfs=/tmp"]
     container = docker.run("run", "--detach", f"--network={network}", *options, IMAGE, *arguments)
     try:
+        wait_until_it_answers(docker, container)
         yield
-        say("  " + docker.run("exec", container, "ofswitch", "show").replace("\n", "\n  "))
+        say("  ofswitch show:\n" + docker.run("exec", container, "ofswitch", "show"))
         docker.run("stop", "--time=10", container)
         status = docker.run("inspect", "--format={{.State.ExitCode}}", container)
         if status != "0":
