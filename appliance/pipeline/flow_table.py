@@ -194,11 +194,6 @@ class FlowTable:
         """How many entries the table holds."""
         return len(self._entries)
 
-    @property
-    def masks(self) -> tuple[int, ...]:
-        """The different masks of the entries: how many probes a look-up may take."""
-        return self._classifier.masks
-
     def lookup(self, key: int) -> tuple[FlowEntry | None, int]:
         """The entry that wins for a flow key, and the bits of the key that this depends on. Counts nothing."""
         return self._classifier.lookup(key)

@@ -10,7 +10,6 @@ from enum import Enum
 from typing import NamedTuple
 
 from appliance.model.actions import Action
-from appliance.model.match import Match
 from appliance.model.megaflow import DatapathAction, PacketInReason
 from appliance.pipeline.flow_table import FlowEntry
 
@@ -19,21 +18,14 @@ class Lookup(NamedTuple):
     """One look-up in one table.
 
     ``key`` is the flow key as it was at that table, with metadata and rewritten fields. ``known`` are the bits of it that are the
-    same for all packets of the megaflow. ``entry`` is None when nothing matched.
+    same for all packets of the megaflow: no packet of it can have matched what differs from ``key`` there. ``entry`` is None when
+    nothing matched.
     """
 
     table_id: int
     key: int
     known: int
     entry: FlowEntry | None
-
-    def may_match(self, match: Match) -> bool:
-        """Whether some packet of the megaflow could have matched this at this table. False is certain, True may be too careful."""
-        return not (self.key ^ match.value) & match.mask & self.known
-
-    def changed_by(self, added: FlowEntry) -> bool:
-        """Whether adding this entry to the table could change the look-up's result for some packet of the megaflow."""
-        return (self.entry is None or self.entry.priority <= added.priority) and self.may_match(added.match)
 
 
 class Origin(NamedTuple):

@@ -29,7 +29,7 @@ from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, 
 from appliance.model.ports import PortNo
 from appliance.packet.parse import parse
 from appliance.pipeline.flow_table import FlowEntry, Pipeline
-from appliance.pipeline.xlate import NO_COOKIE, Stage, Translation, resume, translate, translate_actions
+from appliance.pipeline.xlate import NO_COOKIE, Lookup, Stage, Translation, resume, translate, translate_actions
 
 F = BY_NAME
 VLAN_VID, VLAN_PCP = F["vlan_vid"], F["vlan_pcp"]
@@ -78,6 +78,11 @@ def pipeline(*tables: list[FlowEntry]) -> Pipeline:
 def run(*actions: Action, key: int | None = None) -> Translation:
     """Translate a pipeline of one table-miss entry that applies these actions."""
     return translate(pipeline([entry(apply(*actions))]), key_of() if key is None else key)
+
+
+def changed_by(lookup: Lookup, added: FlowEntry) -> bool:
+    """Whether some packet of the megaflow could match this entry, as far as ``known`` says."""
+    return not (lookup.key ^ added.match.value) & added.match.mask & lookup.known
 
 
 # ── tables ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -132,13 +137,9 @@ def test_lookups_say_what_was_matched_with_which_key() -> None:
 def test_what_a_later_table_asks_for_is_known_in_the_earlier_too() -> None:
     tables = pipeline([entry(GotoTable(1))], [entry(priority=1, eth_dst=5)])
     zero = translate(tables, key_of()).lookups[0]
-    assert not zero.may_match(match(eth_dst=5))
-    assert zero.may_match(match(eth_src=5))
-    assert not zero.changed_by(entry(priority=9, eth_dst=5))
-    assert zero.changed_by(entry(priority=0))
-    low = translate(pipeline([entry(priority=4, eth_type=0x0800)]), key_of()).lookups[0]
-    assert not low.changed_by(entry(priority=3))
-    assert low.changed_by(entry(priority=4))
+    assert zero.known & ETH_DST.mask == ETH_DST.mask
+    assert not changed_by(zero, entry(priority=9, eth_dst=5))
+    assert changed_by(zero, entry(priority=9, eth_src=5))
 
 
 # ── output ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -281,6 +282,16 @@ def test_ttl_of_something_else_than_ip_is_left_alone() -> None:
     assert translation.mask == IN_PORT.mask | layers(Layer.IP)
 
 
+def test_a_ttl_that_the_fast_path_decrements_is_not_known_here() -> None:
+    tables = pipeline([entry(apply(DecNwTtl()), GotoTable(1))], [entry(priority=1, ip_ttl=63)])
+    assert translate(tables, key_of(ttl=64)).again is not None
+    tables = pipeline([entry(apply(DecNwTtl(), SetNwTtl(63)), GotoTable(1))], [entry(priority=1, ip_ttl=63)])
+    translation = translate(tables, key_of(ttl=64))
+    assert translation.again is None
+    assert translation.lookups[1].entry is not None
+    assert translation.lookups[1].known & IP_TTL.mask == IP_TTL.mask
+
+
 # ── VLAN ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_push_on_an_untagged_packet_has_vid_and_pcp_0() -> None:
     translation = run(PushVlan(0x8100), Output(2))
@@ -368,6 +379,24 @@ def test_a_third_tag_pushed_hides_what_is_behind() -> None:
     assert ipv4 in back.actions
 
 
+@pytest.mark.parametrize(("tcis", "pushes", "hidden"), [((), 2, False), ((5,), 2, True), ((), 3, True), ((5, 6), 0, False)])
+def test_how_many_pushed_tags_hide_what_is_behind(tcis: tuple[int, ...], pushes: int, hidden: bool) -> None:
+    ipv4 = SetField(F["ipv4_dst"], 1)
+    translation = run(*[PushVlan(0x8100)] * pushes, ipv4, Output(2), key=key_of(*tcis))
+    assert (translation.again is not None) is hidden
+    assert (ipv4 in translation.actions) is not hidden
+
+
+def test_what_was_set_in_a_tag_is_still_known_when_it_comes_back() -> None:
+    actions = (PopVlan(), SetField(VLAN_VID, 0x1009), PushVlan(0x8100), PopVlan())
+    tables = pipeline([entry(apply(*actions), GotoTable(1))], [entry(apply(Output(2)), priority=1, vlan_vid=0x1009)])
+    translation = translate(tables, key_of(1, 2))
+    assert translation.actions[-1] == Forward(2)
+    # the inner tag's VID was never asked for; its PCP was, by the push
+    inner = F["inner_vlan_tci"]
+    assert inner.get(translation.mask) == 0xE000 | VLAN_PRESENT
+
+
 def test_after_a_tag_was_pushed_or_popped_nothing_is_known_of_what_is_behind_if_it_may_have_changed() -> None:
     def second_lookup(action: Action, *tcis: int) -> Translation:
         ip = entry(apply(action), GotoTable(1), priority=1, eth_type=0x0800)
@@ -376,7 +405,7 @@ def test_after_a_tag_was_pushed_or_popped_nothing_is_known_of_what_is_behind_if_
     for hidden in (second_lookup(PopVlan(), 1, 2, 3), second_lookup(PushVlan(0x8100), 1, 2)):
         assert hidden.lookups[0].known & ETH_TYPE.mask
         assert not hidden.lookups[1].known & ETH_TYPE.mask
-        assert hidden.lookups[1].changed_by(entry(priority=5, eth_type=0x8100))
+        assert changed_by(hidden.lookups[1], entry(priority=5, eth_type=0x8100))
     for seen in (second_lookup(PopVlan(), 1, 2), second_lookup(PushVlan(0x8100), 1)):
         assert seen.lookups[1].known & ETH_TYPE.mask == ETH_TYPE.mask
 
