@@ -5,11 +5,13 @@ Invariant: what is not on a terminal is never cut or wrapped, so that ``ofswitch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -47,11 +49,53 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def _table(*columns: str, right: Sequence[str] = ()) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return table
+@dataclass
+class Records:
+    """Rows under columns; where they have no room side by side, each is a paragraph of its own, and nothing is cut up.
+
+    ``right``: columns aligned to the right. ``long``: those that get a line of their own in a paragraph.
+    """
+
+    columns: Sequence[str]
+    right: Sequence[str] = ()
+    long: Sequence[str] = ()
+    rows: list[tuple[str | Text, ...]] = field(default_factory=list)
+
+    def add(self, *cells: str | Text) -> None:
+        self.rows.append(cells)
+
+    def _table(self) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for column in self.columns:
+            table.add_column(column, justify="right" if column in self.right else "left", overflow="fold")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def _paragraphs(self, width: int) -> Iterator[RenderableType]:
+        for row in self.rows:
+            cells = [(column, cell) for column, cell in zip(self.columns, row, strict=False) if cell]
+            line = Text()
+            for part in (_named(column, cell) for column, cell in cells if column not in self.long):
+                if line and line.cell_len + 2 + part.cell_len > width:
+                    yield line
+                    line = Text("  ")
+                line.append("  " if line.plain.strip() else "").append_text(part)
+            yield line
+            for column, cell in cells:
+                if column in self.long:
+                    yield Padding(_named(column, cell), (0, 0, 0, 4))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = self._table()
+        if console.measure(table, options=options.update(max_width=UNBOUNDED)).maximum <= options.max_width:
+            yield table
+        else:
+            yield from self._paragraphs(options.max_width)
+
+
+def _named(column: str, cell: str | Text) -> Text:
+    return Text(f"{column} ", style="dim").append_text(cell if isinstance(cell, Text) else Text(cell))
 
 
 def _pairs(rows: Sequence[tuple[str, str | Text]]) -> Table:
@@ -85,11 +129,11 @@ def _integrated(integrated: Json) -> str:
     return f"{', '.join(integrated['apps'])} ({state}, {integrated['restarts']} restarts)"
 
 
-def tiers(answer: Json, what: str = "packets that came in") -> Table:
+def tiers(answer: Json, what: str = "packets that came in") -> Records:
     """What became of them."""
-    table = _table(what, "packets", "share", right=("packets", "share"))
+    table = Records((what, "packets", "share"), right=("packets", "share"))
     for tier, name in TIERS.items():
-        table.add_row(name, f"{answer['packets'][tier]:,}", f"{answer['shares'][tier]:.2%}")
+        table.add(name, f"{answer['packets'][tier]:,}", f"{answer['shares'][tier]:.2%}")
     return table
 
 
@@ -135,12 +179,13 @@ def _timeouts(flow: Json) -> str:
 
 
 def flows(answer: Json) -> RenderableType:
-    table = _table(
-        "table", "priority", "match", "instructions", "packets", "bytes", "age", "idle", "timeouts", "cookie",
+    table = Records(
+        ("table", "priority", "match", "instructions", "packets", "bytes", "age", "idle", "timeouts", "cookie"),
         right=("table", "priority", "packets", "bytes", "age", "idle"),
-    )  # fmt: skip
+        long=("match", "instructions"),
+    )
     for flow in answer["flows"]:
-        table.add_row(
+        table.add(
             str(flow["table_id"]),
             str(flow["priority"]),
             flow["match_text"] or "any",
@@ -158,12 +203,13 @@ def flows(answer: Json) -> RenderableType:
 
 
 def megaflows(answer: Json) -> RenderableType:
-    table = _table(
-        "id", "match", "actions", "tier", "packets", "bytes", "punted", "last used",
+    table = Records(
+        ("id", "match", "actions", "tier", "packets", "bytes", "punted", "last used"),
         right=("id", "packets", "bytes", "punted", "last used"),
-    )  # fmt: skip
+        long=("match", "actions"),
+    )
     for item in answer["megaflows"]:
-        table.add_row(
+        table.add(
             str(item["id"]),
             item["match_text"] or "any",
             item["actions"] or "drop",
@@ -181,17 +227,17 @@ def megaflows(answer: Json) -> RenderableType:
 # ── ports ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def ports(answer: Sequence[Json]) -> RenderableType:
     numbers = ("packets in", "bytes in", "packets out", "bytes out", *("xdp", "tc", "slow path", "dropped"))
-    table = _table("port", "interface", "state", "speed", "hook", *numbers, right=("port", *numbers))
+    table = Records(("port", "interface", "state", "speed", "hook", *numbers), right=("port", *numbers))
     reasons: dict[str, list[str]] = {}
     for port in answer:
         if port["state"] == "missing":
-            table.add_row(str(port["number"]), port["interface"], _state("missing"))
+            table.add(str(port["number"]), port["interface"], _state("missing"))
             continue
         counters = port["counters"]
         state = _state(port["state"])
         if port["config"]:
             state.append(f" ({', '.join(port['config'])})")
-        table.add_row(
+        table.add(
             str(port["number"]),
             port["interface"],
             state,

@@ -172,11 +172,28 @@ def test_ports() -> None:
     assert lines[6:] == ["port 1, 2: hook tc: veth is virtual", "port 3: hook xdp: ixgbe has native XDP"]
 
 
-def test_a_narrow_terminal_folds_and_loses_nothing() -> None:
+def test_on_a_narrow_terminal_an_entry_is_a_paragraph_and_nothing_is_cut_up() -> None:
+    lines = text("flows", {"total": 1, "flows": [FLOW]}, width=80)
+    assert lines == [
+        "table 3  priority 100  packets 1,234,567  bytes 99 B  age 12.3 s  idle 0.5 s",
+        "  timeouts idle 60 s, hard 300 s  cookie 0x2a",
+        "    match in_port=1",
+        "    instructions apply_actions(output:2)",
+    ]
     long = {**FLOW, "match_text": ",".join(f"field{n}=value{n}" for n in range(30))}
-    folded = "".join("".join(line.split()) for line in text("flows", {"total": 1, "flows": [long]}, width=100))
-    assert "field29" in folded
-    assert "…" not in folded
+    folded = "".join("".join(line.split()) for line in text("flows", {"total": 1, "flows": [long]}, width=60))
+    assert f"match{long['match_text']}" in folded
+
+
+def test_ports_on_a_narrow_terminal() -> None:
+    answer = [port(1), {"number": 4, "interface": "gone", "state": "missing"}]
+    assert text("ports", answer, width=80) == [
+        "port 1  interface eth1  state up  speed 10.0 Gb/s  hook tc  packets in 10",
+        "  bytes in 1.00 kB  packets out 20  bytes out 2.50 MB  xdp 1  tc 2  slow path 3",
+        "  dropped 4",
+        "port 4  interface gone  state missing",
+        "port 1: hook tc: veth is virtual",
+    ]
 
 
 @pytest.mark.parametrize(
