@@ -1,0 +1,69 @@
+"""The agent may die; packets go on, and a new agent takes over what it left (invariant 5)."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.running_switch import LISTEN_PORT, running_switch
+
+from appliance.datapath import netlink
+from appliance.lab.testbed import Testbed
+
+pytestmark = pytest.mark.root
+
+FLOWS = ("in_port=1,actions=output:2", "in_port=2,actions=output:1")
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def lost(output: str) -> int:
+    sent, received = map(int, re.search(r"(\d+) packets transmitted, (\d+) received", output).groups())  # type: ignore[union-attr]
+    return sent - received
+
+
+def test_packets_go_on_without_an_agent_and_a_new_one_takes_over(tmp_path: Path) -> None:
+    with Testbed.of(2) as bed:
+        with running_switch(bed, tmp_path) as switch:
+            switch.add_flows(*FLOWS)
+            assert bed.ping("h1", "h2", number=3).ok
+            os.kill(switch.process.pid, signal.SIGKILL)
+            switch.process.wait()
+            # Longer than any timer of the agent: nobody is there, and nothing is lost.
+            result = bed.run(["ping", "-q", "-c", "150", "-i", "0.02", bed["h2"].address(4)], host="h1")
+            assert lost(result.stdout) == 0, result.stdout
+        with running_switch(bed, tmp_path) as switch:
+            switch.add_flows(*FLOWS)
+            assert bed.ping("h1", "h2", number=3).ok
+            assert switch.packets()["tc"] > 0
+            filters = bed.inside(None, lambda: [netlink.tc_filters(socket.if_nametoindex(name)) for name in bed.interfaces])
+            assert [len(of_port) for of_port in filters] == [1, 1]
+        assert bed.inside(None, lambda: [netlink.tc_filters(socket.if_nametoindex(name)) for name in bed.interfaces]) == [[], []]
+
+
+def test_a_port_that_vanishes_is_a_port_status_and_not_a_crash(tmp_path: Path) -> None:
+    with Testbed.of(3) as bed, running_switch(bed, tmp_path) as switch:
+        switch.add_flows(*FLOWS)
+        monitor = tmp_path / "monitor.log"
+        with monitor.open("wb") as out:
+            command = ["ovs-ofctl", "-O", "OpenFlow13", "monitor", f"tcp:127.0.0.1:{LISTEN_PORT}", "64"]
+            watching = bed.start(command, stdout=out, stderr=out, env={**os.environ, "OVS_RUNDIR": str(tmp_path)})
+            wait_for(lambda: any(controller["state"] == "connected" for controller in switch.control.request("show")["controllers"]))
+            assert bed.ping("h1", "h2").ok
+            assert bed.run(["ip", "link", "del", bed.interfaces[2]]).returncode == 0
+            wait_for(lambda: "OFPT_PORT_STATUS" in monitor.read_text())
+            assert bed.ping("h1", "h2").ok
+            bed.stop(watching)
+        assert bed.interfaces[2] not in switch.ofctl("show")
+        assert switch.process.poll() is None
