@@ -188,7 +188,7 @@ def _compile(actions: Sequence[DatapathAction]) -> Compiled:
                 retyped |= field.name in _RETYPES
                 retyped_icmp |= field.name in _RETYPES_ICMP
                 ttl_set |= sets_ttl
-            case Controller():
+            case _:
                 raise _UnsupportedError
     if len(ops) >= MAX_OPS:
         raise _UnsupportedError

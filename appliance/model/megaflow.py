@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from appliance.model.actions import SetField
+from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, PopMpls, PopPbb, PushMpls, PushPbb, SetField
 
 
 class PacketInReason(IntEnum):
@@ -65,7 +65,23 @@ class Controller:
     metadata: int = 0
 
 
-DatapathAction = Forward | Flood | SetField | PushTag | PopTag | DecTtl | Controller
+DatapathAction = (
+    Forward
+    | Flood
+    | SetField
+    | PushTag
+    | PopTag
+    | DecTtl
+    | PushMpls
+    | PopMpls
+    | DecMplsTtl
+    | CopyTtlOut
+    | CopyTtlIn
+    | PushPbb
+    | PopPbb
+    | Controller
+)
+"""The MPLS, PBB and TTL-copying ones are OpenFlow's own: what they copy, they take from the packet."""
 
 
 @dataclass(frozen=True, slots=True)
