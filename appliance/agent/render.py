@@ -231,3 +231,5 @@ def _datapath_action(item: DatapathAction) -> str:
             return "dec_nw_ttl"
         case Controller(reason=reason, table_id=table_id):
             return f"controller({reason.name.lower()},table={table_id})"
+        case _:
+            return _action(item)
