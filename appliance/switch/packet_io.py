@@ -76,17 +76,18 @@ class PacketIo:
                 translation = fast_path.translate(upcall.key, now)
             learned, consequences = fast_path.learn(translation, now)
             effects += consequences
+            lasting = translation
             if learned:
                 # It may be about this very packet's megaflow.
                 made.clear()
-                live, translation = None, fast_path.translate(upcall.key, now)
+                live, lasting = None, fast_path.translate(upcall.key, now)
             if live is None:
-                live, consequences = fast_path.want(translation, now)
+                live, consequences = fast_path.want(lasting, now)
                 effects += consequences
             if live is not None:
                 live.punted += 1
                 live.last_punted = now
-                made.setdefault(translation.mask, {})[translation.key & translation.mask] = translation
+                made.setdefault(lasting.mask, {})[lasting.key & lasting.mask] = lasting
             packet = _Packet(upcall.frame, upcall.key, upcall.gso_size, finish=True)
             effects += self._run(translation, packet, now)
             if upcall.reason is UpcallReason.CATCHING_UP:
