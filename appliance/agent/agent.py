@@ -106,8 +106,7 @@ class Agent:
             self.connections.connect_to(controller)
         if self.integrated is not None:
             self.integrated.start()
-            backoff = Backoff(**INTEGRATED_BACKOFF)
-            self.connections.connect(ADDRESS, lambda: self.integrated.port if self.integrated else 0, "integrated", backoff)
+            self.connections.connect(ADDRESS, self.integrated.listening_port, "integrated", Backoff(**INTEGRATED_BACKOFF))
         self._control.start()
         LOG.info(
             "switch %s, datapath id %016x: started, %d ports", self.config.name, self.switch.datapath_id, len(self.switch.ports)

@@ -73,7 +73,7 @@ class Channel:
             self.dropped_packet_ins += 1
             return
         self.connection.send(message)
-        self._to_write.set()
+        self._wake_writer()
 
     def tick(self, now: float) -> None:
         """Wanted about once a second: probes a silent controller, gives up one that is gone."""
@@ -82,7 +82,7 @@ class Channel:
         if progress and self.backlog > PAUSE_BYTES and self.connection.queued_bytes <= wire.MAX_QUEUED_BYTES:
             return  # it is silent because nothing is read from it, and it is there because it reads
         self._take(self.connection.tick(now))
-        self._to_write.set()
+        self._wake_writer()
 
     def close(self, reason: str) -> None:
         """End it from this side: what is queued is still written, then ``run`` returns."""
@@ -96,7 +96,7 @@ class Channel:
         """Serve the connection until it ends; ``reason`` then says why, in words."""
         with contextlib.suppress(OSError):  # no matter
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._to_write.set()
+        self._wake_writer()
         writer = spawn(self._write)
         try:
             self._read()
@@ -132,7 +132,7 @@ class Channel:
                 return
             now = time.monotonic()
             self._take(self.connection.receive_data(data, now))
-            self._to_write.set()
+            self._wake_writer()
             if heard_at is None:
                 heard_at = now
             elif now - heard_at > BUSY_SECONDS:
@@ -152,6 +152,10 @@ class Channel:
                     self._owner.received(self, event)
 
     # ── out ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _wake_writer(self) -> None:
+        if self.connection.queued_bytes:
+            self._to_write.set()
+
     def _write(self) -> None:
         try:
             while True:

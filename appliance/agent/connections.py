@@ -78,7 +78,7 @@ class Connections(Owner):
 
     # ── what the agent calls ───────────────────────────────────────────────────────────────────────────────────────────
     def connect(self, host: str, port: Callable[[], int], name: str, backoff: Backoff | None = None) -> None:
-        """Keep a connection to a controller. ``port`` is asked before each try."""
+        """Keep a connection to a controller. ``port`` is asked before each try, and may wait."""
         outgoing = Outgoing(self, host, port, name, backoff or Backoff())
         self._outgoing.append(outgoing)
         self._greenlets.append(spawn(outgoing.run))

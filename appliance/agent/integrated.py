@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import appliance
-from appliance.agent.green import Greenlet, Timeout, sleep, spawn, wait_readable
+from appliance.agent.green import Greenlet, Signal, Timeout, sleep, spawn, wait_readable
 from appliance.controller.launcher import EXIT_LISTEN
 
 LOG = logging.getLogger("ofswitch.controller")
@@ -28,6 +28,8 @@ FIRST_DELAY, LONGEST_DELAY = 0.2, 8.0
 STEADY_SECONDS = 10.0
 """A child that lived so long is started again at once when it ends."""
 STOP_SECONDS = 3.0
+LISTENING = b"listening on "
+"""What the launcher says when it is ready."""
 LONGEST_LINE = 1 << 16
 """Bytes of the child's output that are logged at the latest, newline or not."""
 
@@ -55,12 +57,14 @@ def free_port() -> int:
 
 
 class IntegratedController:
-    """``port`` is where the child listens; it changes only if somebody else took that port while the child was down."""
+    """One child at a time, from ``start`` to ``stop``."""
 
     def __init__(self, apps: Sequence[str]) -> None:
         self._apps = [find_app(app) for app in apps]
-        self.port = free_port()
         self.restarts = 0
+        self._port = free_port()
+        """It stays the same unless somebody else takes it while the child is down."""
+        self._listening = Signal()
         self._child: subprocess.Popen[bytes] | None = None
         self._supervisor: Greenlet | None = None
 
@@ -68,6 +72,11 @@ class IntegratedController:
     def pid(self) -> int | None:
         """The child's process id, None while there is none."""
         return None if self._child is None else self._child.pid
+
+    def listening_port(self) -> int:
+        """Where the child listens, on ADDRESS; waits until it does."""
+        self._listening.wait()
+        return self._port
 
     def describe(self) -> dict[str, Any]:
         """For ``show``: see ``control``."""
@@ -103,7 +112,7 @@ class IntegratedController:
             if time.monotonic() - began >= STEADY_SECONDS:
                 delay = FIRST_DELAY
             if code == EXIT_LISTEN:
-                self.port = free_port()
+                self._port = free_port()
             LOG.error("the integrated controller ended (%s); starting it again in %.1f s", _reason(code), delay)
             sleep(delay * random.uniform(0.8, 1.2))
             delay = min(delay * 2, LONGEST_DELAY)
@@ -111,7 +120,7 @@ class IntegratedController:
 
     def _run_once(self) -> int:
         """Start the child, log what it says, and return its exit code."""
-        command = [sys.executable, "-m", "appliance.controller", "--port", str(self.port), "--address", ADDRESS]
+        command = [sys.executable, "-m", "appliance.controller", "--port", str(self._port), "--address", ADDRESS]
         command += ["--parent", str(os.getpid()), "--", *self._apps]
         child = subprocess.Popen(
             command,
@@ -123,7 +132,7 @@ class IntegratedController:
         )
         self._child = child
         # A line with no level is what an app prints, or on standard error why the child cannot go on.
-        readers = [spawn(_log_output, child.stdout, logging.INFO), spawn(_log_output, child.stderr, logging.ERROR)]
+        readers = [spawn(self._log_output, child.stdout, logging.INFO), spawn(self._log_output, child.stderr, logging.ERROR)]
         try:
             _wait(child)
         finally:
@@ -135,7 +144,25 @@ class IntegratedController:
                 reader.kill()
         code = child.wait()
         self._child = None
+        self._listening.clear()
         return code
+
+    def _log_output(self, pipe: IO[bytes], level: int) -> None:
+        """Log the child's lines, each at the level that it begins with, else at ``level``."""
+        descriptor = pipe.fileno()
+        os.set_blocking(descriptor, False)
+        with pipe:
+            rest = b""
+            while True:
+                wait_readable(descriptor)
+                data = os.read(descriptor, 1 << 16)
+                *lines, rest = (rest + data).split(b"\n") if data and len(rest) < LONGEST_LINE else (rest + data, b"")
+                for line in lines:
+                    if line.startswith(LISTENING):
+                        self._listening.set()
+                    _log_line(line.decode(errors="replace").rstrip(), level)
+                if not data:
+                    return
 
 
 def _python_path() -> str:
@@ -154,22 +181,6 @@ def _wait(child: subprocess.Popen[bytes]) -> None:
         wait_readable(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _log_output(pipe: IO[bytes], level: int) -> None:
-    """Log the child's lines, each at the level that it begins with, else at ``level``."""
-    descriptor = pipe.fileno()
-    os.set_blocking(descriptor, False)
-    with pipe:
-        rest = b""
-        while True:
-            wait_readable(descriptor)
-            data = os.read(descriptor, 1 << 16)
-            *lines, rest = (rest + data).split(b"\n") if data and len(rest) < LONGEST_LINE else (rest + data, b"")
-            for line in lines:
-                _log_line(line.decode(errors="replace").rstrip(), level)
-            if not data:
-                return
 
 
 def _log_line(line: str, level: int) -> None:

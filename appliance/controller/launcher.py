@@ -125,6 +125,7 @@ def run(address: str, port: int, apps: Sequence[str]) -> int:
         raise AppError(f"{', '.join(apps)}: no app handles OpenFlow events, so nothing would listen")
     for service in services:
         service.link(lambda _: wake.send(b"\0"))
+    hub.sleep(0)  # the listener is one of the services: it begins now
     print(f"listening on {address} port {port}", flush=True)
     signalled = woken.recv(1) != b"\0"
     _stop(manager)
