@@ -217,8 +217,8 @@ class Outgoing:
             began = time.monotonic()
             try:
                 connected = self._connect()
-            except OSError as error:
-                self._failed(error.strerror or str(error))
+            except (OSError, UnicodeError) as error:  # a name may be such that nobody can even ask for it
+                self._failed(getattr(error, "strerror", None) or str(error))
             else:
                 channel = self._connections.serve(connected, self._name, self._begun)
                 self.channel = None

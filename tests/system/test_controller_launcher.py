@@ -20,8 +20,7 @@ L2_LEARNING = ROOT / "ryu_apps" / "l2_learning.py"
 FIREWALL = ROOT / "ryu_apps" / "firewall.py"
 
 STOCK_RUNNER = """
-import os, sys
-os.environ["OSKEN_HUB_TYPE"] = "eventlet"
+import sys
 from os_ken.base.app_manager import AppManager
 from os_ken import cfg
 import os_ken.controller.controller
@@ -93,11 +92,18 @@ APPS = {
 }
 
 
-@pytest.mark.parametrize("command", [ours, stock])
 @pytest.mark.parametrize("apps", APPS.values(), ids=APPS.keys())
-def test_our_apps_run_under_the_launcher_and_under_stock_os_ken(command, apps):
+def test_our_apps_run_under_the_launcher(apps):
     port = free_port()
-    with running(command(port, *apps)) as process:
+    with running(ours(port, *apps)) as process:
+        assert hello(port, process)[:2] == OFPT_HELLO_1_3
+
+
+@pytest.mark.parametrize("hub", ["native", "eventlet"])
+@pytest.mark.parametrize("apps", APPS.values(), ids=APPS.keys())
+def test_our_apps_run_under_stock_os_ken(hub, apps):
+    port = free_port()
+    with running(stock(port, *apps), OSKEN_HUB_TYPE=hub) as process:
         assert hello(port, process)[:2] == OFPT_HELLO_1_3
 
 
