@@ -10,6 +10,8 @@ from appliance.model.fields import VLAN_PCP, VLAN_VID
 from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PushTag
 
 VLAN_FIELDS = frozenset({VLAN_VID.name, VLAN_PCP.name})
+_OBSERVERS = frozenset({Forward, Flood, Controller, DecTtl})
+"""Actions that see the packet as it is. Decrementing the TTL does: it may send the packet to the controller."""
 
 
 def set_in_push(actions: list[DatapathAction], tci: int) -> bool:
@@ -27,8 +29,7 @@ def set_in_push(actions: list[DatapathAction], tci: int) -> bool:
 def needed(actions: list[DatapathAction], frame_needed: bool) -> tuple[DatapathAction, ...]:
     """Without those after the last output, and without a set-field that another one overtakes before the next output.
 
-    The frame as it is in the end counts as seen if it is needed. Decrementing the TTL sees the packet: it may send it to the
-    controller.
+    The frame as it is in the end counts as seen if it is needed.
     """
     if not actions:
         return ()
@@ -36,7 +37,7 @@ def needed(actions: list[DatapathAction], frame_needed: bool) -> tuple[DatapathA
     seen = frame_needed
     overtaken: set[str] = set()
     for action in reversed(actions):
-        if isinstance(action, Forward | Flood | Controller | DecTtl):
+        if type(action) in _OBSERVERS:
             seen = True
             overtaken.clear()
         elif not seen:
