@@ -101,6 +101,8 @@ class FastPath:
     # ── learning ───────────────────────────────────────────────────────────────────────────────────────────────────────
     def learn(self, translation: Translation, now: float) -> tuple[bool, list[Effect]]:
         """Learn addresses from one packet with this translation. Whether that changed anything, and what follows from it."""
+        if not translation.normal_keys:
+            return False, []
         changes = [change for key in translation.normal_keys if (change := self.mac_table.learn(key, now)) is not None]
         return bool(changes), self._addresses_changed(changes, now)
 

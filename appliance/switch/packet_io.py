@@ -9,8 +9,6 @@ Invariant: each packet is counted once, here, by the entries that it met here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from appliance.model.actions import OFP_NO_BUFFER
 from appliance.model.fields import IN_PORT, LAYERS, Layer
 from appliance.model.megaflow import NO_MEGAFLOW, Controller, Flood, Forward, Upcall, UpcallReason
@@ -88,8 +86,7 @@ class PacketIo:
                 live.punted += 1
                 live.last_punted = now
                 made.setdefault(lasting.mask, {})[lasting.key & lasting.mask] = lasting
-            packet = _Packet(upcall.frame, upcall.key, upcall.gso_size, finish=True)
-            effects += self._run(translation, packet, now)
+            self._run(translation, _Packet(upcall.frame, upcall.key, upcall.gso_size, finish=True), now, effects)
             if upcall.reason is UpcallReason.CATCHING_UP:
                 effects.append(Served(upcall.megaflow_id))
         return effects + fast_path.install()
@@ -111,11 +108,11 @@ class PacketIo:
         packet = _Packet(message.data, key)
         for part in (translation, *translation.also):
             effects += fast_path.learn(part, now)[1]
-            effects += self._run(part, packet, now)
+            self._run(part, packet, now, effects)
         return effects
 
     # ── both ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _run(self, translation: Translation, packet: _Packet, now: float) -> Iterator[Effect]:
+    def _run(self, translation: Translation, packet: _Packet, now: float, effects: list[Effect]) -> None:
         """Do what a translation says with one packet, and count it."""
         fast_path = self._fast_path
         frame = packet.frame
@@ -124,35 +121,34 @@ class PacketIo:
             again = translation.again
             if again is None:
                 for emission in execute(frame, translation.actions, packet.in_port, packet.partial):
-                    yield from self._leave(emission, packet)
+                    self._leave(emission, packet, effects)
                 return
             emissions = execute(frame, (*translation.actions, _REST), packet.in_port, packet.partial)
             rest = emissions.pop()
             for emission in emissions:
-                yield from self._leave(emission, packet)
+                self._leave(emission, packet, effects)
             if rest.action is not _REST:
                 # Its TTL was used up: it goes no further.
-                yield from self._leave(rest, packet)
+                self._leave(rest, packet, effects)
                 return
             frame = rest.frame
             translation = fast_path.resume(again, parse(frame, packet.in_port).key, now)
-            yield from fast_path.learn(translation, now)[1]
+            effects += fast_path.learn(translation, now)[1]
 
-    def _leave(self, emission: Emission, packet: _Packet) -> Iterator[Effect]:
+    def _leave(self, emission: Emission, packet: _Packet, effects: list[Effect]) -> None:
         """The frame of one emission, to where it goes."""
         match emission.action:
             case Forward(port=port):
                 if self._ports.forwards(port):
-                    yield SendFrame(port, emission.frame, packet.gso_size)
+                    effects.append(SendFrame(port, emission.frame, packet.gso_size))
             case Flood():
-                for port in self._ports.flood(packet.in_port):
-                    yield SendFrame(port, emission.frame, packet.gso_size)
+                effects += [SendFrame(port, emission.frame, packet.gso_size) for port in self._ports.flood(packet.in_port)]
             case Controller():
                 if self._ports.sends_packet_in(packet.in_port):
                     frame = emission.frame
                     if packet.partial:
                         frame = checksum.complete(frame, parse(frame, packet.in_port))
-                    yield from self._controllers.packet_in(emission.action, frame, packet.key)
+                    effects += self._controllers.packet_in(emission.action, frame, packet.key)
 
 
 def _find(made: dict[int, dict[int, Translation]], key: int) -> Translation | None:

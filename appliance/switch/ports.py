@@ -5,7 +5,7 @@ Invariant: ``config`` is changed by OFPT_PORT_MOD alone; everything else about a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from appliance.model.ports import Port, PortConfig, PortCounters, PortNo
@@ -46,7 +46,9 @@ class Ports:
 
     def __init__(self) -> None:
         self._ports: dict[int, SwitchPort] = {}
-        self._flood: tuple[int, ...] = ()
+        # Asked for every packet, and operations on IntFlag are slow: worked out when a port changes.
+        self._forwarding: dict[int, None] = {}
+        self._silent: frozenset[int] = frozenset()
 
     def __contains__(self, number: int) -> bool:
         return number in self._ports
@@ -63,7 +65,7 @@ class Ports:
         if port.number in self._ports:
             return self.change(port)
         self._ports[port.number] = SwitchPort(port, now)
-        self._find_flood()
+        self._changed()
         return PortStatus(PortReason.ADD, port)
 
     def change(self, port: Port) -> PortStatus | None:
@@ -77,7 +79,7 @@ class Ports:
         known = self._ports.pop(number, None)
         if known is None:
             return None
-        self._find_flood()
+        self._changed()
         return PortStatus(PortReason.DELETE, known.port)
 
     def configure(self, mod: PortMod) -> PortStatus | None:
@@ -100,25 +102,25 @@ class Ports:
         if port == known.port:
             return None
         known.port = port
-        self._find_flood()
+        self._changed()
         return PortStatus(PortReason.MODIFY, port)
 
-    def _find_flood(self) -> None:
-        self._flood = tuple(port.port.number for port in self if port.forwards)
+    def _changed(self) -> None:
+        self._forwarding = {port.port.number: None for port in self if port.forwards}
+        self._silent = frozenset(port.port.number for port in self if port.port.config & PortConfig.NO_PACKET_IN)
 
     # ── packets ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def forwards(self, number: int) -> bool:
         """Whether a frame may go out there now."""
-        port = self._ports.get(number)
-        return port is not None and port.forwards
+        return number in self._forwarding
 
-    def flood(self, in_port: int) -> Iterable[int]:
+    def flood(self, in_port: int) -> list[int]:
         """Ports that OFPP_FLOOD and OFPP_ALL stand for."""
-        return (number for number in self._flood if number != in_port)
+        return [number for number in self._forwarding if number != in_port]
 
     def sends_packet_in(self, number: int) -> bool:
-        port = self._ports.get(number)
-        return port is None or not port.port.config & PortConfig.NO_PACKET_IN
+        """Whether the controllers want to see packets that came in there (OFPPC_NO_PACKET_IN)."""
+        return number not in self._silent
 
     # ── counters ───────────────────────────────────────────────────────────────────────────────────────────────────────
     def count(self, counters: Mapping[int, PortCounters]) -> None:

@@ -317,3 +317,16 @@ def test_match_all_is_the_table_miss_entry_at_priority_0() -> None:
     shell.receive(FlowMod(priority=0))
     assert entries(shell)[0].is_table_miss
     assert entries(shell)[0].match == MATCH_ALL
+
+
+def test_a_flow_removed_message_does_not_wait_for_ever() -> None:
+    """The last statistics of a megaflow do not come: the next event goes without."""
+    shell = Shell()
+    shell.receive(FlowMod(flags=FlowModFlags.SEND_FLOW_REM, instructions=to(2)))
+    shell.inject(1, frame())
+    effects = shell.switch.step(MessageReceived(1, FlowMod(command=DELETE), b""), shell.now)
+    assert [type(effect) for effect in effects] == [RemoveMegaflows]
+    (removed,) = shell.switch.step(Quiet(), shell.now)
+    assert isinstance(removed, SendMessage)
+    assert isinstance(removed.message, FlowRemoved)
+    assert removed.message.packet_count == 1

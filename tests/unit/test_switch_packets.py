@@ -371,3 +371,12 @@ def test_an_error_of_the_switch_goes_to_the_one_who_asked() -> None:
     assert shell.told(Error) == []
     assert len(shell.told(Error, 2)) == 1
     assert isinstance(shell.effects[-1], SendMessage)
+
+
+def test_what_one_packet_of_a_batch_teaches_the_next_know() -> None:
+    shell = Shell()
+    add(shell, Output(PortNo.NORMAL))
+    there, back = frame(1, 2), frame(2, 1)
+    effects = shell.step(Upcalls((upcall(there), upcall(back, 2), upcall(there))))
+    assert effects[:4] == [SendFrame(2, there), SendFrame(3, there), SendFrame(1, back), SendFrame(2, there)]
+    assert not any(megaflow.actions == (Flood(),) for megaflow in shell.datapath.megaflows)
