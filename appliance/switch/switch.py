@@ -69,7 +69,8 @@ class Switch:
     """See the module. ``now`` is in seconds of a clock that never goes back.
 
     While no controller is connected, ``fail_mode`` "secure" leaves the flow tables in force; "standalone" makes the switch learn
-    addresses and forward by itself. Without ``controllers_expected`` the tables are in force whatever ``fail_mode`` says.
+    addresses and forward by itself. Without ``controllers_expected`` whoever connects is a visitor, and a standalone switch goes
+    on by itself.
     """
 
     def __init__(
@@ -82,7 +83,8 @@ class Switch:
     ) -> None:
         self.datapath_id = datapath_id
         self.description = description
-        self._falls_back = fail_mode == "standalone" and controllers_expected
+        self._falls_back = fail_mode == "standalone"
+        self._controllers_expected = controllers_expected
         self._pipeline = Pipeline()
         self._megaflows = Megaflows(max_megaflows)
         self._fast_path = FastPath(self._pipeline, self._megaflows, standalone=self._falls_back)
@@ -193,10 +195,10 @@ class Switch:
                 return self._port_changes.announce(self._ports.remove(number), now)
             case ConnectionOpened(connection, version):
                 self._controllers.open(connection, version)
-                return self._set_standalone(False)
+                return self._choose_mode()
             case ConnectionClosed(connection):
                 self._controllers.close(connection)
-                return self._set_standalone(self._falls_back and not len(self._controllers))
+                return self._choose_mode()
             case Quiet():
                 pass
         return []
@@ -208,7 +210,10 @@ class Switch:
             effects += self._fast_path.sweep(now)
         return effects
 
-    def _set_standalone(self, standalone: bool) -> list[Effect]:
+    def _choose_mode(self) -> list[Effect]:
+        """Whether the tables or the switch itself decide, after a controller has come or gone (section 6.3.2)."""
+        led = self._controllers_expected and len(self._controllers) > 0
+        standalone = self._falls_back and not led
         if standalone == self._fast_path.standalone:
             return []
         self._fast_path.standalone = standalone

@@ -20,9 +20,9 @@ def to(port: int) -> FlowMod:
     return FlowMod(instructions=(ApplyActions((Output(port),)),))
 
 
-@pytest.mark.parametrize(("mode", "expected"), [("secure", True), ("standalone", False)])
-def test_flows_stay_in_force(mode: str, expected: bool) -> None:
-    shell = Shell(fail_mode=mode, controllers_expected=expected)
+@pytest.mark.parametrize("expected", [True, False])
+def test_flows_stay_in_force(expected: bool) -> None:
+    shell = Shell(fail_mode="secure", controllers_expected=expected)
     assert not shell.switch.standalone
     shell.receive(to(3))
     assert shell.inject(1, frame(1, 2)) == [(3, frame(1, 2))]
@@ -30,6 +30,15 @@ def test_flows_stay_in_force(mode: str, expected: bool) -> None:
     assert not shell.switch.standalone
     for _ in range(2):
         assert shell.inject(1, frame(1, 2)) == [(3, frame(1, 2))]
+
+
+def test_a_visitor_does_not_end_standalone() -> None:
+    shell = Shell(fail_mode="standalone", controllers_expected=False)
+    assert shell.switch.standalone
+    shell.receive(to(3))
+    assert shell.inject(1, frame(1, 2)) == [(2, frame(1, 2)), (3, frame(1, 2))]
+    shell.close(1)
+    assert shell.switch.standalone
 
 
 def test_a_standalone_switch_learns_until_a_controller_comes() -> None:
