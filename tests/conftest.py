@@ -7,6 +7,7 @@ so only processes (which carry a mark) fail it, and the rest is a warning.
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 import time
@@ -66,13 +67,13 @@ def _entries(directory: str) -> set[str]:
     return set(os.listdir(directory)) if os.path.isdir(directory) else set()
 
 
-def _own_programs() -> set[int]:
-    """Programs that this process still holds open: they go when it does, so they are not left behind."""
+def _held_programs() -> set[int]:
+    """Programs that some process holds open: they go when it does. A process that is left behind is reported by itself."""
     held = set()
-    for entry in _entries("/proc/self/fdinfo"):
+    for path in glob.iglob("/proc/[0-9]*/fdinfo/*"):
         try:
-            text = Path("/proc/self/fdinfo", entry).read_text()
-        except FileNotFoundError:
+            text = Path(path).read_text()
+        except OSError:
             continue
         held |= {int(line.split()[1]) for line in text.splitlines() if line.startswith("prog_id:")}
     return held
@@ -83,7 +84,7 @@ def _programs() -> set[str]:
         return set()
     from appliance.datapath import programs
 
-    held = _own_programs()
+    held = _held_programs()
     return {f"{program.name} (id {program.id})" for program in programs.loaded() if program.id not in held}
 
 
