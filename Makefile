@@ -1,6 +1,7 @@
 # Targets do their own set-up (scripts/setup): apt packages and a .venv, only what is missing. `make help` lists them.
 
 BIN := .venv/bin
+FOR_USER := scripts/for-user
 CONFIG ?= configs/lab.yaml
 PYTEST_ARGS ?=
 
@@ -20,28 +21,28 @@ root:
 
 run: root
 	@scripts/setup run
-	@$(BIN)/ofswitch lab $(CONFIG) $(if $(filter-out 0,$(ONCE)),--once)
+	@$(FOR_USER) $(BIN)/ofswitch lab $(CONFIG) $(if $(filter-out 0,$(ONCE)),--once)
 
 setup: root
 	@scripts/setup test
 
 check:
 	@scripts/setup check
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict
-	$(BIN)/lint-imports
+	$(FOR_USER) $(BIN)/ruff check .
+	$(FOR_USER) $(BIN)/ruff format --check .
+	$(FOR_USER) $(BIN)/mypy --strict
+	$(FOR_USER) $(BIN)/lint-imports
 
 test: root setup check
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(FOR_USER) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: root
 	@scripts/setup bench
-	$(BIN)/python tests/bench/run.py
+	$(FOR_USER) $(BIN)/python tests/bench/run.py
 
 docker-test: root
 	@scripts/setup docker
-	/usr/bin/python3 tests/docker/run.py
+	$(FOR_USER) /usr/bin/python3 tests/docker/run.py
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
