@@ -284,7 +284,7 @@ OXM_FIELDS: tuple[Field, ...] = (
 
 INTERNAL_FIELDS: tuple[Field, ...] = (
     # Not to be matched in OpenFlow 1.3, but read from the packet: actions and translation need them.
-    Field("mpls_ttl", 8, _shift("mpls"), layer=Layer.MPLS),
+    Field("mpls_ttl", 8, _shift("mpls"), settable=True, layer=Layer.MPLS),
     Field("inner_vlan_tci", 16, _shift("inner_vlan_tci"), display="hex"),
     Field("layers", 16, _shift("layers"), display="hex"),
     Field("ip_ttl", 8, _shift("ip_ttl"), settable=True, layer=Layer.IP),
@@ -310,3 +310,4 @@ LAYERS = BY_NAME["layers"]
 IP_PROTO = BY_NAME["ip_proto"]
 IP_TTL = BY_NAME["ip_ttl"]
 IP_FRAG = BY_NAME["ip_frag"]
+MPLS_TTL = BY_NAME["mpls_ttl"]

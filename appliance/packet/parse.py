@@ -223,7 +223,7 @@ def parse(frame: bytes | bytearray, in_port: int, tunnel_id: int = 0) -> ParsedP
             type_offset = 20
 
     l3 = type_offset + 2
-    end = min(length, MAX_HEADER_BYTES + type_offset - 12)
+    end = end_of_headers(length, type_offset)
     mpls = 0
     network = _NOTHING
     if eth_type == ETH_TYPE_IPV4:
@@ -243,6 +243,20 @@ def parse(frame: bytes | bytearray, in_port: int, tunnel_id: int = 0) -> ParsedP
     return ParsedPacket(
         int.from_bytes(head + tail, "big"), layers, (type_offset - 12) >> 2, type_offset, l3, proto_offset, l4, nd_lladdr
     )
+
+
+def end_of_headers(length: int, eth_type_offset: int) -> int:
+    """Where a header must end at the latest, in a frame of ``length`` bytes."""
+    return min(length, MAX_HEADER_BYTES + eth_type_offset - 12)
+
+
+def ip_payload_offset(frame: bytes | bytearray, parsed: ParsedPacket) -> int:
+    """Offset of what follows the IP header with its options, or the extension headers walked. ``parsed`` must have IPv4 or IPv6."""
+    l3 = parsed.l3_offset
+    if parsed.layers & _IPV4:
+        return l3 + (frame[l3] & 15) * 4
+    end = end_of_headers(len(frame), parsed.eth_type_offset)
+    return _walk_extensions(frame, l3 + 6, l3 + IPV6_BYTES, end)[1]
 
 
 def _parse_arp(frame: bytes | bytearray, l3: int, end: int) -> _Network:

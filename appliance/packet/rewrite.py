@@ -1,17 +1,37 @@
 """What one datapath action does to a frame. bpf_prog/ follows the same rules.
 
 Invariant: an action sees the packet as ``parse`` sees it at that moment, and an action on what is not there does nothing.
-So a tag that is pushed on two others makes three, and the headers behind them are not there until one is popped; and after
-``eth_type``, ``ip_proto`` or an ICMP type or code has been set, the headers are those that the new value makes.
+So a tag that is pushed on two others makes three, and the headers behind them are not there until one is popped; behind an
+MPLS entry or an I-TAG that was pushed is nothing, tags included; and after ``eth_type``, ``ip_proto`` or an ICMP type or code has
+been set, the headers are those that the new value makes.
 
 Setting a field
     changes those bits of the frame and no others, if the packet has a header of ``field.layer``; ``icmpv4_*`` also needs IPv4,
     ``icmpv6_*`` IPv6; ``vlan_vid`` and ``vlan_pcp`` need a parsed tag (the outermost is changed; its drop-eligible bit and its type
     stay, and VLAN_PRESENT in the value does not count); Ethernet fields need a frame of 14 bytes. ``eth_type`` is the type
     behind the parsed tags. ``ip_proto`` is IPv4's protocol byte, or the byte of IPv6 where the walk along the next headers ended.
+    ``mpls_*`` are the outermost entry's; nothing checks that ``mpls_bos`` tells the truth. ``pbb_isid`` leaves the I-TAG's flags.
     ``tunnel_id`` is not in the frame.
-Tags
+VLAN tags
     PushTag puts type and TCI behind the MAC addresses; PopTag takes off the outermost parsed tag.
+MPLS (OpenFlow 1.3.5, 5.12: "immediately after the Ethernet header and before other tags")
+    PushMpls makes ``ethertype`` the frame's first type, in the place of the one that was there, and puts an entry behind it. That
+    is also before VLAN tags (OpenFlow 1.1 and 1.2 had it behind them): a tag then loses its own type to MPLS, as IP does, and
+    PopMpls with that type makes it a tag again. The entry copies (table 7) label, traffic class and TTL from the outermost MPLS
+    entry, be it behind tags; without one, it has label and class 0 and the TTL of IPv4 or IPv6, else 0. The bottom-of-stack bit is
+    set unless an MPLS entry follows at once.
+    PopMpls takes off the outermost entry, and ``eth_type`` becomes ``ethertype``; tags before the entry stay. What lies behind is
+    nobody's business: nothing checks that ``ethertype`` fits.
+PBB (7.2.5)
+    PushPbb puts the MAC addresses once more, ``ethertype`` and an I-TAG before the frame, whose own addresses thereby become
+    the customer's; its tags stay with it. The I-TAG has the I-PCP of the outermost tag's PCP, else 0, and the I-SID of the
+    outermost I-TAG (be it behind tags), else 0; its other bits are 0.
+    PopPbb makes the customer's addresses those of the frame and takes off I-TAG and its type; tags before it (the B-TAG) stay. It
+    needs the customer's Ethernet header to be there whole, its type too.
+TTLs (where they are: ``packet.ttl``)
+    DecTtl takes one from that of IP, DecMplsTtl from that of the outermost MPLS entry; a packet whose TTL is 0 or 1 stops there.
+    CopyTtlOut copies from the next header with a TTL to the outermost, CopyTtlIn the other way: MPLS and MPLS, MPLS and IP, IP
+    and IP; a packet without two such headers stays as it is.
 Checksums are updated by the difference (``packet.checksum``), whether or not they were right
     IPv4's: DSCP, ECN, TTL, protocol, addresses.
     TCP's, UDP's, ICMP's and ICMPv6's, if the packet has that layer (a later fragment has none): fields of their own, and but
@@ -30,10 +50,13 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import NamedTuple
 
-from appliance.model.fields import BY_NAME, ExtHdr, Field, Layer
+from appliance.model.fields import BY_NAME, IP_TTL, MPLS_TTL, ExtHdr, Field, Layer
 from appliance.packet import checksum
-from appliance.packet.parse import ParsedPacket, parse
+from appliance.packet.parse import ETHERNET_BYTES, ParsedPacket, parse
+from appliance.packet.ttl import IPV4_CHECKSUM, MPLS_BOS, MPLS_BYTES, TtlPlace, next_ttl, outermost_ttl
 
+_MPLS = Layer.MPLS.value
+_PBB = Layer.PBB.value
 _IPV6 = Layer.IPV6.value
 _IPV4 = Layer.IPV4.value
 _IP = Layer.IP.value
@@ -42,9 +65,11 @@ _UDP = Layer.UDP.value
 _SCTP = Layer.SCTP.value
 _ICMP = Layer.ICMP.value
 
-IPV4_CHECKSUM = 10
 ICMP_CHECKSUM = 2
-"""Offsets in their headers."""
+"""Offset in its header."""
+MACS_BYTES = 12
+I_TAG_BYTES = 4
+I_PCP_SHIFT = 29
 SCTP_PORTS_BYTES = 4
 _IPV6_EXTHDR = BY_NAME["ipv6_exthdr"]
 _ROUTER = ExtHdr.ROUTER.value
@@ -88,6 +113,7 @@ _PLACES: dict[str, _Place] = {
     "mpls_label": _Place(_l3, 0, 4, 12),
     "mpls_tc": _Place(_l3, 0, 4, 9),
     "mpls_bos": _Place(_l3, 0, 4, 8),
+    "mpls_ttl": _Place(_l3, 0, 4),
     "pbb_isid": _Place(_l3, 0, 4),
     "arp_op": _Place(_l3, 6, 2),
     "arp_sha": _Place(_l3, 8, 6),
@@ -127,7 +153,6 @@ _IN_IPV6: dict[str, _Place] = {
 }
 _ICMP_VERSION = {"icmpv4_type": _IPV4, "icmpv4_code": _IPV4, "icmpv6_type": _IPV6, "icmpv6_code": _IPV6}
 """Layer.ICMP is either; these tell which."""
-_IP_TTL = BY_NAME["ip_ttl"]
 
 
 class Rewriter:
@@ -156,24 +181,89 @@ class Rewriter:
 
     def push_tag(self, tpid: int, tci: int) -> None:
         if self._headers.eth_type_offset:
-            self._frame[12:12] = tpid.to_bytes(2, "big") + tci.to_bytes(2, "big")
-            self._bytes = self._parsed = None
+            self._frame[MACS_BYTES:MACS_BYTES] = tpid.to_bytes(2, "big") + tci.to_bytes(2, "big")
+            self._headers_moved()
 
     def pop_tag(self) -> None:
         if self._headers.tags:
-            del self._frame[12:16]
-            self._bytes = self._parsed = None
+            del self._frame[MACS_BYTES : MACS_BYTES + 4]
+            self._headers_moved()
+
+    def push_mpls(self, ethertype: int) -> None:
+        headers = self._headers
+        if not headers.eth_type_offset:
+            return
+        entry = MPLS_BOS
+        if headers.layers & _MPLS:
+            entry |= int.from_bytes(self._frame[headers.l3_offset : headers.l3_offset + MPLS_BYTES], "big")
+            if not headers.tags:
+                entry &= ~MPLS_BOS
+        elif (ttl := outermost_ttl(headers)) is not None:
+            entry |= self._frame[ttl.offset]
+        self._frame[MACS_BYTES:ETHERNET_BYTES] = ethertype.to_bytes(2, "big") + entry.to_bytes(MPLS_BYTES, "big")
+        self._headers_moved()
+
+    def pop_mpls(self, ethertype: int) -> None:
+        headers = self._headers
+        if headers.layers & _MPLS:
+            self._frame[headers.eth_type_offset : headers.l3_offset + MPLS_BYTES] = ethertype.to_bytes(2, "big")
+            self._headers_moved()
+
+    def push_pbb(self, ethertype: int) -> None:
+        headers = self._headers
+        if not headers.eth_type_offset:
+            return
+        i_tag = self._frame[ETHERNET_BYTES] >> 5 << I_PCP_SHIFT if headers.tags else 0
+        if headers.layers & _PBB:
+            i_tag |= int.from_bytes(self._frame[headers.l3_offset + 1 : headers.l3_offset + I_TAG_BYTES], "big")
+        self._frame[:0] = self._frame[:MACS_BYTES] + ethertype.to_bytes(2, "big") + i_tag.to_bytes(I_TAG_BYTES, "big")
+        self._headers_moved()
+
+    def pop_pbb(self) -> None:
+        headers = self._headers
+        customer = headers.l3_offset + I_TAG_BYTES
+        if headers.layers & _PBB and customer + ETHERNET_BYTES <= len(self._frame):
+            addresses = self._frame[customer : customer + MACS_BYTES]
+            tags = self._frame[MACS_BYTES : headers.eth_type_offset]
+            self._frame[: customer + MACS_BYTES] = addresses + tags
+            self._headers_moved()
 
     def dec_ttl(self) -> bool:
         """False if the TTL is used up: the packet is then as it was. A packet without TTL has nothing to use up."""
-        headers = self._headers
-        if not headers.layers & _IP:
+        return self._dec_ttl(_IP, IP_TTL)
+
+    def dec_mpls_ttl(self) -> bool:
+        """The same of the outermost MPLS entry's TTL."""
+        return self._dec_ttl(_MPLS, MPLS_TTL)
+
+    def _dec_ttl(self, layer: int, field: Field) -> bool:
+        place = outermost_ttl(self._headers)
+        if place is None or not self._headers.layers & layer:
             return True
-        ttl = self._frame[headers.l3_offset + (8 if headers.layers & _IPV4 else 7)]
+        ttl = self._frame[place.offset]
         if ttl <= 1:
             return False
-        self.set_field(_IP_TTL, ttl - 1)
+        self.set_field(field, ttl - 1)
         return True
+
+    def copy_ttl_out(self) -> None:
+        self._copy_ttl(next_ttl(self._frame, self._headers), outermost_ttl(self._headers))
+
+    def copy_ttl_in(self) -> None:
+        self._copy_ttl(outermost_ttl(self._headers), next_ttl(self._frame, self._headers))
+
+    def _copy_ttl(self, source: TtlPlace | None, target: TtlPlace | None) -> None:
+        if source is None or target is None:
+            return
+        at = target.offset
+        old = int.from_bytes(self._frame[at : at + 2], "big")
+        self._frame[at] = self._frame[source.offset]
+        if target.checksum_offset:
+            self._update(target.checksum_offset, old, int.from_bytes(self._frame[at : at + 2], "big"))
+        self._bytes = None
+
+    def _headers_moved(self) -> None:
+        self._bytes = self._parsed = None
 
     def set_field(self, field: Field, value: int) -> None:
         """Raises ValueError for a field that nothing can set, or a value wider than the field."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from vectors import frames
+from vectors.encapsulations import ENCAPSULATIONS
 from vectors.executions import EXECUTIONS, ExecutionVector
 from vectors.frames import Sample
 from vectors.packets import PACKETS
@@ -26,7 +27,10 @@ def _run(frame: bytes, *actions: DatapathAction, partial: bool = False) -> bytes
     return emission.frame
 
 
-@pytest.mark.parametrize("vector", EXECUTIONS, ids=[vector.name for vector in EXECUTIONS])
+TABLE = [*EXECUTIONS, *ENCAPSULATIONS]
+
+
+@pytest.mark.parametrize("vector", TABLE, ids=[vector.name for vector in TABLE])
 def test_action_table(vector: ExecutionVector) -> None:
     emissions = execute(vector.frame, vector.actions, vector.in_port)
     assert [(e.action, e.frame.hex()) for e in emissions] == [(action, frame.hex()) for action, frame in vector.emissions]
@@ -35,14 +39,14 @@ def test_action_table(vector: ExecutionVector) -> None:
 def test_the_table_sets_every_field_that_can_be_set() -> None:
     """And each of them changes a frame somewhere, but for tunnel_id."""
     changed = set()
-    for vector in EXECUTIONS:
+    for vector in TABLE:
         if vector.emissions and vector.frame != vector.emissions[-1][1]:
             changed |= {action.field.name for action in vector.actions if isinstance(action, SetField)}
     assert changed | {"tunnel_id"} == {field.name for field in BY_NAME.values() if field.settable}
-    assert len({vector.name for vector in EXECUTIONS}) == len(EXECUTIONS)
+    assert all(len({vector.name for vector in part}) == len(part) for part in (EXECUTIONS, ENCAPSULATIONS))
 
 
-@pytest.mark.parametrize("name", ["in_port", "metadata", "ipv6_exthdr", "mpls_ttl", "layers", "ip_frag"])
+@pytest.mark.parametrize("name", ["in_port", "metadata", "ipv6_exthdr", "inner_vlan_tci", "layers", "ip_frag"])
 def test_a_field_that_nothing_can_set(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         execute(bytes(60), [_put(name, 1)], 1)
