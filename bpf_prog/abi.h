@@ -18,6 +18,11 @@
 #define MAX_OPS 32
 #define RUN_OPS 8 /* a program executes this many and then calls the next: a short loop is verified fast */
 #define BUCKET_WAYS 8
+#define MAX_WAYS 32
+#define MAX_CHOICES 4096
+#define MAX_METERS 1024
+#define MAX_BANDS 8
+#define MAX_METER_OPS 4 /* of one megaflow */
 
 /* The flow key: network byte order, laid out as appliance/model/fields.py says. */
 struct flow_key {
@@ -112,12 +117,15 @@ enum op_code {
 	OP_SET_ND_TLL = 30,
 	OP_OPERAND_0 = 32, /* arg16 and arg32 together: bytes 0 to 5 of an address */
 	OP_OPERAND_1 = 33, /* bytes 6 to 11 */
+	OP_METER = 34,  /* arg32: index of the meter; before all others, with MEGAFLOW_METERED */
+	OP_CHOOSE = 35, /* arg32: index of the choice; the last op: its way's ops go on */
 	OP_CHECKSUMS = 31, /* enter the changes so far in the checksums: before an output */
 };
 
 enum megaflow_flag {
 	MEGAFLOW_PUNT = 1 << 0, /* the slow path executes it */
 	MEGAFLOW_XDP = 1 << 1,	/* XDP can do all of it: at most one output, at the end */
+	MEGAFLOW_METERED = 1 << 4, /* its first ops are OP_METER */
 	MEGAFLOW_POPS = 1 << 3,	 /* takes off tags: the headers behind a third one would have to be parsed then */
 	MEGAFLOW_GATED = 1 << 2, /* earlier packets may still be under way in the slow path: see ticket */
 };
@@ -135,6 +143,44 @@ struct megaflow {
 	u32 ticket;	 /* ... of these that eBPF put in the queue while the gate was shut (plus one that Python holds) */
 	u32 pad;
 	struct op ops[MAX_OPS];
+};
+
+/* One bucket of a SELECT or FAST FAILOVER group: its ops are in a slot of the megaflow table that no bucket leads to. */
+struct way {
+	u32 value; /* SELECT: the first hash that it does not take; FAST FAILOVER: the port that it watches, or 0 */
+	u32 slot;
+};
+
+enum choice_kind {
+	CHOICE_SELECT = 0,
+	CHOICE_FAILOVER = 1,
+};
+
+/* Python writes it before the megaflow that uses it. */
+struct choice {
+	u32 kind;
+	u32 ways;
+	struct way way[MAX_WAYS];
+};
+
+/* One band of a meter. A rate is kept as the time that one packet or byte stands for, so that no packet needs a division. */
+struct band {
+	u64 cost;     /* 2^-16 ns a packet or byte */
+	u64 burst;    /* ns: how far `full_at` may be ahead */
+	u64 full_at;  /* ns, CLOCK_MONOTONIC: when the token bucket will be full again. eBPF writes */
+	u64 packets;  /* that it dropped or remarked. eBPF adds */
+	u64 bytes;
+	u32 remark;   /* 0 to drop, else by how many levels the drop precedence goes up */
+	u32 pad;
+};
+
+/* A meter, its bands from the lowest rate up. Shared memory: Python writes it whole, then eBPF its counters. */
+struct meter {
+	u64 packets;
+	u64 bytes;
+	u32 in_packets;
+	u32 bands;
+	struct band band[MAX_BANDS];
 };
 
 /* A slot's statistics on one CPU: slot + CPU * MAX_MEGAFLOWS. eBPF adds, Python reads. */
@@ -168,6 +214,7 @@ enum port_flag {
 	PORT_FORWARD = 1 << 0, /* may be sent to */
 	PORT_RECEIVE = 1 << 1, /* may be received from */
 	PORT_XDP_TRANSMIT = 1 << 2, /* XDP redirects to it arrive */
+	PORT_LIVE = 1 << 3,	    /* a FAST FAILOVER bucket that watches it is taken */
 };
 
 struct port {
@@ -191,7 +238,8 @@ struct port_counters {
 enum program {
 	PROGRAM_EXECUTE = 0, /* the next RUN_OPS ops */
 	PROGRAM_FLOOD = 1,   /* TC only */
-	PROGRAMS = 2,
+	PROGRAM_METER = 2,   /* TC only */
+	PROGRAMS = 3,
 };
 
 struct settings {
@@ -222,7 +270,9 @@ enum drop_reason {
 	DROP_REWRITE_FAILED = 5,
 	DROP_REDIRECT_FAILED = 6,
 	DROP_RUNT = 7,
-	DROP_REASONS = 8,
+	DROP_METER = 8,
+	DROP_NO_LIVE_BUCKET = 9,
+	DROP_REASONS = 10,
 };
 
 /* One packet on its way to the slow path, in the ring buffer: this, then `length` bytes of frame. */

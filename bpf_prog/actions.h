@@ -210,6 +210,20 @@ static __always_inline int change(struct packet *p, struct hook hook, const stru
 	return 0;
 }
 
+static __always_inline void count_megaflow(struct packet *p, u32 slot)
+{
+	u32 place = slot + bpf_get_smp_processor_id() * MAX_MEGAFLOWS;
+	struct megaflow_stats *stats = megaflow_stats.lookup(&place);
+
+	if (!stats)
+		return;
+	stats->packets++;
+	stats->bytes += p->bytes;
+	stats->last_used = bpf_ktime_get_coarse_ns();
+	if (p->key.f.tcp_flags)
+		stats->tcp_flags |= bpf_ntohs(p->key.f.tcp_flags);
+}
+
 /* Executes RUN_OPS ops from `first` on, and leaves the rest to the next program. */
 static __always_inline void execute(struct packet *p, struct hook hook, const struct megaflow *megaflow, u32 first, struct verdict *v)
 {
@@ -238,6 +252,19 @@ static __always_inline void execute(struct packet *p, struct hook hook, const st
 			return;
 #endif
 			tc_programs.call(hook.skb, PROGRAM_FLOOD);
+			verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, dropped); /* the call does not return */
+			return;
+		}
+		if (hook.tc && code == OP_CHOOSE) {
+			u32 slot = 0;
+			if (!choose(p, op->arg32, &slot)) {
+				verdict(v, p->sent ? FATE_FORWARDED : FATE_DROPPED, DROP_NO_LIVE_BUCKET, dropped);
+				return;
+			}
+			count_megaflow(p, slot);
+			p->slot = slot;
+			p->first = 0;
+			tc_programs.call(hook.skb, PROGRAM_EXECUTE);
 			verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, dropped); /* the call does not return */
 			return;
 		}

@@ -71,7 +71,7 @@ struct packet {
 	u32 slot;  /* of the megaflow that is executed */
 	u32 first; /* the op to go on with */
 	u32 sent;  /* a copy has been sent */
-	u32 pad;
+	u32 punted; /* after its meters the slow path goes on */
 };
 
 static __always_inline u32 min_u32(u32 a, u32 b)

@@ -9,6 +9,8 @@
 #include "parse.h"
 #include "lookup.h"
 #include "rewrite.h"
+#include "select.h"
+#include "meter.h"
 #include "actions.h"
 #include "upcall.h"
 
@@ -43,20 +45,6 @@ static __always_inline void count(struct hook hook, u32 number, u32 bytes, const
 	}
 }
 
-static __always_inline void count_megaflow(struct packet *p, u32 slot)
-{
-	u32 place = slot + bpf_get_smp_processor_id() * MAX_MEGAFLOWS;
-	struct megaflow_stats *stats = megaflow_stats.lookup(&place);
-
-	if (!stats)
-		return;
-	stats->packets++;
-	stats->bytes += p->bytes;
-	stats->last_used = bpf_ktime_get_coarse_ns();
-	if (p->key.f.tcp_flags)
-		stats->tcp_flags |= bpf_ntohs(p->key.f.tcp_flags);
-}
-
 /* The one exit. */
 static __always_inline int finish(struct packet *p, struct hook hook, u32 number, const struct verdict *v)
 {
@@ -85,6 +73,15 @@ static __always_inline int queues(struct megaflow *megaflow)
 	return 1;
 }
 
+/* Before a megaflow's ops. */
+static __always_inline void begin(struct packet *p, u32 slot)
+{
+	p->slot = slot;
+	p->sent = 0;
+	p->layers = p->key.f.layers;
+	forget_changes(p);
+}
+
 static __always_inline void handle(struct packet *p, struct hook hook, u32 number, struct verdict *v)
 {
 	u32 slot = 0;
@@ -109,7 +106,7 @@ static __always_inline void handle(struct packet *p, struct hook hook, u32 numbe
 
 	if (!hook.tc) {
 		/* What XDP cannot do, TC behind it does. */
-		if (!megaflow || !(flags & MEGAFLOW_XDP) || flags & (MEGAFLOW_PUNT | MEGAFLOW_GATED) || short_of_ttl) {
+		if (!megaflow || !(flags & MEGAFLOW_XDP) || flags & (MEGAFLOW_PUNT | MEGAFLOW_GATED | MEGAFLOW_METERED) || short_of_ttl) {
 			verdict(v, FATE_PASSED, 0, XDP_PASS);
 			return;
 		}
@@ -134,6 +131,13 @@ static __always_inline void handle(struct packet *p, struct hook hook, u32 numbe
 			else if (queues(megaflow))
 				reason = UPCALL_CATCHING_UP;
 		}
+		if (flags & MEGAFLOW_METERED && (reason == UPCALL_MISS || reason == UPCALL_ACTION)) {
+			p->slot = slot;
+			p->punted = reason == UPCALL_ACTION;
+			tc_programs.call(hook.skb, PROGRAM_METER);
+			verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, drop); /* the call does not return */
+			return;
+		}
 		if (!megaflow || reason != UPCALL_MISS) {
 			if (punt(p, hook, reason, megaflow ? megaflow->id : 0))
 				verdict(v, FATE_PUNTED, 0, TC_ACT_STOLEN);
@@ -143,10 +147,7 @@ static __always_inline void handle(struct packet *p, struct hook hook, u32 numbe
 		}
 	}
 	count_megaflow(p, slot);
-	p->slot = slot;
-	p->sent = 0;
-	p->layers = p->key.f.layers;
-	p->ipv4_difference = p->l4_difference = p->pseudo_difference = p->sctp_change = 0;
+	begin(p, slot);
 	execute(p, hook, megaflow, 0, v);
 }
 
@@ -224,6 +225,55 @@ int ofswitch_tc_go(struct __sk_buff *skb)
 int ofswitch_xdp_go(struct xdp_md *xdp)
 {
 	return go_on((struct hook){.tc = 0, .xdp = xdp}, XDP_DROP);
+}
+
+/* The meters of a megaflow, which stand before everything else: also of one that the slow path executes, so that a meter has one
+ * count for all tiers. */
+static __always_inline void run_meters(struct packet *p, struct hook hook, const struct megaflow *megaflow, struct verdict *v)
+{
+	u32 ops = 0;
+
+	no_unroll for (u32 i = 0; i < MAX_METER_OPS; i++) {
+		const struct op *op = &megaflow->ops[i];
+		if (op->code != OP_METER)
+			break;
+		if (run_meter(p, hook, op->arg32) == METER_DROPS) {
+			verdict(v, FATE_DROPPED, DROP_METER, TC_ACT_SHOT);
+			return;
+		}
+		ops = i + 1;
+	}
+	if (!p->punted) {
+		p->first = ops;
+		tc_programs.call(hook.skb, PROGRAM_EXECUTE);
+		verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, TC_ACT_SHOT); /* the call does not return */
+		return;
+	}
+	if (fix_checksums(p, hook) < 0)
+		verdict(v, FATE_DROPPED, DROP_REWRITE_FAILED, TC_ACT_SHOT);
+	else if (punt(p, hook, UPCALL_ACTION, megaflow->id))
+		verdict(v, FATE_PUNTED, 0, TC_ACT_STOLEN);
+	else
+		verdict(v, FATE_DROPPED, DROP_UPCALL_FULL, TC_ACT_SHOT);
+}
+
+int ofswitch_meter(struct __sk_buff *skb)
+{
+	struct hook hook = {.tc = 1, .skb = skb};
+	struct packet *p = scratch_packet();
+	struct verdict v;
+
+	if (!p)
+		return TC_ACT_SHOT;
+	u32 slot = p->slot;
+	struct megaflow *megaflow = megaflows.lookup(&slot);
+	if (!megaflow)
+		return TC_ACT_SHOT;
+	if (!p->punted)
+		count_megaflow(p, slot);
+	begin(p, slot);
+	run_meters(p, hook, megaflow, &v);
+	return finish(p, hook, bpf_ntohl(p->key.f.in_port), &v);
 }
 
 /* The end of a packet that is flooded. */

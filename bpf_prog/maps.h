@@ -22,6 +22,10 @@ BPF_TABLE("array", u32, struct port, ports, MAX_PORT_NUMBER + 1);
 /* Python writes by system call; eBPF reads. Interface index → port number; the array for small indices, the hash for others */
 BPF_TABLE("array", u32, u32, small_ifindex, SMALL_IFINDEX);
 BPF_TABLE("hash", u32, u32, large_ifindex, MAX_PORT_NUMBER + 1);
+/* Python writes by system call; eBPF reads */
+BPF_TABLE("array", u32, struct choice, choices, MAX_CHOICES);
+/* shared memory; see struct meter */
+BPF_F_TABLE("array", u32, struct meter, meters, MAX_METERS, BPF_F_MMAPABLE);
 /* Python writes by system call; eBPF reads. The ports that a flood goes to, settings.flood_ports of them */
 BPF_TABLE("array", u32, u32, flood_list, MAX_FLOOD_PORTS);
 /* Python writes by system call; eBPF reads */

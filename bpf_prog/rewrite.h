@@ -47,6 +47,11 @@ static __always_inline u32 add_sums(u32 a, u32 b)
 	return (sum & 0xffffffff) + (sum >> 32);
 }
 
+static __always_inline void forget_changes(struct packet *p)
+{
+	p->ipv4_difference = p->l4_difference = p->pseudo_difference = p->sctp_change = 0;
+}
+
 /* `from` and `to` are the unfolded sums of the old and the new bytes. */
 static __always_inline void ipv4_changed(struct packet *p, u32 from, u32 to)
 {
@@ -163,7 +168,7 @@ static __always_inline int fix_checksums(struct packet *p, struct hook hook)
 		return -1;
 	if (p->sctp_change && fix_sctp_checksum(p, hook, p->sctp_change) < 0)
 		return -1;
-	p->ipv4_difference = p->l4_difference = p->pseudo_difference = p->sctp_change = 0;
+	forget_changes(p);
 	return 0;
 }
 

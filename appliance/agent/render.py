@@ -24,7 +24,18 @@ from appliance.model.fields import (
     Layer,
 )
 from appliance.model.match import Match
-from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, Megaflow, PopTag, PushTag
+from appliance.model.megaflow import (
+    Controller,
+    DatapathAction,
+    DecTtl,
+    Failover,
+    Flood,
+    Forward,
+    Megaflow,
+    PopTag,
+    PushTag,
+    Select,
+)
 from appliance.model.ports import PortNo
 
 FieldText = tuple[str, str, str | None]
@@ -231,5 +242,11 @@ def _datapath_action(item: DatapathAction) -> str:
             return "dec_nw_ttl"
         case Controller(reason=reason, table_id=table_id):
             return f"controller({reason.name.lower()},table={table_id})"
+        case act.Meter(meter_id=meter_id):
+            return f"meter:{meter_id}"
+        case Select(group_id=group_id, ways=ways) | Failover(group_id=group_id, ways=ways):
+            kind = "select" if isinstance(item, Select) else "failover"
+            buckets = ";".join(",".join(_datapath_action(each) for each in way.actions) or "drop" for way in ways)
+            return f"{kind}:{group_id}({buckets})"
         case _:
             return _action(item)

@@ -21,13 +21,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from appliance.datapath import netlink
-from appliance.datapath.compile import Compiled, compile_actions
+from appliance.datapath.compile import PUNTED, Compiled, CompiledChoice, compile_actions
 from appliance.datapath.crc import shift_tables
 from appliance.datapath.driver import DatapathPort, TierCounters
 from appliance.datapath.index import Index, Place, random_constants
 from appliance.datapath.layout import (
     KEY_WORDS,
+    MAX_CHOICES,
     MAX_FLOOD_PORTS,
+    Choice,
     MegaflowFlag,
     MegaflowStats,
     PortCounters,
@@ -38,10 +40,20 @@ from appliance.datapath.layout import (
     Upcall as UpcallRecord,
 )
 from appliance.datapath.loader import Programs, Sizes
+from appliance.datapath.meters import Meters
 from appliance.datapath.quiesce import wait_for_packets_under_way
 from appliance.datapath.transmit import Transmitter
 from appliance.model.fields import KEY_BYTES
-from appliance.model.megaflow import DropReason, Megaflow, MegaflowStatistics, Upcall, UpcallReason
+from appliance.model.megaflow import (
+    NO_MEGAFLOW,
+    DropReason,
+    Megaflow,
+    MegaflowStatistics,
+    MeterConfig,
+    MeterCounters,
+    Upcall,
+    UpcallReason,
+)
 from appliance.model.ports import MAX_PORT_NUMBER, Hook
 
 GATE_SECONDS = 0.1
@@ -56,7 +68,9 @@ _COUNTERS = struct.Struct("=8Q")
 _STATS = struct.Struct("=4Q")
 _RECORD = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
 _SLOT_HEAD = struct.Struct(f"={KEY_BYTES}sQIIIIIIII")
+_CHOICE_BYTES = ctypes.sizeof(Choice)
 _MAC_BYTES = 12
+NO_FLAGS = MegaflowFlag(0)
 
 
 @dataclass(slots=True)
@@ -67,8 +81,11 @@ class _Installed:
     place: Place
     mask: int
     installed_at: float
+    flags: MegaflowFlag
+    choice: int | None = None
+    ways: tuple[int, ...] = ()
+    """Slots of the choice's ways."""
     served: int = 0
-    flags: MegaflowFlag = MegaflowFlag(0)  # noqa: RUF009 - an int
 
 
 class BpfDatapath:
@@ -90,6 +107,8 @@ class BpfDatapath:
         self._generations = [0] * sizes.megaflows
         self._installed: dict[int, _Installed] = {}
         self._gated: set[int] = set()
+        self._free_choices = deque(range(MAX_CHOICES))
+        self._meters = Meters(programs.shared_memory("meters", Meters.BYTES))
         self._ports: dict[int, DatapathPort] = {}
         self._flood_ports = 0
         self._transmitter = Transmitter()
@@ -131,6 +150,8 @@ class BpfDatapath:
             flags |= PortFlag.RECEIVE
         if port.xdp_transmit:
             flags |= PortFlag.XDP_TRANSMIT
+        if port.live:
+            flags |= PortFlag.LIVE
         self.programs.update("ports", port.number, struct.pack("=II", port.ifindex, flags))
         self._write_flood_list()
 
@@ -179,7 +200,9 @@ class BpfDatapath:
     # ── megaflows ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def install(self, megaflow: Megaflow) -> bool:
         now = time.monotonic()
-        if not self._free or self._free[0][1] > now - REST_SECONDS:
+        compiled = compile_actions(megaflow.actions, self._meters.indices)
+        ways = compiled.choice.ways if compiled.choice else ()
+        if not self._rested(1 + len(ways), now) or (ways and not self._free_choices):
             return False
         subtable = self._index.subtable(megaflow.mask)
         if subtable is None:
@@ -192,12 +215,15 @@ class BpfDatapath:
                 self._index.forget(subtable)
             return False
         self._free.popleft()
-        compiled = compile_actions(megaflow.actions)
         # A megaflow whose packets all go through the slow path needs no gate: they stay in order anyway.
         gated = not compiled.flags & MegaflowFlag.PUNT
         flags = compiled.flags | (MegaflowFlag.GATED if gated else MegaflowFlag(0))
-        self._write_slot(slot, raw, megaflow.id, place.subtable, flags, compiled)
-        self._installed[megaflow.id] = _Installed(slot, place, megaflow.mask, now, flags=flags)
+        installed = _Installed(slot, place, megaflow.mask, now, flags)
+        ops = compiled.ops
+        if compiled.choice:
+            ops = compiled.choosing(self._write_choice(installed, compiled.choice))
+        self._write_slot(slot, ops, compiled, raw, megaflow.id, place.subtable, flags)
+        self._installed[megaflow.id] = installed
         if gated:
             self._gated.add(megaflow.id)
         if subtable.megaflows == 1:
@@ -207,14 +233,38 @@ class BpfDatapath:
         self._write_bucket(place.bucket, self._index.bucket(place.bucket))
         return True
 
-    def _write_slot(self, slot: int, raw: bytes, megaflow_id: int, subtable: int, flags: MegaflowFlag, compiled: Compiled) -> None:
+    def _rested(self, slots: int, now: float) -> bool:
+        """Whether that many free slots may be used again. The free ones are in the order in which they were freed."""
+        return len(self._free) >= slots and self._free[slots - 1][1] <= now - REST_SECONDS
+
+    def _write_choice(self, installed: _Installed, choice: CompiledChoice) -> int:
+        """Each way gets a slot that no bucket leads to; returns the index of the choice."""
+        installed.choice = self._free_choices.popleft()
+        installed.ways = tuple(self._free.popleft()[0] for _ in choice.ways)
+        for slot, way in zip(installed.ways, choice.ways, strict=True):
+            self._write_slot(slot, way.ops)
+        ways = (number for slot, way in zip(installed.ways, choice.ways, strict=True) for number in (way.value, slot))
+        record = struct.pack(f"=II{2 * len(choice.ways)}I", choice.kind, len(choice.ways), *ways)
+        self.programs.update("choices", installed.choice, record.ljust(_CHOICE_BYTES, b"\0"))
+        return installed.choice
+
+    def _write_slot(
+        self,
+        slot: int,
+        ops: bytes,
+        compiled: Compiled = PUNTED,
+        raw: bytes = bytes(KEY_BYTES),
+        megaflow_id: int = NO_MEGAFLOW,
+        subtable: int = 0,
+        flags: MegaflowFlag = NO_FLAGS,
+    ) -> None:
         self._generations[slot] = generation = self._generations[slot] + 1 & 0xFFFFFFFF
         for cpu in range(self._sizes.cpus):
             at = (slot + cpu * self._sizes.megaflows) * _STATS_BYTES
             self._stats[at : at + _STATS_BYTES] = bytes(_STATS_BYTES)
         head = _SLOT_HEAD.pack(raw, megaflow_id, subtable, generation, flags, compiled.xdp_port, compiled.ttl_needed, 0, 1, 0)
         at = slot * _SLOT_BYTES
-        self._slots[at : at + len(head) + len(compiled.ops)] = head + compiled.ops
+        self._slots[at : at + len(head) + len(ops)] = head + ops
 
     def remove(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
         known = [megaflow_id for megaflow_id in megaflow_ids if megaflow_id in self._installed]
@@ -235,7 +285,10 @@ class BpfDatapath:
         final = self.statistics(known)
         now = time.monotonic()
         for megaflow_id in known:
-            self._free.append((self._installed.pop(megaflow_id).slot, now))
+            installed = self._installed.pop(megaflow_id)
+            self._free.extend((slot, now) for slot in (installed.slot, *installed.ways))
+            if installed.choice is not None:
+                self._free_choices.append(installed.choice)
             self._gated.discard(megaflow_id)
         return final
 
@@ -244,26 +297,40 @@ class BpfDatapath:
 
     def statistics(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
         result: dict[int, MegaflowStatistics] = {}
-        stride, cpus, unpack = self._sizes.megaflows * _STATS_BYTES, self._sizes.cpus, _STATS.unpack_from
         for megaflow_id in megaflow_ids:
             installed = self._installed.get(megaflow_id)
-            if installed is None:
-                continue
-            packets = total = last_used = flags = 0
-            at = installed.slot * _STATS_BYTES
-            for _ in range(cpus):
-                cpu_packets, cpu_bytes, cpu_used, cpu_flags = unpack(self._stats, at)
-                packets += cpu_packets
-                total += cpu_bytes
-                last_used = max(last_used, cpu_used)
-                flags |= cpu_flags
-                at += stride
-            result[megaflow_id] = MegaflowStatistics(packets, total, last_used / 1e9, flags)
+            if installed is not None:
+                packets, total, last_used, flags = self._slot_statistics(installed.slot)
+                ways = tuple(self._slot_statistics(slot)[:2] for slot in installed.ways)
+                result[megaflow_id] = MegaflowStatistics(packets, total, last_used / 1e9, flags, ways)
         return result
+
+    def _slot_statistics(self, slot: int) -> tuple[int, int, int, int]:
+        """Packets, bytes, last use in ns and TCP flags, over all CPUs."""
+        packets = total = last_used = flags = 0
+        at, stride = slot * _STATS_BYTES, self._sizes.megaflows * _STATS_BYTES
+        for _ in range(self._sizes.cpus):
+            cpu_packets, cpu_bytes, cpu_used, cpu_flags = _STATS.unpack_from(self._stats, at)
+            packets += cpu_packets
+            total += cpu_bytes
+            last_used = max(last_used, cpu_used)
+            flags |= cpu_flags
+            at += stride
+        return packets, total, last_used, flags
 
     def compiled_flags(self, megaflow_id: int) -> MegaflowFlag:
         """For display: in which tier a live megaflow's packets are handled. Raises KeyError."""
         return self._installed[megaflow_id].flags
+
+    # ── meters ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+    def set_meter(self, meter: MeterConfig) -> None:
+        self._meters.set(meter)
+
+    def remove_meter(self, meter_id: int) -> None:
+        self._meters.remove(meter_id)
+
+    def meter_counters(self, meter_ids: Iterable[int]) -> dict[int, MeterCounters]:
+        return self._meters.counters(meter_ids)
 
     # ── the slow path's end ────────────────────────────────────────────────────────────────────────────────────────────
     def upcalls(self, limit: int) -> Sequence[Upcall]:

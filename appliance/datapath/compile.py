@@ -7,28 +7,53 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
-from appliance.datapath.layout import MAX_OPS, MegaflowFlag, OpCode
-from appliance.model.actions import SetField
+from appliance.datapath.layout import MAX_METER_OPS, MAX_OPS, ChoiceKind, MegaflowFlag, OpCode
+from appliance.model.actions import Meter, SetField
 from appliance.model.fields import VLAN_PRESENT, Layer
-from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PopTag, PushTag
+from appliance.model.megaflow import DatapathAction, DecTtl, Failover, Flood, Forward, PopTag, PushTag, Select, Way
+from appliance.packet.select import thresholds
 
 _NATIVE: Final = sys.byteorder
 
 
 @dataclass(frozen=True, slots=True)
+class CompiledWay:
+    """One way of a choice: ``value`` as in struct way, and its own ops."""
+
+    value: int
+    ops: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledChoice:
+    kind: ChoiceKind
+    ways: tuple[CompiledWay, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Compiled:
-    """What goes in a slot of the megaflow table (struct megaflow): ``ops`` is at most MAX_OPS of 8 bytes, ended by OP_END."""
+    """What goes in a slot of the megaflow table (struct megaflow): ``ops`` is at most MAX_OPS of 8 bytes, ended by OP_END.
+
+    With a ``choice``, the last op before OP_END is OP_CHOOSE, whose argument is still to be filled in (``choosing``).
+    """
 
     ops: bytes
     flags: MegaflowFlag
     xdp_port: int = 0
     ttl_needed: int = 0
+    choice: CompiledChoice | None = None
+
+    def choosing(self, index: int) -> bytes:
+        """The ops, with the index of the choice."""
+        return self.ops[: -2 * _OP_BYTES] + _op(OpCode.CHOOSE, arg32=index) + _op(OpCode.END)
 
 
+_OP_BYTES: Final = 8
 PUNTED: Final = Compiled(b"", MegaflowFlag.PUNT)
 
 
@@ -134,68 +159,118 @@ _RETYPES_ICMP: Final = {"icmpv6_type", "icmpv6_code"}
 _ND_FIELDS: Final = {"ipv6_nd_target", "ipv6_nd_sll", "ipv6_nd_tll"}
 
 
-def compile_actions(actions: Sequence[DatapathAction]) -> Compiled:
-    """The ops for a megaflow's actions; ``PUNTED`` if the fast path cannot do them."""
-    try:
-        return _compile(actions)
-    except _UnsupportedError:
+def compile_actions(actions: Sequence[DatapathAction], meters: Mapping[int, int] | None = None) -> Compiled:
+    """The ops for a megaflow's actions. If the fast path cannot do them all, MegaflowFlag.PUNT, and only the meters are left.
+
+    ``meters`` are the indices of the meters that the fast path has, by id.
+    """
+    leading = list(takewhile(lambda action: isinstance(action, Meter), actions))
+    metered = [meters[action.meter_id] for action in leading if isinstance(action, Meter) and meters and action.meter_id in meters]
+    if len(metered) != len(leading) or len(metered) > MAX_METER_OPS:
         return PUNTED
+    meter_ops = [_op(OpCode.METER, arg32=index) for index in metered]
+    flags = MegaflowFlag.METERED if metered else MegaflowFlag(0)
+    body = _Compilation(after_meters=bool(metered))
+    try:
+        body.run(actions[len(leading) :])
+        ops = [*meter_ops, *body.ops]
+        if len(ops) > MAX_OPS:
+            raise _UnsupportedError
+    except _UnsupportedError:
+        return Compiled(b"".join([*meter_ops, _op(OpCode.END)]), MegaflowFlag.PUNT | flags) if metered else PUNTED
+    return Compiled(b"".join(ops), flags | body.flags, body.xdp_port, body.ttl_needed, body.choice)
 
 
-def _compile(actions: Sequence[DatapathAction]) -> Compiled:
-    ops: list[bytes] = []
-    outputs = [action for action in actions if isinstance(action, Forward | Flood)]
-    last_output = max((n for n, action in enumerate(actions) if isinstance(action, Forward | Flood)), default=-1)
-    stale = retyped = retyped_icmp = ttl_set = False
-    ttl_needed = 0
-    # What comes after the last output changes nothing that anybody sees; but a DecTtl may still fail.
-    for n, action in enumerate(actions):
-        sets_ttl = isinstance(action, SetField) and action.field.name == "ip_ttl"
-        if n > last_output and not sets_ttl and not isinstance(action, DecTtl | Controller):
-            continue
-        if stale and isinstance(action, Forward | Flood):
-            ops.append(_op(OpCode.CHECKSUMS))
-            stale = False
+class _Compilation:
+    """The ops of one list of actions, with what must be known of those before each."""
+
+    def __init__(self, *, after_meters: bool = False) -> None:
+        self.ops: list[bytes] = []
+        self.flags = MegaflowFlag(0)
+        self.xdp_port = 0
+        self.ttl_needed = 0
+        self.choice: CompiledChoice | None = None
+        # A meter may have remarked the DSCP, which the IPv4 checksum covers.
+        self._stale = after_meters
+        self._retyped = self._retyped_icmp = self._ttl_set = False
+
+    def run(self, actions: Sequence[DatapathAction]) -> None:
+        """Raises _UnsupportedError."""
+        outputs = [n for n, action in enumerate(actions) if isinstance(action, Forward | Flood | Select | Failover)]
+        last_output = outputs[-1] if outputs else -1
+        for n, action in enumerate(actions):
+            # What comes after the last output changes nothing that anybody sees; but a DecTtl may still fail.
+            if n > last_output and isinstance(action, SetField | PushTag | PopTag) and not _sets_ttl(action):
+                continue
+            self._one(action, last=n == len(actions) - 1)
+        self.ops.append(_op(OpCode.END))
+        if len(self.ops) > MAX_OPS:
+            raise _UnsupportedError
+        if not outputs:
+            self.flags |= MegaflowFlag.XDP
+        elif len(outputs) == 1 and isinstance(final := actions[-1], Forward):
+            self.flags |= MegaflowFlag.XDP
+            self.xdp_port = final.port
+
+    def _one(self, action: DatapathAction, *, last: bool) -> None:
+        if self._stale and isinstance(action, Forward | Flood | Select | Failover):
+            self.ops.append(_op(OpCode.CHECKSUMS))
+            self._stale = False
         match action:
             case Forward(port=port):
-                ops.append(_op(OpCode.FORWARD if n == len(actions) - 1 else OpCode.OUTPUT, arg32=port))
-            case Flood():
-                if n != len(actions) - 1:
-                    raise _UnsupportedError
-                ops.append(_op(OpCode.FLOOD))
-            case PushTag(tpid=tpid, tci=tci):
-                if retyped:
-                    raise _UnsupportedError
-                ops.append(_op(OpCode.PUSH_TAG, arg16=tpid, arg32=tci))
-            case PopTag():
-                if retyped:
-                    raise _UnsupportedError
-                ops.append(_op(OpCode.POP_TAG))
-            case DecTtl():
-                if retyped or ttl_set:
-                    raise _UnsupportedError
-                ops.append(_op(OpCode.DEC_TTL))
-                ttl_needed += 1
-                stale = True
+                self.ops.append(_op(OpCode.FORWARD if last else OpCode.OUTPUT, arg32=port))
+            case Flood() if last:
+                self.ops.append(_op(OpCode.FLOOD))
+            case Select(ways=ways) | Failover(ways=ways) if last:
+                self._choose(action, ways)
+            case PushTag(tpid=tpid, tci=tci) if not self._retyped:
+                self.ops.append(_op(OpCode.PUSH_TAG, arg16=tpid, arg32=tci))
+            case PopTag() if not self._retyped:
+                self.ops.append(_op(OpCode.POP_TAG))
+                self.flags |= MegaflowFlag.POPS
+            case DecTtl() if not self._retyped and not self._ttl_set:
+                self.ops.append(_op(OpCode.DEC_TTL))
+                self.ttl_needed += 1
+                self._stale = True
             case SetField(field=field, value=value):
-                setter = _SETTERS.get(field.name)
-                if setter is None or (retyped and (setter.layered or field.name in _RETYPES)):
-                    raise _UnsupportedError
-                if retyped_icmp and field.name in _ND_FIELDS | _RETYPES_ICMP:
-                    raise _UnsupportedError
-                ops.extend(setter.ops(value))
-                stale |= setter.checksum
-                retyped |= field.name in _RETYPES
-                retyped_icmp |= field.name in _RETYPES_ICMP
-                ttl_set |= sets_ttl
+                self._set(field.name, value)
             case _:
                 raise _UnsupportedError
-    if len(ops) >= MAX_OPS:
-        raise _UnsupportedError
-    ops.append(_op(OpCode.END))
-    to_one_port = not outputs or (len(outputs) == 1 and isinstance(actions[-1], Forward))
-    xdp_port = outputs[0].port if outputs and isinstance(outputs[0], Forward) else 0
-    flags = MegaflowFlag.XDP if to_one_port else MegaflowFlag(0)
-    if any(isinstance(action, PopTag) for action in actions):
-        flags |= MegaflowFlag.POPS
-    return Compiled(b"".join(ops), flags, xdp_port if to_one_port else 0, ttl_needed)
+
+    def _set(self, name: str, value: int) -> None:
+        setter = _SETTERS.get(name)
+        if setter is None or (self._retyped and (setter.layered or name in _RETYPES)):
+            raise _UnsupportedError
+        if self._retyped_icmp and name in _ND_FIELDS | _RETYPES_ICMP:
+            raise _UnsupportedError
+        self.ops.extend(setter.ops(value))
+        self._stale |= setter.checksum
+        self._retyped |= name in _RETYPES
+        self._retyped_icmp |= name in _RETYPES_ICMP
+        self._ttl_set |= name == "ip_ttl"
+
+    def _choose(self, action: Select | Failover, ways: Sequence[Way]) -> None:
+        if self._retyped:
+            raise _UnsupportedError  # what is hashed would have to be parsed again
+        if isinstance(action, Select):
+            kind, values = ChoiceKind.SELECT, [min(limit, 0xFFFFFFFF) for limit in thresholds(ways)]
+        else:
+            kind, values = ChoiceKind.FAILOVER, [way.watch_port for way in ways]
+        compiled = []
+        ttl_needed = 0
+        for way, value in zip(ways, values, strict=True):
+            body = _Compilation()
+            body._retyped_icmp, body._ttl_set = self._retyped_icmp, self._ttl_set
+            body.run(way.actions)
+            if body.choice is not None:
+                raise _UnsupportedError
+            compiled.append(CompiledWay(value, b"".join(body.ops)))
+            self.flags |= body.flags & MegaflowFlag.POPS
+            ttl_needed = max(ttl_needed, body.ttl_needed)
+        self.ttl_needed += ttl_needed
+        self.choice = CompiledChoice(kind, tuple(compiled))
+        self.ops.append(_op(OpCode.CHOOSE))
+
+
+def _sets_ttl(action: DatapathAction) -> bool:
+    return isinstance(action, SetField) and action.field.name == "ip_ttl"

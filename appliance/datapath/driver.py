@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from appliance.model.megaflow import DropReason, Megaflow, MegaflowStatistics, Upcall
+from appliance.model.megaflow import DropReason, Megaflow, MegaflowStatistics, MeterConfig, MeterCounters, Upcall
 from appliance.model.ports import Hook
 
 
@@ -27,6 +27,8 @@ class DatapathPort:
     hook: Hook
     forward: bool = True
     receive: bool = True
+    live: bool = True
+    """Whether a FAST FAILOVER bucket that watches it is taken."""
     xdp_transmit: bool = False
     """Frames redirected to it at XDP really leave (a veth drops them silently unless its peer has NAPI on)."""
 
@@ -65,6 +67,15 @@ class Datapath(Protocol):
 
     def remove(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
         """Their last statistics, so that nothing counted is lost. Unknown ids are passed over."""
+
+    def set_meter(self, meter: MeterConfig) -> None:
+        """Install or change a meter: its counters stay, its buckets start full. Raises DatapathError if there are too many."""
+
+    def remove_meter(self, meter_id: int) -> None:
+        """Megaflows that use it must be removed first. Unknown ids are passed over."""
+
+    def meter_counters(self, meter_ids: Iterable[int]) -> dict[int, MeterCounters]:
+        """What the fast path has metered. Unknown ids are passed over."""
 
     def sync(self) -> None:
         """Wait until packets that were under way when ``remove`` was called have left (some microseconds to milliseconds)."""

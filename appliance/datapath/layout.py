@@ -8,12 +8,17 @@ from __future__ import annotations
 import ctypes
 from enum import IntEnum, IntFlag
 
+from appliance.model.megaflow import MAX_BANDS, MAX_WAYS
+
 KEY_WORDS = 16
 MAX_FLOOD_PORTS = 256
 MAX_SUBTABLES = 128
 MAX_OPS = 32
 RUN_OPS = 8
 BUCKET_WAYS = 8
+MAX_CHOICES = 4096
+MAX_METERS = 1024
+MAX_METER_OPS = 4
 CRC_SHIFTS = 16
 
 
@@ -54,6 +59,8 @@ class OpCode(IntEnum):
     CHECKSUMS = 31
     OPERAND_0 = 32
     OPERAND_1 = 33
+    METER = 34
+    CHOOSE = 35
 
 
 class MegaflowFlag(IntFlag):
@@ -61,12 +68,14 @@ class MegaflowFlag(IntFlag):
     XDP = 1 << 1
     GATED = 1 << 2
     POPS = 1 << 3
+    METERED = 1 << 4
 
 
 class PortFlag(IntFlag):
     FORWARD = 1 << 0
     RECEIVE = 1 << 1
     XDP_TRANSMIT = 1 << 2
+    LIVE = 1 << 3
 
 
 class ProgramIndex(IntEnum):
@@ -74,6 +83,12 @@ class ProgramIndex(IntEnum):
 
     EXECUTE = 0
     FLOOD = 1
+    METER = 2
+
+
+class ChoiceKind(IntEnum):
+    SELECT = 0
+    FAILOVER = 1
 
 
 class Op(ctypes.Structure):
@@ -115,6 +130,36 @@ class Bucket(ctypes.Structure):
 
 class CacheEntry(ctypes.Structure):
     _fields_ = (("key", ctypes.c_uint8 * (KEY_WORDS * 8)), ("slot", ctypes.c_uint32), ("generation", ctypes.c_uint32))
+
+
+class Way(ctypes.Structure):
+    _fields_ = (("value", ctypes.c_uint32), ("slot", ctypes.c_uint32))
+
+
+class Choice(ctypes.Structure):
+    _fields_ = (("kind", ctypes.c_uint32), ("ways", ctypes.c_uint32), ("way", Way * MAX_WAYS))
+
+
+class Band(ctypes.Structure):
+    _fields_ = (
+        ("cost", ctypes.c_uint64),
+        ("burst", ctypes.c_uint64),
+        ("full_at", ctypes.c_uint64),
+        ("packets", ctypes.c_uint64),
+        ("bytes", ctypes.c_uint64),
+        ("remark", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+    )
+
+
+class Meter(ctypes.Structure):
+    _fields_ = (
+        ("packets", ctypes.c_uint64),
+        ("bytes", ctypes.c_uint64),
+        ("in_packets", ctypes.c_uint32),
+        ("bands", ctypes.c_uint32),
+        ("band", Band * MAX_BANDS),
+    )
 
 
 class Port(ctypes.Structure):

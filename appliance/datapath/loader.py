@@ -130,6 +130,7 @@ class Programs:
                 self.xdp_fd = load(XDP_PROGRAM, bcc.BPF.XDP, stderr)
                 tc_go = load("ofswitch_tc_go", bcc.BPF.SCHED_CLS, stderr)
                 flood = load("ofswitch_flood", bcc.BPF.SCHED_CLS, stderr)
+                meter = load("ofswitch_meter", bcc.BPF.SCHED_CLS, stderr)
                 xdp_go = load("ofswitch_xdp_go", bcc.BPF.XDP, stderr)
         finally:
             if previous is None:
@@ -139,6 +140,7 @@ class Programs:
         for table, index, fd in (
             ("tc_programs", ProgramIndex.EXECUTE, tc_go),
             ("tc_programs", ProgramIndex.FLOOD, flood),
+            ("tc_programs", ProgramIndex.METER, meter),
             ("xdp_programs", ProgramIndex.EXECUTE, xdp_go),
         ):
             self.update(table, index, fd.to_bytes(4, sys.byteorder))

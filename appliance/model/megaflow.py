@@ -1,7 +1,8 @@
 """Megaflow: what the slow path tells the fast path about a set of packets; and what the fast path tells back.
 
-A megaflow says: packets whose flow key, under ``mask``, is ``key`` get ``actions``, in order. An empty list drops. False
-1-bits in the mask cost speed; false 0-bits forward wrongly. Within one switch no two live megaflows overlap.
+A megaflow says: packets whose flow key, under ``mask``, is ``key`` get ``actions``, in order. An empty list drops. False 1-bits in
+the mask cost speed; false 0-bits forward wrongly. Where two live megaflows overlap (one may have kept a finer mask through a change
+of the tables), their actions are equal.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, PopMpls, PopPbb, PushMpls, PushPbb, SetField
+from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, Meter, PopMpls, PopPbb, PushMpls, PushPbb, SetField
 
 
 class PacketInReason(IntEnum):
@@ -65,6 +66,41 @@ class Controller:
     metadata: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What one bucket of a SELECT or FAST FAILOVER group does. ``bucket`` is its place in the group.
+
+    ``weight`` counts in Select. ``watch_port`` counts in Failover: 0 for a bucket that is live whatever the ports do (the switch
+    leaves out those whose watched group is dead).
+    """
+
+    bucket: int
+    actions: tuple[DatapathAction, ...]
+    weight: int = 1
+    watch_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """One of the ways, by weight and ``packet.select.select_hash`` of the packet as it is now. The last action of a list.
+
+    At most MAX_WAYS ways, all of a weight above 0; none drops.
+    """
+
+    group_id: int
+    ways: tuple[Way, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failover:
+    """The first way whose port is live; the packet is dropped if none is. The last action of a list; at most MAX_WAYS ways."""
+
+    group_id: int
+    ways: tuple[Way, ...]
+
+
+MAX_WAYS = 32
+
 DatapathAction = (
     Forward
     | Flood
@@ -79,9 +115,13 @@ DatapathAction = (
     | CopyTtlIn
     | PushPbb
     | PopPbb
+    | Meter
+    | Select
+    | Failover
     | Controller
 )
-"""The MPLS, PBB and TTL-copying ones are OpenFlow's own: what they copy, they take from the packet."""
+"""Those for MPLS, PBB and copied TTLs are OpenFlow's own: what they copy, they take from the packet. ``Meter`` passes the packet
+on, drops it, or remarks its DSCP: one after another, where their instructions stood."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +145,8 @@ class MegaflowStatistics:
     bytes: int
     last_used: float
     tcp_flags: int = 0
+    ways: tuple[tuple[int, int], ...] = ()
+    """Packets and bytes of each way of the megaflow's Select or Failover, in their order."""
 
 
 class UpcallReason(IntEnum):
@@ -139,6 +181,36 @@ class Upcall:
     gso_size: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class MeterBand:
+    """``rate`` is in packets/s or kb/s (1 kb = 1,000 bits), ``burst`` in packets or kb. ``prec_level`` is None for a drop band."""
+
+    rate: int
+    burst: int
+    prec_level: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MeterConfig:
+    """What the fast path must know of a meter. ``in_packets`` says what rates count; at most MAX_BANDS bands."""
+
+    meter_id: int
+    in_packets: bool
+    bands: tuple[MeterBand, ...]
+
+
+MAX_BANDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class MeterCounters:
+    """Since the meter was installed: what came in, and packets and bytes that each band dropped or remarked."""
+
+    packet_in_count: int
+    byte_in_count: int
+    bands: tuple[tuple[int, int], ...]
+
+
 class DropReason(IntEnum):
     """Why the fast path dropped a packet; names and numbers are those of bpf_prog/abi.h."""
 
@@ -158,3 +230,7 @@ class DropReason(IntEnum):
     """The kernel refused to clone or redirect the packet."""
     RUNT = 7
     """Shorter than an Ethernet header."""
+    METER = 8
+    """A meter's drop band."""
+    NO_LIVE_BUCKET = 9
+    """A FAST FAILOVER group has no live bucket, or a SELECT group no bucket."""

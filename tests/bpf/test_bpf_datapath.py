@@ -11,20 +11,42 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
 
 from appliance.datapath import netlink, programs
 from appliance.datapath.bpf import BpfDatapath
 from appliance.datapath.driver import DatapathError, DatapathPort
 from appliance.datapath.loader import Sizes
 from appliance.lab.testbed import Testbed
-from appliance.model.actions import SetField
-from appliance.model.fields import BY_NAME, ETH_DST, IN_PORT
-from appliance.model.megaflow import DropReason, Flood, Forward, Megaflow, PopTag, PushTag, Upcall, UpcallReason
+from appliance.model.actions import Meter, SetField
+from appliance.model.fields import BY_NAME, ETH_DST, ETH_SRC, IN_PORT
+from appliance.model.megaflow import (
+    Controller,
+    DecTtl,
+    DropReason,
+    Failover,
+    Flood,
+    Forward,
+    Megaflow,
+    MeterBand,
+    MeterConfig,
+    PacketInReason,
+    PopTag,
+    PushTag,
+    Select,
+    Upcall,
+    UpcallReason,
+    Way,
+)
 from appliance.model.ports import Hook
+from appliance.packet.parse import parse
+from appliance.packet.select import select_way
 
 pytestmark = pytest.mark.root
 
 ETH_P_ALL = 3
+SO_RCVBUFFORCE = 33
 QUIET = 0x88B5
 """An ethertype for experiments: what the hosts' own stacks send by themselves never has it."""
 
@@ -69,6 +91,7 @@ def datapath(bed: Testbed, loaded: BpfDatapath) -> Iterator[BpfDatapath]:
 
 def packet_socket(interface: str) -> socket.socket:
     raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+    raw.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
     raw.bind((interface, ETH_P_ALL))
     raw.settimeout(2)
     return raw
@@ -295,3 +318,100 @@ def test_a_program_that_does_not_compile_is_reported_with_file_and_line(monkeypa
     monkeypatch.setattr(loader, "amalgamate", lambda: original().replace("#define TC_ACT_SHOT 2", "nonsense nonsense;"))
     with pytest.raises(DatapathError, match=r"cannot compile bpf_prog[\s\S]*actions\.h:\d+:\d+: error: unknown type name"):
         BpfDatapath(Sizes(megaflows=64, cache_entries=64, upcall_pages=64))
+
+
+# ── groups and meters ──────────────────────────────────────────────────────────────────────────────────────────────────
+def flow(number: int) -> bytes:
+    """UDP from a source port of its own: another flow for each number."""
+    return bytes(
+        Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+        / IP(src="10.0.0.1", dst="10.0.0.2")
+        / UDP(sport=1024 + number, dport=9)
+        / (number.to_bytes(4, "big") + bytes(20))
+    )
+
+
+def udp(wire: socket.socket) -> list[bytes]:
+    return [data for data in received(wire, (0x0800,)) if data[23] == 17 and data[36:38] == b"\x00\x09"]
+
+
+def test_select_spreads_flows_by_weight_as_the_reference_does(datapath: BpfDatapath, wires: list[socket.socket]) -> None:
+    ways = (Way(0, (SetField(ETH_SRC, 0x0200000000AA), Forward(2)), weight=1), Way(1, (Forward(3),), weight=3))
+    datapath.install(from_port(1, 1, PushTag(0x8100, 9), PopTag(), Select(7, ways)))
+    datapath.caught_up([1])
+    expected: dict[int, list[bytes]] = {0: [], 1: []}
+    for number in range(400):
+        sent = flow(number)
+        wires[0].send(sent)
+        way = select_way(parse(sent, 1).key, ways)
+        assert way is not None
+        expected[way.bucket].append(sent)
+    assert udp(wires[2]) == expected[1]
+    assert udp(wires[1]) == [data[:6] + bytes.fromhex("0200000000aa") + data[12:] for data in expected[0]]
+    assert 250 < len(expected[1]) < 350
+    assert [packets for packets, _ in datapath.statistics([1])[1].ways] == [len(expected[0]), len(expected[1])]
+
+
+def test_failover_leaves_a_dead_port_with_the_next_packet(datapath: BpfDatapath, wires: list[socket.socket], bed: Testbed) -> None:
+    ways = (Way(0, (Forward(2),), watch_port=2), Way(1, (DecTtl(), Forward(3)), watch_port=3))
+    datapath.install(from_port(1, 1, Failover(7, ways)))
+    datapath.caught_up([1])
+    second, third = (
+        DatapathPort(n, bed.interfaces[n - 1], bed.inside(None, lambda n=n: socket.if_nametoindex(bed.interfaces[n - 1])), Hook.TC)
+        for n in (2, 3)
+    )
+    before = datapath.drops()[DropReason.NO_LIVE_BUCKET]
+    wires[0].send(flow(0))
+    datapath.update(replace(second, live=False))
+    wires[0].send(flow(1))
+    datapath.update(replace(third, live=False))
+    wires[0].send(flow(2))
+    assert udp(wires[1]) == [flow(0)]
+    assert [parse(data, 3).key == parse(flow(1), 3).key - (1 << BY_NAME["ip_ttl"].shift) for data in udp(wires[2])] == [True]
+    assert datapath.drops()[DropReason.NO_LIVE_BUCKET] - before == 1
+
+
+def test_a_meter_lets_its_rate_through_and_counts_the_rest(datapath: BpfDatapath, wires: list[socket.socket]) -> None:
+    datapath.set_meter(MeterConfig(3, True, (MeterBand(rate=200, burst=20),)))
+    datapath.install(from_port(1, 1, Meter(3), Forward(2)))
+    datapath.caught_up([1])
+    start = time.monotonic()
+    sent = 0
+    while time.monotonic() - start < 1.5:
+        wires[0].send(flow(sent))
+        sent += 1
+        time.sleep(0.001)
+    allowed = 20 + 200 * (time.monotonic() - start)
+    passed = len(udp(wires[1]))
+    assert 0.9 * allowed <= passed <= 1.1 * allowed
+    counters = datapath.meter_counters([3, 99])[3]
+    assert counters.packet_in_count >= sent
+    assert counters.packet_in_count - counters.bands[0][0] - passed <= counters.packet_in_count - sent
+    datapath.remove([1])
+    datapath.remove_meter(3)
+    assert datapath.meter_counters([3]) == {}
+
+
+def test_a_meter_remarks_and_a_punted_packet_is_metered_once(datapath: BpfDatapath, wires: list[socket.socket]) -> None:
+    """AF11 goes up by one drop precedence, to AF12, checksum and all, whichever tier sends it on."""
+    datapath.set_meter(MeterConfig(1, True, (MeterBand(rate=1, burst=1, prec_level=1),)))
+    for action, port in (((Forward(2),), 2), ((Controller(PacketInReason.ACTION, 0, 0, 64),), None)):
+        marked = bytes(Ether(flow(0)[:14]) / IP(src="10.0.0.1", dst="10.0.0.2", tos=10 << 2) / UDP(sport=1, dport=9) / bytes(20))
+        raised = bytes(Ether(flow(0)[:14]) / IP(src="10.0.0.1", dst="10.0.0.2", tos=12 << 2) / UDP(sport=1, dport=9) / bytes(20))
+        datapath.set_meter(MeterConfig(1, True, (MeterBand(rate=1, burst=1, prec_level=1),)))
+        tos = BY_NAME["ip_dscp"]
+        datapath.install(Megaflow(50, tos.put(IN_PORT.put(0, 1), 10), IN_PORT.mask | tos.mask, (Meter(1), *action)))
+        datapath.caught_up([50])
+        wires[0].send(marked)
+        wires[0].send(marked)
+        if port:
+            assert udp(wires[1]) == [marked, raised]
+        else:
+            deadline = time.monotonic() + 2
+            frames: list[bytes] = []
+            while len(frames) < 2 and time.monotonic() < deadline:
+                frames += [upcall.frame for upcall in datapath.upcalls(100) if upcall.megaflow_id == 50]
+            assert frames == [marked, raised]
+        datapath.remove([50])
+    assert datapath.meter_counters([1])[1].bands == ((2, 2 * len(marked)),)
+    datapath.remove_meter(1)

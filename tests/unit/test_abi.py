@@ -15,7 +15,7 @@ from appliance.datapath import layout
 from appliance.datapath.loader import SOURCES
 from appliance.model import fields
 from appliance.model.fields import LAYOUT, Fragment, Layer
-from appliance.model.megaflow import DropReason, UpcallReason
+from appliance.model.megaflow import MAX_BANDS, MAX_WAYS, DropReason, UpcallReason
 from appliance.model.ports import MAX_PORT_NUMBER
 
 STRUCTURES: dict[str, type[ctypes.Structure]] = {
@@ -25,6 +25,10 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "subtable": layout.Subtable,
     "bucket": layout.Bucket,
     "cache_entry": layout.CacheEntry,
+    "way": layout.Way,
+    "choice": layout.Choice,
+    "band": layout.Band,
+    "meter": layout.Meter,
     "port": layout.Port,
     "port_counters": layout.PortCounters,
     "settings": layout.Settings,
@@ -35,6 +39,7 @@ ENUMS: dict[str, dict[str, int]] = {
     "OP_": {member.name: member.value for member in layout.OpCode},
     "MEGAFLOW_": {str(member.name): member.value for member in layout.MegaflowFlag},
     "PORT_": {str(member.name): member.value for member in layout.PortFlag},
+    "CHOICE_": {member.name: member.value for member in layout.ChoiceKind},
     "PROGRAM_": {member.name: member.value for member in layout.ProgramIndex},
     "UPCALL_": {member.name: member.value for member in UpcallReason},
     "DROP_": {member.name: member.value for member in DropReason},
@@ -50,6 +55,11 @@ LIMITS: dict[str, int] = {
     "RUN_OPS": layout.RUN_OPS,
     "BUCKET_WAYS": layout.BUCKET_WAYS,
     "CRC_SHIFTS": layout.CRC_SHIFTS,
+    "MAX_CHOICES": layout.MAX_CHOICES,
+    "MAX_METERS": layout.MAX_METERS,
+    "MAX_METER_OPS": layout.MAX_METER_OPS,
+    "MAX_WAYS": MAX_WAYS,
+    "MAX_BANDS": MAX_BANDS,
     "MAX_PORT_NUMBER": MAX_PORT_NUMBER,
     "MAX_VLAN_TAGS": fields.MAX_VLAN_TAGS,
     "MAX_IPV6_EXTENSION_HEADERS": fields.MAX_IPV6_EXTENSION_HEADERS,

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Meters: token buckets without a lock. appliance/pipeline's meter is the reference.
+ *
+ * A bucket is one number: the time at which it will be full again. A packet moves it on by what it costs; a packet that would move it
+ * further ahead of now than the burst exceeds the band and costs nothing.
+ */
+#pragma once
+
+#define METER_PASSES 0
+#define METER_DROPS 1
+
+/* Whether a packet of this cost fits; if so, the tokens are taken. Another CPU may take some meanwhile: then look again. */
+static __always_inline int take_tokens(struct band *band, u64 cost, u64 now)
+{
+	no_unroll for (int attempt = 0; attempt < 4; attempt++) {
+		u64 full_at = *(volatile u64 *)&band->full_at;
+		u64 next = (full_at > now ? full_at : now) + cost;
+		/* A full bucket lets any packet through, also one that is larger than the burst: the next ones pay for it. */
+		if (next > now + band->burst && full_at > now)
+			return 0;
+		if (__sync_val_compare_and_swap(&band->full_at, full_at, next) == full_at)
+			return 1;
+	}
+	return 1; /* contended beyond reason: rather a packet too many */
+}
+
+/* Raises the drop precedence: DSCP classes AF1x to AF4x are levels, others have none. OpenFlow 1.3.5, section 7.3.4.5. */
+static __always_inline u32 remarked_tos(u32 tos, u32 levels)
+{
+	u32 dscp = tos >> 2, class = dscp >> 3, precedence = dscp >> 1 & 3;
+
+	if (dscp & 1 || class < 1 || class > 4 || !precedence)
+		return tos;
+	precedence = min_u32(precedence + levels, 3);
+	return (class << 3 | precedence << 1) << 2 | (tos & 3);
+}
+
+/* Of the bands that the packet exceeds, the one with the highest rate has its way. */
+static __always_inline int run_meter(struct packet *p, struct hook hook, u32 index)
+{
+	struct meter *meter = meters.lookup(&index);
+
+	if (!meter)
+		return METER_PASSES;
+	u32 packets = hook.skb->gso_segs > 1 ? hook.skb->gso_segs : 1;
+	u64 amount = meter->in_packets ? packets : p->bytes, now = bpf_ktime_get_ns();
+	__sync_fetch_and_add(&meter->packets, packets);
+	__sync_fetch_and_add(&meter->bytes, p->bytes);
+	u32 exceeded = 0;
+	no_unroll for (u32 n = 0; n < MAX_BANDS; n++) {
+		if (n >= meter->bands)
+			break;
+		if (!take_tokens(&meter->band[n], amount * meter->band[n].cost >> 16, now))
+			exceeded = n + 1;
+	}
+	if (!exceeded)
+		return METER_PASSES;
+	struct band *band = &meter->band[(exceeded - 1) & (MAX_BANDS - 1)];
+	__sync_fetch_and_add(&band->packets, packets);
+	__sync_fetch_and_add(&band->bytes, p->bytes);
+	if (!band->remark)
+		return METER_DROPS;
+	u32 tos = remarked_tos(p->key.f.ip_tos, band->remark);
+	if (tos != p->key.f.ip_tos && set_tos(p, hook, 0xfc, tos) < 0)
+		return METER_DROPS;
+	return METER_PASSES;
+}
