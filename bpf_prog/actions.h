@@ -268,6 +268,10 @@ static __always_inline void execute(struct packet *p, struct hook hook, const st
 			verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, dropped); /* the call does not return */
 			return;
 		}
+		if (hook.tc && code == OP_SET_QUEUE) {
+			hook.skb->priority = op->arg32;
+			continue;
+		}
 		if (hook.tc && code == OP_OUTPUT) {
 			int result = send_copy(p, hook, op->arg32);
 			if (result > 0) {

@@ -13,7 +13,7 @@ from itertools import takewhile
 from typing import Final
 
 from appliance.datapath.layout import MAX_METER_OPS, MAX_OPS, ChoiceKind, MegaflowFlag, OpCode
-from appliance.model.actions import Meter, SetField
+from appliance.model.actions import Meter, SetField, SetQueue
 from appliance.model.fields import VLAN_PRESENT, Layer
 from appliance.model.megaflow import DatapathAction, DecTtl, Failover, Flood, Forward, PopTag, PushTag, Select, Way
 from appliance.packet.select import thresholds
@@ -54,6 +54,8 @@ class Compiled:
 
 
 _OP_BYTES: Final = 8
+_QUEUE_QDISC: Final = 1
+"""The major number of the qdisc on every port that has queues."""
 PUNTED: Final = Compiled(b"", MegaflowFlag.PUNT)
 
 
@@ -192,7 +194,7 @@ class _Compilation:
         self.choice: CompiledChoice | None = None
         # A meter may have remarked the DSCP, which the IPv4 checksum covers.
         self._stale = after_meters
-        self._retyped = self._retyped_icmp = self._ttl_set = False
+        self._retyped = self._retyped_icmp = self._ttl_set = self._queued = False
 
     def run(self, actions: Sequence[DatapathAction]) -> None:
         """Raises _UnsupportedError."""
@@ -208,7 +210,7 @@ class _Compilation:
             raise _UnsupportedError
         if not outputs:
             self.flags |= MegaflowFlag.XDP
-        elif len(outputs) == 1 and isinstance(final := actions[-1], Forward):
+        elif len(outputs) == 1 and not self._queued and isinstance(final := actions[-1], Forward):
             self.flags |= MegaflowFlag.XDP
             self.xdp_port = final.port
 
@@ -234,6 +236,9 @@ class _Compilation:
                 self._stale = True
             case SetField(field=field, value=value):
                 self._set(field.name, value)
+            case SetQueue(queue_id=queue_id):
+                self.ops.append(_op(OpCode.SET_QUEUE, arg32=queue_class(queue_id)))
+                self._queued = True
             case _:
                 raise _UnsupportedError
 
@@ -270,6 +275,11 @@ class _Compilation:
         self.ttl_needed += ttl_needed
         self.choice = CompiledChoice(kind, tuple(compiled))
         self.ops.append(_op(OpCode.CHOOSE))
+
+
+def queue_class(queue_id: int) -> int:
+    """The traffic class of a queue, as in skb->priority: minor number 0 is the qdisc itself."""
+    return _QUEUE_QDISC << 16 | queue_id + 1 & 0xFFFF
 
 
 def _sets_ttl(action: DatapathAction) -> bool:

@@ -61,6 +61,7 @@ class OpCode(IntEnum):
     OPERAND_1 = 33
     METER = 34
     CHOOSE = 35
+    SET_QUEUE = 36
 
 
 class MegaflowFlag(IntFlag):

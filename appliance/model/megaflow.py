@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, Meter, PopMpls, PopPbb, PushMpls, PushPbb, SetField
+from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, Meter, PopMpls, PopPbb, PushMpls, PushPbb, SetField, SetQueue
 
 
 class PacketInReason(IntEnum):
@@ -115,6 +115,7 @@ DatapathAction = (
     | CopyTtlIn
     | PushPbb
     | PopPbb
+    | SetQueue
     | Meter
     | Select
     | Failover
