@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from vectors import frames
 from vectors.frames import Sample
 from vectors.packets import PACKETS
-from vectors.strategies import SETTABLE, TAG_TYPES, actions, packets, samples, set_fields
+from vectors.strategies import SETTABLE, TAG_TYPES, actions, backbone_frames, packets, samples, set_fields, stacks
 
-from appliance.model.actions import SetField
+from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, PopMpls, PopPbb, PushMpls, PushPbb, SetField
 from appliance.model.fields import BY_NAME, KEY_MASK, LAYERS, TUNNEL_ID, VLAN_TCI, Field, Layer
-from appliance.model.megaflow import DatapathAction, DecTtl, Forward, PopTag, PushTag
+from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PopTag, PushTag
 from appliance.packet import checksum
 from appliance.packet.execute import INVALID_TTL, execute
 from appliance.packet.parse import parse
@@ -50,17 +50,13 @@ def test_parse_never_raises_on_garbage(garbage: bytes, eth_type: int) -> None:
 @given(packets(), actions())
 def test_execute_never_raises_and_stops_only_at_the_ttl(frame: bytes, done: tuple[DatapathAction, ...]) -> None:
     emissions = execute(frame, done, 1)
-    wanted = [action for action in done if isinstance(action, (Forward, type(INVALID_TTL))) or not _changes(action)]
+    wanted = [action for action in done if isinstance(action, (Forward, Flood, Controller))]
     got = [emission.action for emission in emissions]
     if got and got[-1] is INVALID_TTL:
         assert got[:-1] == wanted[: len(got) - 1]
-        assert any(isinstance(action, DecTtl) for action in done)
+        assert any(isinstance(action, (DecTtl, DecMplsTtl)) for action in done)
     else:
         assert got == wanted
-
-
-def _changes(action: DatapathAction) -> bool:
-    return isinstance(action, (SetField, PushTag, PopTag, DecTtl))
 
 
 def _has(frame: bytes, field: Field) -> bool:
@@ -122,12 +118,118 @@ def test_pop_then_push_is_identity(frame: bytes) -> None:
     assert _after(popped, PushTag(tpid, tci)) == frame
 
 
-@given(packets(), actions(max_size=4, outputs=False, controller=False), actions(max_size=4, outputs=False, controller=False))
+_CHANGES = actions(max_size=4, outputs=False, controller=False) | actions(
+    max_size=4, outputs=False, controller=False, encapsulations=True
+)
+
+
+@given(packets(), _CHANGES, _CHANGES)
 def test_actions_in_one_go_or_in_two(frame: bytes, first: tuple[DatapathAction, ...], second: tuple[DatapathAction, ...]) -> None:
     """An action depends on the frame as it is then, and on nothing else: no state survives that a fresh parse would not find."""
     between = execute(frame, (*first, OUT), 1)[-1]
     assume(between.action is OUT)
     assert execute(frame, (*first, *second, OUT), 1) == execute(between.frame, (*second, OUT), 1)
+
+
+# ── MPLS and PBB ───────────────────────────────────────────────────────────────────────────────────────────────────────
+_MPLS_TYPES = st.sampled_from((0x8847, 0x8848))
+
+
+def _first_type(frame: bytes) -> int:
+    return int.from_bytes(frame[12:14], "big")
+
+
+@given(packets(min_size=14), _MPLS_TYPES)
+def test_push_then_pop_mpls_is_identity(frame: bytes, ethertype: int) -> None:
+    pushed = _after(frame, PushMpls(ethertype))
+    parsed = parse(pushed, 1)
+    assert len(pushed) == len(frame) + 4
+    assert parsed.layers == Layer.MPLS
+    assert (_first_type(pushed), parsed.tags) == (ethertype, 0)
+    assert _after(pushed, PopMpls(_first_type(frame))) == frame
+
+
+@given(packets(min_size=14), _MPLS_TYPES)
+def test_what_a_pushed_mpls_entry_copies(frame: bytes, ethertype: int) -> None:
+    """Label, traffic class and TTL of MPLS, or the TTL of IP, or 0; the bottom is where MPLS does not follow at once."""
+    before, after = parse(frame, 1), parse(_after(frame, PushMpls(ethertype)), 1)
+    for name in ("mpls_label", "mpls_tc"):
+        assert BY_NAME[name].get(after.key) == BY_NAME[name].get(before.key)
+    ttl = "mpls_ttl" if before.layers & Layer.MPLS else "ip_ttl"
+    assert BY_NAME["mpls_ttl"].get(after.key) == BY_NAME[ttl].get(before.key)
+    directly = before.layers & Layer.MPLS and not before.tags
+    assert BY_NAME["mpls_bos"].get(after.key) == (0 if directly else 1)
+
+
+@given(stacks(), st.integers(0, 0xFFFF))
+def test_pop_mpls_takes_four_bytes_off_and_sets_the_type(frame: bytes, ethertype: int) -> None:
+    parsed = parse(frame, 1)
+    popped = _after(frame, PopMpls(ethertype))
+    if not parsed.layers & Layer.MPLS:  # behind three tags
+        assert popped == frame
+        return
+    at = parsed.eth_type_offset
+    assert popped == frame[:at] + ethertype.to_bytes(2, "big") + frame[at + 6 :]
+
+
+@given(packets(min_size=14))
+def test_push_then_pop_pbb_is_identity(frame: bytes) -> None:
+    pushed = _after(frame, PushPbb(0x88E7))
+    before, after = parse(frame, 1), parse(pushed, 1)
+    assert (after.layers, after.tags, pushed[18:]) == (Layer.PBB, 0, frame)
+    assert pushed[:12] == frame[:12]
+    assert BY_NAME["pbb_isid"].get(after.key) == BY_NAME["pbb_isid"].get(before.key)
+    assert pushed[14] == BY_NAME["vlan_pcp"].get(before.key) << 5
+    assert _after(pushed, PopPbb()) == frame
+    others = (SetField(BY_NAME["eth_dst"], 1), SetField(BY_NAME["eth_src"], 2), SetField(BY_NAME["pbb_isid"], 3))
+    assert _after(frame, PushPbb(0x88E7), *others, PopPbb()) == frame
+
+
+@given(backbone_frames())
+def test_pop_pbb_leaves_the_customers_frame_behind_the_tags(frame: bytes) -> None:
+    tags = parse(frame, 1).tags * 4
+    customer = frame[18 + tags :]
+    assert _after(frame, PopPbb()) == customer[:12] + frame[12 : 12 + tags] + customer[12:]
+    assert _after(frame, *[PopTag()] * (tags // 4), PopPbb()) == customer
+
+
+@given(stacks(), st.integers(0, 255))
+def test_dec_mpls_ttl(frame: bytes, ttl: int) -> None:
+    frame = _after(frame, SetField(BY_NAME["mpls_ttl"], ttl))
+    (emission,) = execute(frame, (DecMplsTtl(), OUT), 1)
+    if not parse(frame, 1).layers & Layer.MPLS:
+        assert (emission.action, emission.frame) == (OUT, frame)
+    elif ttl <= 1:
+        assert (emission.action, emission.frame) == (INVALID_TTL, frame)
+    else:
+        assert (emission.action, emission.frame) == (OUT, _after(frame, SetField(BY_NAME["mpls_ttl"], ttl - 1)))
+
+
+@given(samples(), st.integers(0, 0xFFFFFFFF), st.booleans())
+def test_copying_a_ttl_between_mpls_and_ip(sample: Sample, entry: int, outwards: bool) -> None:
+    """As setting it would, whole checksums included."""
+    entry |= 0x100
+    header = MPLS_HEADER + entry.to_bytes(4, "big")
+    ip_ttl = sample.frame[sample.l3 + (8 if sample.version == 4 else 7)]
+    action = CopyTtlOut() if outwards else CopyTtlIn()
+    got = _after(header + sample.frame[sample.l3 :], action)
+    if outwards:
+        assert got == MPLS_HEADER + (entry & ~0xFF | ip_ttl).to_bytes(4, "big") + sample.frame[sample.l3 :]
+    else:
+        assert got == header + _after(sample.frame, SetField(BY_NAME["ip_ttl"], entry & 0xFF))[sample.l3 :]
+
+
+MPLS_HEADER = frames.ethernet(0x8847, b"")
+
+
+@given(packets(min_size=14))
+def test_a_copied_ttl_copied_back_changes_nothing(frame: bytes) -> None:
+    """Nor does it twice; and it changes a TTL and IPv4's checksum alone, if anything."""
+    for there, back in ((CopyTtlOut(), CopyTtlIn()), (CopyTtlIn(), CopyTtlOut())):
+        once = _after(frame, there)
+        assert len(once) == len(frame)
+        assert sum(one != other for one, other in zip(frame, once, strict=True)) <= 3
+        assert _after(once, there, back) == once
 
 
 # ── checksums ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vectors import frames
 from vectors.frames import Sample
 
-from appliance.model.actions import SetField
+from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, PopMpls, PopPbb, PushMpls, PushPbb, SetField
 from appliance.model.fields import BY_NAME, MAX_HEADER_BYTES, VLAN_PRESENT, Field
 from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PacketInReason, PopTag, PushTag
 
@@ -138,10 +138,47 @@ def _ip_of_any_kind(draw: st.DrawFn) -> bytes:
     return frames.ethernet(0x86DD, bytes(packet), draw(_tags))
 
 
+_mpls_types = st.sampled_from((0x8847, 0x8848))
+
+
+@st.composite
+def stacks(draw: st.DrawFn) -> bytes:
+    """MPLS: one to three entries with the bottom-of-stack bit where it belongs, and IP, a frame or anything behind them."""
+    entries = [draw(_integers(32)) & ~0x100 for _ in range(draw(st.integers(1, 3)))]
+    entries[-1] |= 0x100
+    sample = draw(samples())
+    payload = draw(st.sampled_from((sample.frame[sample.l3 :], sample.frame[sample.l3 :], sample.frame, sample.payload())))
+    return frames.ethernet(draw(_mpls_types), b"".join(entry.to_bytes(4, "big") for entry in entries) + payload, draw(_tags))
+
+
+@st.composite
+def _tunnels(draw: st.DrawFn) -> bytes:
+    """IP in IP."""
+    inner, version = draw(samples()), draw(st.sampled_from((4, 6)))
+    number = draw(st.sampled_from((4 if inner.version == 4 else 41, 4, 41)))
+    packet = inner.frame[inner.l3 :]
+    if version == 4:
+        options = bytes([1]) * (4 * draw(st.sampled_from((0, 0, 1))))
+        fragment = draw(st.sampled_from((0, 0, 0x2000, 1)))
+        packet = frames.ipv4(number, packet, ttl=draw(_integers(8)), options=options, fragment=fragment)
+    else:
+        first, headers = frames.chain(tuple(draw(st.lists(st.sampled_from(EXTENSIONS), max_size=2))), number)
+        packet = frames.ipv6(first, headers + packet, hop_limit=draw(_integers(8)))
+    return frames.ethernet(0x0800 if version == 4 else 0x86DD, packet, draw(_tags))
+
+
+@st.composite
+def backbone_frames(draw: st.DrawFn) -> bytes:
+    """PBB: an I-TAG of any bits, and the customer's frame."""
+    i_tag = draw(_integers(32)).to_bytes(4, "big")
+    customer = draw(st.one_of(samples().map(lambda sample: sample.frame), stacks()))
+    return frames.ethernet(0x88E7, i_tag + customer, draw(_two_tags), draw(_bytes(6)), draw(_bytes(6)))
+
+
 @st.composite
 def _others(draw: st.DrawFn) -> bytes:
-    """ARP, MPLS, PBB, and any type with anything behind it."""
-    kind = draw(st.sampled_from(("arp", "mpls", "pbb", "any", "any")))
+    """ARP, MPLS, PBB, IP in IP, and any type with anything behind it."""
+    kind = draw(st.sampled_from(("arp", "mpls", "pbb", "stack", "backbone", "tunnel", "any", "any")))
     if kind == "arp":
         arp = frames.arp(draw(_integers(16)), draw(_bytes(6)), draw(_bytes(4)), draw(_bytes(6)), draw(_bytes(4)))
         return frames.ethernet(0x0806, arp, draw(_tags))
@@ -149,7 +186,9 @@ def _others(draw: st.DrawFn) -> bytes:
         return frames.ethernet(
             draw(st.one_of(st.sampled_from(ETH_TYPES), _integers(16))), draw(st.binary(max_size=60)), draw(_tags)
         )
-    eth_type = 0x88E7 if kind == "pbb" else draw(st.sampled_from((0x8847, 0x8848)))
+    if kind in ("stack", "backbone", "tunnel"):
+        return draw({"stack": stacks(), "backbone": backbone_frames(), "tunnel": _tunnels()}[kind])
+    eth_type = 0x88E7 if kind == "pbb" else draw(_mpls_types)
     return frames.ethernet(eth_type, draw(st.binary(min_size=4, max_size=40)), draw(_tags))
 
 
@@ -202,10 +241,32 @@ _CONTROLLER: st.SearchStrategy[DatapathAction] = st.builds(
 )
 
 
+_encapsulations: st.SearchStrategy[DatapathAction] = st.one_of(
+    st.builds(PushMpls, _mpls_types),
+    st.builds(PopMpls, st.sampled_from((0x0800, 0x86DD, 0x8847, 0x8848, 0x0806, 0x8100))),
+    st.builds(DecMplsTtl),
+    st.builds(CopyTtlOut),
+    st.builds(CopyTtlIn),
+    st.builds(PushPbb, st.just(0x88E7)),
+    st.builds(PopPbb),
+)
+
+
+@st.composite
 def actions(
-    *, fields: tuple[Field, ...] = SETTABLE, max_size: int = 8, controller: bool = True, outputs: bool = True
-) -> st.SearchStrategy[tuple[DatapathAction, ...]]:
-    """Up to ``max_size`` actions in any order. ``fields`` are set; ``controller`` and ``outputs`` say where to send."""
+    draw: st.DrawFn,
+    *,
+    fields: tuple[Field, ...] = SETTABLE,
+    max_size: int = 8,
+    controller: bool = True,
+    outputs: bool = True,
+    encapsulations: bool | None = None,
+) -> tuple[DatapathAction, ...]:
+    """Up to ``max_size`` actions in any order. ``fields`` are set; ``controller`` and ``outputs`` say where to send.
+
+    ``encapsulations`` are those of MPLS, PBB and copied TTLs, which the fast path leaves to the slow path: None puts them in one
+    list of eight.
+    """
     one: list[st.SearchStrategy[DatapathAction]] = [
         set_fields(fields),
         set_fields(fields),
@@ -219,4 +280,6 @@ def actions(
         one += _OUTPUTS
     if controller:
         one.append(_CONTROLLER)
-    return st.lists(st.one_of(one), max_size=max_size).map(tuple)
+    if encapsulations or (encapsulations is None and draw(st.integers(0, 7)) == 7):
+        one += [_encapsulations, _encapsulations, _encapsulations]
+    return tuple(draw(st.lists(st.one_of(one), max_size=max_size)))
