@@ -113,10 +113,10 @@ class Shell:
                 self.datapath.served(megaflow_id)
             case SendFrame(number, frame, gso_size):
                 self.datapath.send(number, frame, gso_size)
-            case UpdatePort(number, forward, receive):
+            case UpdatePort(number, forward, receive, live):
                 known = self.datapath.ports.get(number)
                 if known is not None:
-                    self.datapath.update(replace(known, forward=forward, receive=receive))
+                    self.datapath.update(replace(known, forward=forward, receive=receive, live=live))
         return []
 
     def pump(self) -> None:

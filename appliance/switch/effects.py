@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from appliance.model.megaflow import Megaflow
+from appliance.model.megaflow import Megaflow, MeterConfig
 from appliance.openflow.messages import Message
 
 
@@ -57,11 +57,15 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class SendFrame:
-    """Put a frame out on a port. ``gso_size`` is the payload of each segment, 0 if the frame is not to be cut up."""
+    """Put a frame out on a port. ``gso_size`` is the payload of each segment, 0 if the frame is not to be cut up.
+
+    ``queue_id`` is a queue of that port (``Switch`` was told of it), None for the one that packets without OFPAT_SET_QUEUE take.
+    """
 
     port: int
     frame: bytes
     gso_size: int = 0
+    queue_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,42 @@ class UpdatePort:
     number: int
     forward: bool
     receive: bool
+    live: bool
+    """Whether FAST FAILOVER buckets that watch it are taken."""
 
 
-Effect = SendMessage | InstallMegaflow | RemoveMegaflows | ReadStatistics | SyncDatapath | Served | SendFrame | UpdatePort
+@dataclass(frozen=True, slots=True)
+class Advertise:
+    """The port's link is to advertise these features (OFPPF_* bits, all of them among the port's ``supported``)."""
+
+    number: int
+    features: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetMeter:
+    """``Datapath.set_meter``: stands before any megaflow that uses it. Refused by the fast path: step ``MeterRefused``."""
+
+    meter: MeterConfig
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveMeter:
+    """``Datapath.remove_meter``: stands behind the removal of all megaflows that used it."""
+
+    meter_id: int
+
+
+Effect = (
+    SendMessage
+    | InstallMegaflow
+    | RemoveMegaflows
+    | ReadStatistics
+    | SyncDatapath
+    | Served
+    | SendFrame
+    | UpdatePort
+    | Advertise
+    | SetMeter
+    | RemoveMeter
+)

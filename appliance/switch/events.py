@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
 
-from appliance.model.megaflow import MegaflowStatistics, Upcall
+from appliance.model.megaflow import MegaflowStatistics, MeterCounters, Upcall
 from appliance.model.ports import Port, PortCounters
+from appliance.model.queues import QueueCounters
 from appliance.openflow.messages import Message
 
 
@@ -23,15 +24,25 @@ class Need(Flag):
     """``StatisticsRead`` of every live megaflow (``Switch.megaflow_ids``)."""
     PORT_COUNTERS = auto()
     """``PortCountersRead`` of every port."""
+    METER_COUNTERS = auto()
+    """``MeterCountersRead`` of every meter (``Switch.meter_ids``)."""
+    QUEUE_COUNTERS = auto()
+    """``QueueCountersRead`` of every queue."""
 
 
 # ── connections ────────────────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True, slots=True)
 class ConnectionOpened:
-    """A controller's connection has agreed on a version. ``connection`` is the shell's number for it, never used again."""
+    """A controller's connection has agreed on a version. ``connection`` is the shell's number for it, never used again.
+
+    ``main`` is the number of the main connection to which this is auxiliary (section 6.3.6), None if this is a main connection;
+    ``auxiliary_id`` tells the auxiliary connections of one main connection apart, and is 0 for that itself.
+    """
 
     connection: int
     version: int
+    auxiliary_id: int = 0
+    main: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +110,31 @@ class PortCountersRead:
 
 
 @dataclass(frozen=True, slots=True)
+class MeterCountersRead:
+    """By meter id: what the fast path has metered since ``SetMeter`` made the meter."""
+
+    counters: Mapping[int, MeterCounters]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCountersRead:
+    """By port number and queue id."""
+
+    counters: Mapping[tuple[int, int], QueueCounters]
+
+
+@dataclass(frozen=True, slots=True)
 class InstallRefused:
     """The fast path had no room for a megaflow of an ``InstallMegaflow``."""
 
     megaflow_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeterRefused:
+    """The fast path had no room for a meter of a ``SetMeter``: its packets will be metered on the slow path."""
+
+    meter_id: int
 
 
 # ── time ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -127,7 +159,10 @@ Event = (
     | StatisticsRead
     | FinalStatistics
     | PortCountersRead
+    | MeterCountersRead
+    | QueueCountersRead
     | InstallRefused
+    | MeterRefused
     | Tick
     | Quiet
 )

@@ -38,7 +38,7 @@ class SwitchPort:
         return not self.port.config & (PortConfig.PORT_DOWN | PortConfig.NO_RECV)
 
     def update(self) -> UpdatePort:
-        return UpdatePort(self.port.number, self.forwards, self.receives)
+        return UpdatePort(self.port.number, self.forwards, self.receives, self.port.up)
 
 
 class Ports:

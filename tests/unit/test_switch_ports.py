@@ -34,9 +34,9 @@ def test_every_controller_hears_of_a_port() -> None:
     shell = Shell(2)
     shell.open(2)
     added = port(7)
-    assert UpdatePort(7, True, True) in shell.step(PortAdded(added))
+    assert UpdatePort(7, True, True, True) in shell.step(PortAdded(added))
     down = replace(added, state=PortState.LINK_DOWN)
-    assert UpdatePort(7, False, True) in shell.step(PortChanged(down))
+    assert UpdatePort(7, False, True, False) in shell.step(PortChanged(down))
     shell.step(PortRemoved(7))
     wanted = [PortStatus(PortReason.ADD, added), PortStatus(PortReason.MODIFY, down), PortStatus(PortReason.DELETE, down)]
     assert shell.told(PortStatus) == shell.told(PortStatus, 2) == wanted
@@ -71,7 +71,7 @@ def test_a_controller_may_not_want_to_hear() -> None:
 def test_port_mod(config: PortConfig, forward: bool, receive: bool) -> None:
     shell = Shell(3)
     configure(shell, 2, config)
-    assert shell.effects[-2] == UpdatePort(2, forward, receive)
+    assert shell.effects[-2] == UpdatePort(2, forward, receive, config != PortConfig.PORT_DOWN)
     assert shell.told(PortStatus) == [PortStatus(PortReason.MODIFY, replace(port(2), config=config))]
     assert shell.switch.ports[1].config == config
     assert output(shell, 2) == ({2} if forward else set())
@@ -79,7 +79,7 @@ def test_port_mod(config: PortConfig, forward: bool, receive: bool) -> None:
     shell.step(PortChanged(replace(port(2), curr_speed=5)))
     assert shell.switch.ports[1].config == config, "netlink knows nothing of it"
     configure(shell, 2, PortConfig.NONE)
-    assert shell.effects[-2] == UpdatePort(2, True, True)
+    assert shell.effects[-2] == UpdatePort(2, True, True, True)
 
 
 def test_port_mod_changes_the_masked_bits_only() -> None:
