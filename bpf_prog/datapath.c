@@ -63,7 +63,7 @@ static __always_inline int finish(struct packet *p, struct hook hook, u32 number
 }
 
 /* Whether a packet of this megaflow must wait in line behind those that are still in the slow path. */
-static __always_inline int queues(struct megaflow *megaflow)
+static __always_inline int waits_in_line(struct megaflow *megaflow)
 {
 	if (!(megaflow->flags & MEGAFLOW_GATED))
 		return 0;
@@ -73,6 +73,41 @@ static __always_inline int queues(struct megaflow *megaflow)
 	return 1;
 }
 
+/* A packet whose TTL the megaflow's actions would use up: the slow path knows what becomes of it. */
+static __always_inline int short_of_ttl(struct packet *p, const struct megaflow *megaflow)
+{
+	return megaflow->ttl_needed && LAYER_IS(p, LAYER_IPV4 | LAYER_IPV6) && p->key.f.ip_ttl <= megaflow->ttl_needed;
+}
+
+/* Whether XDP can do all of it. What it cannot, TC behind it does. */
+static __always_inline int fits_xdp(struct packet *p, const struct megaflow *megaflow, u32 flags)
+{
+	if (!(flags & MEGAFLOW_XDP) || flags & (MEGAFLOW_PUNT | MEGAFLOW_GATED | MEGAFLOW_METERED) || short_of_ttl(p, megaflow))
+		return 0;
+#ifndef TEST_RUN
+	u32 out = megaflow->xdp_port;
+	struct port *port = ports.lookup(&out);
+	if (out && (!port || !(port->flags & PORT_XDP_TRANSMIT)))
+		return 0;
+#endif
+	return 1;
+}
+
+#define NOT_PUNTED -1
+
+/* Why the slow path gets the packet, or NOT_PUNTED. */
+static __always_inline int why_punt(struct packet *p, struct megaflow *megaflow, u32 flags)
+{
+	if (!megaflow)
+		return UPCALL_MISS;
+	if (flags & MEGAFLOW_PUNT)
+		return UPCALL_ACTION;
+	if (short_of_ttl(p, megaflow))
+		return UPCALL_TTL;
+	/* Last: a packet that is punted anyway must not draw a ticket. */
+	return waits_in_line(megaflow) ? UPCALL_CATCHING_UP : NOT_PUNTED;
+}
+
 /* Before a megaflow's ops. */
 static __always_inline void begin(struct packet *p, u32 slot)
 {
@@ -80,6 +115,14 @@ static __always_inline void begin(struct packet *p, u32 slot)
 	p->sent = 0;
 	p->layers = p->key.f.layers;
 	forget_changes(p);
+}
+
+static __always_inline void send_up(struct packet *p, struct hook hook, u32 reason, u64 megaflow, struct verdict *v)
+{
+	if (punt(p, hook, reason, megaflow))
+		verdict(v, FATE_PUNTED, 0, TC_ACT_STOLEN);
+	else
+		verdict(v, FATE_DROPPED, DROP_UPCALL_FULL, TC_ACT_SHOT);
 }
 
 static __always_inline void handle(struct packet *p, struct hook hook, u32 number, struct verdict *v)
@@ -102,47 +145,23 @@ static __always_inline void handle(struct packet *p, struct hook hook, u32 numbe
 	u32 flags = megaflow ? megaflow->flags : 0;
 	if (flags & MEGAFLOW_POPS && is_vlan(p->key.f.eth_type))
 		flags |= MEGAFLOW_PUNT;
-	u32 short_of_ttl = megaflow && megaflow->ttl_needed && LAYER_IS(p, LAYER_IPV4 | LAYER_IPV6) && p->key.f.ip_ttl <= megaflow->ttl_needed;
 
 	if (!hook.tc) {
-		/* What XDP cannot do, TC behind it does. */
-		if (!megaflow || !(flags & MEGAFLOW_XDP) || flags & (MEGAFLOW_PUNT | MEGAFLOW_GATED | MEGAFLOW_METERED) || short_of_ttl) {
+		if (!megaflow || !fits_xdp(p, megaflow, flags)) {
 			verdict(v, FATE_PASSED, 0, XDP_PASS);
 			return;
 		}
-#ifndef TEST_RUN
-		if (megaflow->xdp_port) {
-			u32 out = megaflow->xdp_port;
-			struct port *port = ports.lookup(&out);
-			if (!port || !(port->flags & PORT_XDP_TRANSMIT)) {
-				verdict(v, FATE_PASSED, 0, XDP_PASS);
-				return;
-			}
-		}
-#endif
 	} else {
-		u32 reason = UPCALL_MISS;
-		if (megaflow) {
-			/* Order matters: a packet that is punted anyway must not draw a ticket. */
-			if (flags & MEGAFLOW_PUNT)
-				reason = UPCALL_ACTION;
-			else if (short_of_ttl)
-				reason = UPCALL_TTL;
-			else if (queues(megaflow))
-				reason = UPCALL_CATCHING_UP;
-		}
-		if (flags & MEGAFLOW_METERED && (reason == UPCALL_MISS || reason == UPCALL_ACTION)) {
+		int reason = why_punt(p, megaflow, flags);
+		if (flags & MEGAFLOW_METERED && (reason == NOT_PUNTED || reason == UPCALL_ACTION)) {
 			p->slot = slot;
 			p->punted = reason == UPCALL_ACTION;
 			tc_programs.call(hook.skb, PROGRAM_METER);
 			verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, drop); /* the call does not return */
 			return;
 		}
-		if (!megaflow || reason != UPCALL_MISS) {
-			if (punt(p, hook, reason, megaflow ? megaflow->id : 0))
-				verdict(v, FATE_PUNTED, 0, TC_ACT_STOLEN);
-			else
-				verdict(v, FATE_DROPPED, DROP_UPCALL_FULL, TC_ACT_SHOT);
+		if (!megaflow || reason != NOT_PUNTED) {
+			send_up(p, hook, reason, megaflow ? megaflow->id : 0, v);
 			return;
 		}
 	}
@@ -251,10 +270,8 @@ static __always_inline void run_meters(struct packet *p, struct hook hook, const
 	}
 	if (fix_checksums(p, hook) < 0)
 		verdict(v, FATE_DROPPED, DROP_REWRITE_FAILED, TC_ACT_SHOT);
-	else if (punt(p, hook, UPCALL_ACTION, megaflow->id))
-		verdict(v, FATE_PUNTED, 0, TC_ACT_STOLEN);
 	else
-		verdict(v, FATE_DROPPED, DROP_UPCALL_FULL, TC_ACT_SHOT);
+		send_up(p, hook, UPCALL_ACTION, megaflow->id, v);
 }
 
 int ofswitch_meter(struct __sk_buff *skb)
