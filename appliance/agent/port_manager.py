@@ -9,10 +9,10 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from appliance.agent.links import Links
+from appliance.agent.links import Links, Placement
 from appliance.config import PortSpec
 from appliance.datapath.driver import Datapath, DatapathError, DatapathPort, TierCounters
-from appliance.model.ports import PortCounters
+from appliance.model.ports import Hook, PortCounters
 from appliance.ports import Interface, LinkChange, PortError, since
 from appliance.switch.events import Event, PortAdded, PortChanged, PortRemoved
 
@@ -97,9 +97,7 @@ class PortManager:
         self._attached.clear()
 
     def _attach(self, spec: PortSpec, interface: Interface) -> None:
-        placement = self._links.place(interface, spec.hook)
-        port = DatapathPort(spec.number, interface.name, interface.ifindex, placement.hook, forward=interface.up)
-        self._datapath.attach(port)
+        placement, port = self._meet(spec, interface)
         try:
             port = replace(port, xdp_transmit=self._links.xdp_transmit(interface))
             if port.xdp_transmit:
@@ -119,6 +117,21 @@ class PortManager:
             placement.reason,
         )
         self._step(PortAdded(self._links.describe(interface, spec.number)))
+
+    def _meet(self, spec: PortSpec, interface: Interface) -> tuple[Placement, DatapathPort]:
+        """Put the fast path on the interface; where it may choose its hook, TC does if XDP is refused. Raises DatapathError."""
+        placement = self._links.place(interface, spec.hook)
+        port = DatapathPort(spec.number, interface.name, interface.ifindex, placement.hook, forward=interface.up)
+        try:
+            self._datapath.attach(port)
+        except DatapathError as error:
+            if spec.hook != "auto" or placement.hook is not Hook.XDP:
+                raise
+            LOG.warning("port %d (%s): XDP is refused, so TC it is: %s", spec.number, interface.name, error)
+            placement = Placement(Hook.TC, f"XDP was refused: {error}")
+            port = replace(port, hook=Hook.TC)
+            self._datapath.attach(port)
+        return placement, port
 
     def _detach(self, attached: AttachedPort, why: str) -> None:
         number = attached.spec.number

@@ -87,7 +87,7 @@ class ControllerAddress(_Frozen):
 
 
 class ListenAddress(_Frozen):
-    """Where controllers may connect to us, written ``ptcp:[PORT][:ADDRESS]``; without an address, every one of this machine."""
+    """Where controllers may connect to us, written ``ptcp:[PORT][:ADDRESS]``; without an address, 127.0.0.1: this machine only."""
 
     port: StrictInt = DEFAULT_OPENFLOW_PORT
     address: StrictStr = ""

@@ -29,12 +29,14 @@ class RunningSwitch:
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def ofctl(self, command: str, *arguments: str, check: bool = True) -> str:
-        """`ovs-ofctl -O OpenFlow13 COMMAND tcp:127.0.0.1:PORT ARGUMENTS`; what it printed."""
+    def ofctl(self, command: str, *arguments: str, fails: bool = False) -> str:
+        """`ovs-ofctl -O OpenFlow13 COMMAND tcp:127.0.0.1:PORT ARGUMENTS`; what it printed. ``COMMAND`` may begin with options.
+
+        With ``fails`` it must be refused.
+        """
         target = f"tcp:127.0.0.1:{LISTEN_PORT}"
-        result = self.bed.run(["ovs-ofctl", "-O", "OpenFlow13", command, target, *arguments])
-        if check:
-            assert result.returncode == 0, f"ovs-ofctl {command}: {result.stdout}{result.stderr}"
+        result = self.bed.run(["ovs-ofctl", "-O", "OpenFlow13", *command.split(), target, *arguments])
+        assert (result.returncode != 0) is fails, f"ovs-ofctl {command}: {result.stdout}{result.stderr}"
         return result.stdout + result.stderr
 
     def add_flows(self, *flows: str) -> None:

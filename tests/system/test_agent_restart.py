@@ -59,7 +59,9 @@ def test_a_port_that_vanishes_is_a_port_status_and_not_a_crash(tmp_path: Path) -
         with monitor.open("wb") as out:
             command = ["ovs-ofctl", "-O", "OpenFlow13", "monitor", f"tcp:127.0.0.1:{LISTEN_PORT}", "64"]
             watching = bed.start(command, stdout=out, stderr=out, env={**os.environ, "OVS_RUNDIR": str(tmp_path)})
-            wait_for(lambda: any(controller["state"] == "connected" for controller in switch.control.request("show")["controllers"]))
+            wait_for(
+                lambda: any(controller["state"] == "connected" for controller in switch.control.request("show")["controllers"])
+            )
             assert bed.ping("h1", "h2").ok
             assert bed.run(["ip", "link", "del", bed.interfaces[2]]).returncode == 0
             wait_for(lambda: "OFPT_PORT_STATUS" in monitor.read_text())

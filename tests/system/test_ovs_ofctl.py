@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.running_switch import RunningSwitch, running_switch
 
-from appliance.agent.client import ControlClient, ControlError
 from appliance.lab.testbed import Testbed
 
 pytestmark = [
@@ -24,70 +17,37 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("ovs-ofctl") is None, reason="apt-get install openvswitch-common"),
 ]
 
-ROOT = Path(__file__).parents[2]
-READY_SECONDS = 60.0
-TARGET = "tcp:127.0.0.1:6653"
-
-
-@dataclass
-class Switch:
-    """A running switch with three hosts. It listens on loopback of a namespace of its own, and nobody controls it."""
-
-    bed: Testbed
-    process: subprocess.Popen[Any]
-    control_socket: str
-
-    def ofctl(self, *words: str, fails: bool = False) -> str:
-        done = self.bed.run(["ovs-ofctl", "-O", "OpenFlow13", *words], timeout=20)
-        assert (done.returncode != 0) is fails, done.stderr
-        return done.stdout + done.stderr
-
-    def flows(self, *words: str) -> list[str]:
-        """One line a flow entry, without what changes with time."""
-        lines = [line.strip() for line in self.ofctl("dump-flows", TARGET, *words).splitlines()]
-        return [re.sub(r" duration=[^ ]*,", "", line) for line in lines if line.startswith("cookie=")]
-
-    def control(self, command: str) -> Any:
-        with ControlClient(self.control_socket) as client:
-            return client.request(command)
-
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
-    path = str(tmp_path_factory.mktemp("ofctl") / "switch.sock")
-    command = [sys.executable, "-m", "appliance.cli.main", "run", "--name", "ofctl", "--control-socket", path]
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSwitch]:
+    """With three hosts. It listens on loopback of a namespace of its own, and nobody controls it."""
     with Testbed.of(3) as bed:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = bed.start([*command, "--listen", "ptcp:6653:127.0.0.1", *bed.port_flags()], env=environment, cwd=ROOT)
-        switch = Switch(bed, process, path)
-        end = time.monotonic() + READY_SECONDS
-        while True:
-            assert process.poll() is None, "the switch ended"
-            try:
-                switch.control("show")
-                break
-            except ControlError:
-                assert time.monotonic() < end, "the switch does not answer"
-                time.sleep(0.05)
-        yield switch
-        assert bed.stop(process) == 0
+        with running_switch(bed, tmp_path_factory.mktemp("ofctl"), "--name", "ofctl") as switch:
+            yield switch
+        assert switch.process.returncode == 0
     assert bed.leftovers() == []
 
 
 @pytest.fixture
-def switch(running: Switch) -> Switch:
+def switch(running: RunningSwitch) -> RunningSwitch:
     """Without flow entries, and without hosts that still look for each other because of the test before."""
-    running.ofctl("del-flows", TARGET)
+    running.ofctl("del-flows")
     for host in running.bed.hosts:
         for family in ("-4", "-6"):
             running.bed.run(["ip", family, "neigh", "flush", "all"], host=host.name)
-    assert running.flows() == []
+    assert flows(running) == []
     return running
 
 
-def test_show(switch: Switch) -> None:
-    text = switch.ofctl("show", TARGET)
-    assert f"dpid:{switch.control('show')['datapath_id']}" in text
+def flows(switch: RunningSwitch, *words: str) -> list[str]:
+    """One line a flow entry, without what changes with time."""
+    lines = [line.strip() for line in switch.ofctl("dump-flows", *words).splitlines()]
+    return [re.sub(r" duration=[^ ]*,", "", line) for line in lines if line.startswith("cookie=")]
+
+
+def test_show(switch: RunningSwitch) -> None:
+    text = switch.ofctl("show")
+    assert f"dpid:{switch.control.request('show')['datapath_id']}" in text
     assert "n_tables:254, n_buffers:0" in text
     assert "FLOW_STATS TABLE_STATS PORT_STATS" in text
     for number, name in enumerate(switch.bed.interfaces, 1):
@@ -98,20 +58,18 @@ def test_show(switch: Switch) -> None:
     assert "frags=normal" in text
 
 
-def test_dump_desc(switch: Switch) -> None:
-    text = switch.ofctl("dump-desc", TARGET)
+def test_dump_desc(switch: RunningSwitch) -> None:
+    text = switch.ofctl("dump-desc")
     assert "Manufacturer: ofswitch" in text
     assert "DP Description: ofctl" in text
 
 
-def test_added_flows_are_dumped_as_they_were_given_and_forward(switch: Switch) -> None:
+def test_added_flows_are_dumped_as_they_were_given_and_forward(switch: RunningSwitch) -> None:
     assert not switch.bed.ping("h1", "h2", number=1, wait=0.3).ok, "no flow entry, no forwarding"
-    switch.ofctl("add-flow", TARGET, "cookie=0x2a,priority=10,in_port=1,actions=output:2")
-    switch.ofctl("add-flow", TARGET, "priority=10,in_port=2,idle_timeout=60,hard_timeout=600,actions=output:1")
-    switch.ofctl(
-        "add-flow", TARGET, "table=3,priority=7,tcp,nw_dst=10.0.0.0/24,tp_dst=80,actions=set_field:2->ip_dscp,goto_table:4"
-    )
-    assert switch.flows() == [
+    switch.ofctl("add-flow", "cookie=0x2a,priority=10,in_port=1,actions=output:2")
+    switch.ofctl("add-flow", "priority=10,in_port=2,idle_timeout=60,hard_timeout=600,actions=output:1")
+    switch.ofctl("add-flow", "table=3,priority=7,tcp,nw_dst=10.0.0.0/24,tp_dst=80,actions=set_field:2->ip_dscp,goto_table:4")
+    assert flows(switch) == [
         "cookie=0x2a, table=0, n_packets=0, n_bytes=0, priority=10,in_port=1 actions=output:2",
         "cookie=0x0, table=0, n_packets=0, n_bytes=0, idle_timeout=60, hard_timeout=600, priority=10,in_port=2 actions=output:1",
         "cookie=0x0, table=3, n_packets=0, n_bytes=0, priority=7,tcp,nw_dst=10.0.0.0/24,tp_dst=80 "
@@ -122,18 +80,18 @@ def test_added_flows_are_dumped_as_they_were_given_and_forward(switch: Switch) -
         assert not switch.bed.ping("h1", "h3", family, number=1, wait=0.3).ok
 
 
-def test_every_packet_is_counted_once_by_flow_table_and_port(switch: Switch) -> None:
+def test_every_packet_is_counted_once_by_flow_table_and_port(switch: RunningSwitch) -> None:
     """Whichever tier handled it: the first of a megaflow comes up, the rest do not."""
     before = ports(switch)
     tables = lookups(switch)
-    switch.ofctl("add-flow", TARGET, "priority=10,arp,actions=FLOOD")
-    switch.ofctl("add-flow", TARGET, "priority=10,in_port=1,icmp,actions=output:2")
-    switch.ofctl("add-flow", TARGET, "priority=10,in_port=2,icmp,actions=output:1")
+    switch.ofctl("add-flow", "priority=10,arp,actions=FLOOD")
+    switch.ofctl("add-flow", "priority=10,in_port=1,icmp,actions=output:2")
+    switch.ofctl("add-flow", "priority=10,in_port=2,icmp,actions=output:1")
     assert switch.bed.ping("h1", "h2", number=5).ok
-    flows = {line.split("priority=")[1].split(" ")[0]: counts(line) for line in switch.flows()}
+    found = {line.split("priority=")[1].split(" ")[0]: counts(line) for line in flows(switch)}
     echo = 14 + 20 + 8 + 56
-    assert flows["10,icmp,in_port=1"] == flows["10,icmp,in_port=2"] == (5, 5 * echo)
-    arps = flows["10,arp"][0]
+    assert found["10,icmp,in_port=1"] == found["10,icmp,in_port=2"] == (5, 5 * echo)
+    arps = found["10,arp"][0]
     assert arps >= 2
     after = ports(switch)
     difference = {number: [a - b for a, b in zip(after[number], before[number], strict=True)] for number in after}
@@ -146,18 +104,18 @@ def test_every_packet_is_counted_once_by_flow_table_and_port(switch: Switch) -> 
     assert received >= 10 + arps
 
 
-def ports(switch: Switch) -> dict[int, list[int]]:
+def ports(switch: RunningSwitch) -> dict[int, list[int]]:
     """rx packets, rx bytes, tx packets, tx bytes."""
-    text = switch.ofctl("dump-ports", TARGET)
+    text = switch.ofctl("dump-ports")
     assert "reply (OF1.3)" in text
     found = re.findall(r"port +(\d+): rx pkts=(\d+), bytes=(\d+), drop.*?tx pkts=(\d+), bytes=(\d+)", text, re.DOTALL)
     assert len(found) == 3
     return {int(number): [int(value) for value in values] for number, *values in found}
 
 
-def lookups(switch: Switch) -> tuple[int, int]:
+def lookups(switch: RunningSwitch) -> tuple[int, int]:
     """Lookups and matches in table 0."""
-    found = re.search(r"table 0:\s+active=\d+, lookup=(\d+), matched=(\d+)", switch.ofctl("dump-tables", TARGET))
+    found = re.search(r"table 0:\s+active=\d+, lookup=(\d+), matched=(\d+)", switch.ofctl("dump-tables"))
     assert found
     return int(found[1]), int(found[2])
 
@@ -168,57 +126,55 @@ def counts(line: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def test_one_port_of_dump_ports(switch: Switch) -> None:
-    text = switch.ofctl("dump-ports", TARGET, "2")
+def test_one_port_of_dump_ports(switch: RunningSwitch) -> None:
+    text = switch.ofctl("dump-ports", "2")
     assert "1 ports" in text
     assert "port  2:" in text
     assert "duration=" in text
 
 
-def test_tables_and_aggregate(switch: Switch) -> None:
-    switch.ofctl("add-flow", TARGET, "table=253,priority=1,actions=drop")
-    switch.ofctl("add-flow", TARGET, "table=0,priority=1,actions=drop")
-    assert re.search(r"table 253:\s+active=1, lookup=0, matched=0", switch.ofctl("dump-tables", TARGET))
-    assert "flow_count=2" in switch.ofctl("dump-aggregate", TARGET)
-    assert "flow_count=1" in switch.ofctl("dump-aggregate", TARGET, "table=253")
+def test_tables_and_aggregate(switch: RunningSwitch) -> None:
+    switch.ofctl("add-flow", "table=253,priority=1,actions=drop")
+    switch.ofctl("add-flow", "table=0,priority=1,actions=drop")
+    assert re.search(r"table 253:\s+active=1, lookup=0, matched=0", switch.ofctl("dump-tables"))
+    assert "flow_count=2" in switch.ofctl("dump-aggregate")
+    assert "flow_count=1" in switch.ofctl("dump-aggregate", "table=253")
 
 
-def test_flows_are_modified_and_deleted_strictly_and_loosely(switch: Switch) -> None:
-    switch.ofctl("add-flow", TARGET, "priority=10,in_port=1,actions=output:2")
-    switch.ofctl("add-flow", TARGET, "priority=10,in_port=2,actions=output:1")
-    switch.ofctl("add-flow", TARGET, "priority=20,in_port=2,ip,actions=output:1")
+def test_flows_are_modified_and_deleted_strictly_and_loosely(switch: RunningSwitch) -> None:
+    switch.ofctl("add-flow", "priority=10,in_port=1,actions=output:2")
+    switch.ofctl("add-flow", "priority=10,in_port=2,actions=output:1")
+    switch.ofctl("add-flow", "priority=20,in_port=2,ip,actions=output:1")
     assert switch.bed.ping("h1", "h2").ok
 
-    switch.ofctl("mod-flows", TARGET, "in_port=2,actions=drop")
+    switch.ofctl("mod-flows", "in_port=2,actions=drop")
     assert not switch.bed.ping("h1", "h2", number=1, wait=0.3).ok, "the megaflows of the changed entries are gone"
-    assert [line.split("priority=")[1] for line in switch.flows("in_port=2")] == [
+    assert [line.split("priority=")[1] for line in flows(switch, "in_port=2")] == [
         "20,ip,in_port=2 actions=drop",
         "10,in_port=2 actions=drop",
     ]
 
-    switch.ofctl("mod-flows", TARGET, "in_port=2,actions=output:1")
+    switch.ofctl("mod-flows", "in_port=2,actions=output:1")
     assert switch.bed.ping("h1", "h2").ok
 
-    switch.ofctl("--strict", "del-flows", TARGET, "priority=20,in_port=2,ip")
-    assert len(switch.flows()) == 2
-    switch.ofctl("del-flows", TARGET, "out_port=1")
-    assert [line.split("priority=")[1] for line in switch.flows()] == ["10,in_port=1 actions=output:2"]
+    switch.ofctl("--strict del-flows", "priority=20,in_port=2,ip")
+    assert len(flows(switch)) == 2
+    switch.ofctl("del-flows", "out_port=1")
+    assert [line.split("priority=")[1] for line in flows(switch)] == ["10,in_port=1 actions=output:2"]
     assert not switch.bed.ping("h1", "h2", number=1, wait=0.3).ok
 
 
-def test_rewriting_flows_rewrite(switch: Switch) -> None:
+def test_rewriting_flows_rewrite(switch: RunningSwitch) -> None:
     """h1 reaches 10.0.0.99, which is h2 behind the switch: addresses rewritten both ways, checksums with them."""
     other = switch.bed["h2"]
     switch.bed.run(["ip", "neigh", "replace", "10.0.0.99", "lladdr", "02:00:00:00:00:99", "dev", "eth0"], host="h1")
     switch.bed.run(["ip", "neigh", "replace", "10.0.0.1", "lladdr", switch.bed["h1"].mac, "dev", "eth0"], host="h2")
     switch.ofctl(
         "add-flow",
-        TARGET,
         f"priority=5,ip,nw_dst=10.0.0.99,actions=set_field:{other.mac}->eth_dst,set_field:{other.address4}->ip_dst,dec_ttl,output:2",
     )
     switch.ofctl(
         "add-flow",
-        TARGET,
         "priority=5,ip,nw_src=10.0.0.2,actions=set_field:02:00:00:00:00:99->eth_src,set_field:10.0.0.99->ip_src,output:1",
     )
     done = switch.bed.run(["ping", "-c", "3", "-i", "0.2", "-W", "2", "10.0.0.99"], host="h1")
@@ -226,43 +182,41 @@ def test_rewriting_flows_rewrite(switch: Switch) -> None:
     assert "ttl=64" in done.stdout, "the answer's is as it was"
 
 
-def test_what_this_issue_does_not_have_is_refused_with_the_specifications_error(switch: Switch) -> None:
-    text = switch.ofctl("add-group", TARGET, "group_id=1,type=all,bucket=output:1", fails=True)
+def test_what_this_issue_does_not_have_is_refused_with_the_specifications_error(switch: RunningSwitch) -> None:
+    text = switch.ofctl("add-group", "group_id=1,type=all,bucket=output:1", fails=True)
     assert "OFPGMFC_" in text
-    text = switch.ofctl("add-meter", TARGET, "meter=1,kbps,band=type=drop,rate=100", fails=True)
+    text = switch.ofctl("add-meter", "meter=1,kbps,band=type=drop,rate=100", fails=True)
     assert "OFPMMFC_" in text or "OFPBRC_" in text
-    assert "OFPBAC_" in switch.ofctl("add-flow", TARGET, "in_port=1,actions=push_mpls:0x8847,output:2", fails=True)
-    assert switch.flows() == []
-    assert "OFPST_GROUP_DESC" in switch.ofctl("dump-groups", TARGET)
-    assert "OFPST_METER_CONFIG" in switch.ofctl("dump-meters", TARGET)
+    assert "OFPBAC_" in switch.ofctl("add-flow", "in_port=1,actions=push_mpls:0x8847,output:2", fails=True)
+    assert flows(switch) == []
+    assert "OFPST_GROUP_DESC" in switch.ofctl("dump-groups")
+    assert "OFPST_METER_CONFIG" in switch.ofctl("dump-meters")
 
 
-def test_a_port_goes_down_and_up(switch: Switch) -> None:
-    switch.ofctl("add-flow", TARGET, "actions=FLOOD")
+def test_a_port_goes_down_and_up(switch: RunningSwitch) -> None:
+    switch.ofctl("add-flow", "actions=FLOOD")
     assert switch.bed.ping("h1", "h2").ok
-    switch.ofctl("mod-port", TARGET, "2", "down")
-    assert "PORT_DOWN" in switch.ofctl("show", TARGET)
+    switch.ofctl("mod-port", "2", "down")
+    assert "PORT_DOWN" in switch.ofctl("show")
     assert not switch.bed.ping("h1", "h2", number=1, wait=0.3).ok
-    switch.ofctl("mod-port", TARGET, "2", "up")
-    assert "PORT_DOWN" not in switch.ofctl("show", TARGET)
+    switch.ofctl("mod-port", "2", "up")
+    assert "PORT_DOWN" not in switch.ofctl("show")
     assert switch.bed.ping("h1", "h2").ok
 
 
-def test_many_flows_come_back_over_several_messages(switch: Switch, tmp_path: Path) -> None:
+def test_many_flows_come_back_over_several_messages(switch: RunningSwitch, tmp_path: Path) -> None:
     number = 3000
     file = tmp_path / "flows.txt"
     file.write_text(
         "".join(f"priority={n},in_port=1,ipv6,ipv6_dst=fd00::{n:x},tcp,tp_dst={n},actions=output:2\n" for n in range(1, number + 1))
     )
-    switch.ofctl("add-flows", TARGET, str(file))
-    assert len(set(switch.flows())) == number
-    assert switch.control("show")["flows"] == number
+    switch.ofctl("add-flows", str(file))
+    assert len(set(flows(switch))) == number
+    assert switch.control.request("show")["flows"] == number
 
 
-def test_the_control_socket_tells_the_same(switch: Switch) -> None:
-    switch.ofctl("add-flow", TARGET, "priority=10,in_port=1,actions=output:2")
-    command = [sys.executable, "-m", "appliance.cli.main", "flows", "--json", "--control-socket", switch.control_socket]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    (flow,) = json.loads(done.stdout)["flows"]
+def test_the_control_socket_tells_the_same(switch: RunningSwitch) -> None:
+    switch.ofctl("add-flow", "priority=10,in_port=1,actions=output:2")
+    (flow,) = switch.control.request("flows")["flows"]
     assert (flow["table_id"], flow["priority"], flow["match_text"]) == (0, 10, "in_port=1")
     assert "output:2" in flow["instructions"]

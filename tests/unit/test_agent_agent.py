@@ -15,11 +15,12 @@ from appliance.agent.agent import AgentError
 from appliance.agent.client import ControlClient, ControlError
 from appliance.agent.control import ControlSocketError
 from appliance.agent.green import in_thread, spawn
+from appliance.agent.links import Placement
 from appliance.config import Config
 from appliance.datapath.driver import DatapathError
 from appliance.model.actions import ApplyActions, Output
 from appliance.model.match import MATCH_ALL
-from appliance.model.ports import PortNo
+from appliance.model.ports import Hook, PortNo
 from appliance.openflow.messages import (
     BarrierReply,
     BarrierRequest,
@@ -287,6 +288,47 @@ def test_a_port_that_the_kernel_refuses_keeps_the_switch_from_starting(tmp_path)
         box.agent.run()
     assert box.datapath.closed
     assert not os.path.exists(box.config.control_socket)
+
+
+class RefusesXdp:
+    """Interfaces that the choice of hook thinks fit for XDP, and a fast path that is refused it."""
+
+    def __init__(self, box: Box) -> None:
+        self.box = box
+        self.attach = box.datapath.attach
+        box.links.place = self.place
+        box.datapath.attach = self.refuse
+
+    def place(self, interface, requested):
+        return Placement(Hook.XDP if requested == "auto" else Hook(requested), "a test")
+
+    def refuse(self, port):
+        if port.hook is Hook.XDP:
+            raise DatapathError("attach to eth1 at XDP (native): Invalid argument (MTU too large)")
+        self.attach(port)
+
+
+def test_a_port_that_may_choose_its_hook_takes_tc_where_xdp_is_refused_and_says_so(tmp_path, caplog):
+    box = Box(tmp_path)
+    RefusesXdp(box)
+    try:
+        box.agent.start()
+        assert {port.hook for port in box.datapath.ports.values()} == {Hook.TC}
+        assert "port 1 (eth1): XDP is refused, so TC it is: attach to eth1 at XDP (native)" in caplog.text
+        (reason,) = {attached.reason for attached in box.agent.ports}
+        assert reason.startswith("XDP was refused: ")
+        assert reason.endswith("(MTU too large)")
+    finally:
+        box.agent.close()
+
+
+def test_a_port_that_must_have_xdp_and_is_refused_it_keeps_the_switch_from_starting(tmp_path):
+    box = Box(tmp_path, ports=({"interface": "eth1", "hook": "xdp"}, "eth2"))
+    RefusesXdp(box)
+    with pytest.raises(
+        AgentError, match=r"^port 1 \(eth1\): attach to eth1 at XDP \(native\): Invalid argument \(MTU too large\)$"
+    ):
+        box.agent.run()
 
 
 def test_the_datapath_id_is_the_first_ports_address_unless_one_is_given(tmp_path):
