@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from appliance.model.fields import IP_FRAG, IP_PROTO, Fragment, Layer
-from appliance.packet.parse import IPV4_BYTES, IPV6_BYTES, ParsedPacket, end_of_headers, ip_payload_offset
+from appliance.packet.parse import IPV6_BYTES, ParsedPacket, end_of_headers, ip_payload_offset
 
 MPLS_BYTES = 4
 MPLS_BOS = 0x100
@@ -72,7 +72,7 @@ def _ip_ttl(frame: bytes | bytearray, at: int, end: int, version: int | None = N
     found = frame[at] >> 4 if at < end else 0
     if version not in (None, found):
         return None
-    if found == 4 and at + IPV4_BYTES <= end and frame[at] & 15 >= 5 and at + (frame[at] & 15) * 4 <= end:
+    if found == 4 and frame[at] & 15 >= 5 and at + (frame[at] & 15) * 4 <= end:
         return TtlPlace(at + IPV4_TTL, at + IPV4_CHECKSUM)
     if found == 6 and at + IPV6_BYTES <= end:
         return TtlPlace(at + IPV6_HOP_LIMIT)

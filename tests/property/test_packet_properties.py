@@ -133,6 +133,7 @@ def test_actions_in_one_go_or_in_two(frame: bytes, first: tuple[DatapathAction, 
 
 # ── MPLS and PBB ───────────────────────────────────────────────────────────────────────────────────────────────────────
 _MPLS_TYPES = st.sampled_from((0x8847, 0x8848))
+MPLS_HEADER = frames.ethernet(0x8847, b"")
 
 
 def _first_type(frame: bytes) -> int:
@@ -217,9 +218,6 @@ def test_copying_a_ttl_between_mpls_and_ip(sample: Sample, entry: int, outwards:
         assert got == MPLS_HEADER + (entry & ~0xFF | ip_ttl).to_bytes(4, "big") + sample.frame[sample.l3 :]
     else:
         assert got == header + _after(sample.frame, SetField(BY_NAME["ip_ttl"], entry & 0xFF))[sample.l3 :]
-
-
-MPLS_HEADER = frames.ethernet(0x8847, b"")
 
 
 @given(packets(min_size=14))

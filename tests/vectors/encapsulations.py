@@ -212,6 +212,8 @@ _SHORT = bytes(_mpls(_entry(bos=0)))[:18] + b"\1\2\3"
 _add("copy TTL with half an entry", _SHORT, [CopyTtlOut(), CopyTtlIn()], _SHORT)
 _SHORT = bytes(_mpls(_entry()))[:18]
 _add("copy TTL with nothing behind the bottom", _SHORT, [CopyTtlOut(), CopyTtlIn()], _SHORT)
+_SHORT = bytes(_mpls(_entry(), _v4(**_OPTIONS)))[: 14 + 4 + 23]
+_add("copy TTL with half of IPv4's options", _SHORT, [CopyTtlOut(), CopyTtlIn()], _SHORT)
 _IHL = bytes(_mpls(_entry()))[:18] + b"\x44" + bytes(30)
 _add("copy TTL with an IHL of 4", _IHL, [CopyTtlOut(), CopyTtlIn()], _IHL)
 
