@@ -1,0 +1,231 @@
+"""Forwarding rate: frames of 64 bytes that one CPU makes, forwards and counts, in millions a second.
+
+Each contender has two veth pairs of its own, all in one namespace:  source → near | in [contender] out | far → sink. The
+source is an XDP program run on live frames, redirected to `near`, so they come in at `in`; the sink, XDP on `far`, counts: the rate
+is of what arrived. So one contender after the other can be run with nothing to set up in between.
+
+Invariant: one that lost more than a hundredth of the frames has a note; but Open vSwitch, which runs on a CPU of its own, loses by
+design of the test: it is given frames at several rates, and the one at which it forwards most is its.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import frames
+import kernel
+import links
+import openvswitch
+from kernel import BenchError, Kernel
+from openvswitch import OpenVSwitch
+from pyroute2 import IPRoute
+from results import Aim, Row, in_turn
+
+from appliance.datapath import netlink
+from appliance.datapath.bpf import BpfDatapath
+from appliance.datapath.driver import DatapathPort
+from appliance.datapath.loader import Sizes
+from appliance.lab import namespace
+from appliance.model.megaflow import Forward, Megaflow
+from appliance.model.ports import Hook
+
+GROUP = "forwarding rate"
+FEWEST_FRAMES = 1 << 15
+LOSS = 0.01
+OVS_DELAYS = (0, 500, 1000, 1500, 2000, 2500, 3000)
+SETTLE_SECONDS = 0.02
+
+OURS_XDP, OURS_TC = "ofswitch, XDP", "ofswitch, TC"
+MINIMAL_XDP, LOOKUP_XDP, MINIMAL_TC = "minimal XDP redirect", "XDP redirect, one look-up", "minimal TC redirect"
+BRIDGE, OVS = "Linux bridge", "Open vSwitch, netdev"
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The four interfaces of a contender, by index; ``place`` is that of ``near`` in ``devices``."""
+
+    number: int
+    near: int
+    inside: int
+    outside: int
+    far: int
+
+    @property
+    def in_name(self) -> str:
+        return f"in{self.number}"
+
+    @property
+    def out_name(self) -> str:
+        return f"out{self.number}"
+
+
+@dataclass(slots=True)
+class Contender:
+    path: Path
+    sent: int = 0
+    arrived: int = 0
+    delays: tuple[int, ...] = (0,)
+    """Turns of a loop between frames to try. One that runs on another CPU than the source forwards less when it drowns."""
+    delay: int = 0
+    frames: int = FEWEST_FRAMES
+    """To send next time."""
+
+
+@dataclass(slots=True)
+class Forwarding:
+    """Call ``rows`` in a namespace of its own."""
+
+    programs: Kernel
+    seconds: float
+    rounds: int
+    flow_counts: tuple[int, ...]
+    _contenders: dict[str, Contender] = field(default_factory=dict)
+    _missing: dict[str, str] = field(default_factory=dict)
+    _refused: int = 0
+    _closers: list[Callable[[], None]] = field(default_factory=list)
+
+    def rows(self) -> Iterator[Row]:
+        try:
+            self._set_up(max(self.flow_counts))
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+            for flows in self.flow_counts:
+                yield from self._measure(flows)
+        finally:
+            for close in reversed(self._closers):
+                close()
+
+    # ── setting up ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _path(self, name: str) -> Path:
+        number = len(self._contenders)
+        near, inside = links.veth(f"near{number}", f"in{number}")
+        outside, far = links.veth(f"out{number}", f"far{number}")
+        netlink.attach_xdp(far, self.programs.program("xdp_sink"))
+        path = Path(number, near, inside, outside, far)
+        # Place 2n is where the source sends to, 2n + 1 where a forwarding program does.
+        self.programs.write("devices", kernel.word(2 * number), kernel.word(near))
+        self.programs.write("devices", kernel.word(2 * number + 1), kernel.word(outside))
+        self.programs.write("minimal", kernel.word(inside), kernel.word(2 * number + 1) + kernel.word(outside))
+        self._contenders[name] = Contender(path)
+        return path
+
+    def _set_up(self, flows: int) -> None:
+        self._set_up_programs(flows)
+        self._set_up_bridge()
+        self._set_up_ovs(flows)
+        self._set_up_ours(flows)
+
+    def _set_up_programs(self, flows: int) -> None:
+        netlink.attach_xdp(self._path(MINIMAL_XDP).inside, self.programs.program("xdp_minimal"))
+        path = self._path(LOOKUP_XDP)
+        for flow in range(flows):
+            self.programs.add_tuple(frames.tuple_key(flow), 2 * path.number + 1, path.outside)
+        netlink.attach_xdp(path.inside, self.programs.program("xdp_lookup"))
+        path = self._path(MINIMAL_TC)
+        links.needs_napi(path.in_name)
+        netlink.attach_tc(path.inside, self.programs.program("tc_minimal"))
+
+    def _set_up_bridge(self) -> None:
+        path = self._path(BRIDGE)
+        links.needs_napi(path.in_name)
+        namespace.write_sysctl("net/bridge/bridge-nf-call-iptables", 0)  # on, it would slow the bridge down, or stop it
+        with IPRoute() as ip:
+            ip.link("add", ifname="bridge", kind="bridge")
+            index = ip.link_lookup(ifname="bridge")[0]
+            namespace.write_sysctl("net/ipv6/conf/bridge/disable_ipv6", 1)
+            ip.link("set", index=index, state="up")
+            for port in (path.inside, path.outside):
+                ip.link("set", index=port, master=index)
+            ip.fdb("append", ifindex=path.outside, lladdr="02:00:00:00:00:02", master=index, state=0x40)
+
+    def _set_up_ovs(self, flows: int) -> None:
+        if reason := openvswitch.why_not():
+            self._missing[OVS] = reason
+            return
+        path = self._path(OVS)
+        self._contenders[OVS].delays = OVS_DELAYS
+        links.needs_napi(path.in_name)
+        ovs = OpenVSwitch((path.in_name, path.out_name)).__enter__()
+        self._closers.append(ovs.close)
+        ovs.add_flows([f"ip,in_port=1,nw_src={_dotted(frames.source_address(flow))},actions=output:2" for flow in range(flows)])
+
+    def _set_up_ours(self, flows: int) -> None:
+        """Both hooks in one fast path: ports 1 and 2 are at TC, 3 and 4 at XDP."""
+        datapath = BpfDatapath(Sizes(megaflows=1 << (4 * flows + 4).bit_length(), upcall_pages=64))
+        self._closers.append(datapath.close)
+        mask, number = frames.mask(0), 0
+        for name, hook, in_port in ((OURS_TC, Hook.TC, 1), (OURS_XDP, Hook.XDP, 3)):
+            path = self._path(name)
+            links.needs_napi(path.in_name)
+            datapath.attach(DatapathPort(in_port, path.in_name, path.inside, hook, xdp_transmit=True))
+            datapath.attach(DatapathPort(in_port + 1, path.out_name, path.outside, hook, xdp_transmit=True))
+            for flow in range(flows):
+                number += 1
+                megaflow = Megaflow(number, frames.flow_key(flow, in_port) & mask, mask, (Forward(in_port + 1),))
+                self._refused += not datapath.install(megaflow)
+        datapath.caught_up(range(1, number + 1))
+
+    # ── measuring ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _run(self, name: str, flows: int, delay: int | None = None) -> float:
+        """Millions a second."""
+        contender, programs = self._contenders[name], self.programs
+        programs.set_source(flows, 2 * contender.path.number, contender.delay if delay is None else delay)
+        before = programs.arrived()
+        kernel.send_live(programs.program("xdp_source"), frames.frame(0), contender.frames)
+        seconds = programs.source_seconds()
+        arrived = programs.arrived() - before
+        contender.sent += contender.frames
+        time.sleep(SETTLE_SECONDS)
+        contender.arrived += programs.arrived() - before
+        contender.frames = max(int(contender.frames * self.seconds / seconds), FEWEST_FRAMES)
+        return arrived / seconds / 1e6
+
+    def _measure(self, flows: int) -> Iterator[Row]:
+        for name, contender in self._contenders.items():
+            self._run(name, flows)
+            contender.delay = max(contender.delays, key=lambda delay, name=name: self._run(name, flows, delay))  # type: ignore[misc]
+            contender.sent = contender.arrived = 0
+        samples = in_turn(
+            {name: lambda name=name: self._run(name, flows) for name in self._contenders},  # type: ignore[misc]
+            self.rounds,
+        )
+        for name, contender in self._contenders.items():
+            if not contender.arrived:
+                raise BenchError(f"{name}: not one frame arrived")
+        if flows == 1:
+            yield self._row(samples, flows, MINIMAL_XDP, "", "minimal_xdp", None)
+        yield self._row(samples, flows, OURS_XDP, MINIMAL_XDP, "xdp_minimal", None)
+        yield self._row(samples, flows, OURS_XDP, LOOKUP_XDP, "xdp_lookup", Aim(">=", 0.85))
+        yield self._row(samples, flows, OURS_XDP, BRIDGE, "xdp_bridge", Aim(">=", 2))
+        yield self._row(samples, flows, OURS_XDP, OVS, "xdp_ovs", Aim(">=", 5))
+        yield self._row(samples, flows, OURS_TC, MINIMAL_TC, "tc_minimal", None)
+        yield self._row(samples, flows, OURS_TC, BRIDGE, "tc_bridge", None)
+        yield self._row(samples, flows, OURS_TC, OVS, "tc_ovs", Aim(">=", 5))
+
+    def _row(self, samples: dict[str, list[float]], flows: int, name: str, reference: str, row: str, aim: Aim | None) -> Row:
+        notes = [f"{reference}: {self._missing[reference]}"] if reference in self._missing else []
+        if self._refused:
+            notes.append(f"{self._refused:,} of {2 * max(self.flow_counts):,} megaflows found no place")
+        for who in (name, reference):
+            contender = self._contenders.get(who)
+            if contender is not None and len(contender.delays) == 1 and contender.arrived < contender.sent * (1 - LOSS):
+                notes.append(f"{who} lost {1 - contender.arrived / contender.sent:.1%}")
+        text = f"{name}, {flows:,} flow{'s' if flows > 1 else ''}"
+        key = "one" if flows == 1 else f"many_{self.flow_counts.index(flows)}"
+        return Row(
+            f"forward.{row}.{key}",
+            GROUP,
+            text,
+            "Mpps",
+            samples[name],
+            reference,
+            samples.get(reference, []),
+            aim,
+            "; ".join(notes),
+        )
+
+
+def _dotted(address: int) -> str:
+    return ".".join(str(byte) for byte in address.to_bytes(4, "big"))

@@ -1,0 +1,145 @@
+"""The bench's own eBPF programs (programs.c), and BPF_PROG_TEST_RUN: the clock of every figure about the fast path.
+
+Invariant: what is measured runs unchanged; whatever the measuring needs is around it, in programs.c.
+Source: linux/bpf.h, ``union bpf_attr``, BPF_PROG_TEST_RUN; Documentation/bpf/bpf_prog_run.rst for live frames.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import struct
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import bcc
+
+from appliance.datapath.loader import SOURCES, possible_cpus
+
+BPF_PROG_TEST_RUN = 10
+LIVE_FRAMES = 1 << 1
+BATCH = 64
+"""Live frames that the kernel makes at a time."""
+
+XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_REDIRECT = 0, 1, 2, 4
+TC_SHOT, TC_STOLEN, TC_REDIRECT = 2, 4, 7
+
+SYSTEM_CALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}[os.uname().machine]
+_ATTRIBUTE = struct.Struct("=IIIIQQIIIIQQIIII")
+_SOURCE = struct.Struct("=QIIIIQQQ")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class BenchError(Exception):
+    """Something that is measured does not do its job, or cannot be set up: a figure for it would mean nothing."""
+
+
+def test_run(fd: int, frame: bytes, repeat: int) -> tuple[int, float]:
+    """Run a program ``repeat`` times on one frame; what it returned at the end, and nanoseconds a run.
+
+    They are those of this thread on the CPU, not the kernel's own figure, which is cut to whole ones.
+    """
+    data = ctypes.create_string_buffer(frame, len(frame))
+    attribute = _ATTRIBUTE.pack(fd, 0, len(frame), 0, ctypes.addressof(data), 0, repeat, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    start = time.thread_time_ns()
+    returned = _call(attribute)
+    return returned, (time.thread_time_ns() - start) / repeat
+
+
+def send_live(fd: int, frame: bytes, count: int) -> None:
+    """Make ``count`` frames and let an XDP program redirect them: they are real from there on."""
+    data = ctypes.create_string_buffer(frame, len(frame))
+    attribute = _ATTRIBUTE.pack(fd, 0, len(frame), 0, ctypes.addressof(data), 0, count, 0, 0, 0, 0, 0, LIVE_FRAMES, 0, BATCH, 0)
+    _call(attribute)
+
+
+def _call(attribute: bytes) -> int:
+    """What the program returned."""
+    buffer = ctypes.create_string_buffer(attribute, len(attribute))
+    while _libc.syscall(SYSTEM_CALL, BPF_PROG_TEST_RUN, buffer, len(attribute)) < 0:
+        code = ctypes.get_errno()
+        if code != errno.EINTR:
+            raise OSError(code, f"BPF_PROG_TEST_RUN: {os.strerror(code)}")
+    return int(struct.unpack_from("=I", buffer.raw, 4)[0])
+
+
+class Kernel:
+    """programs.c, compiled; programs are loaded when they are asked for. ``close`` lets all go."""
+
+    def __init__(self) -> None:
+        self._cpus = possible_cpus()
+        stub = SOURCES / "stub"
+        os.environ["BCC_KERNEL_SOURCE"] = str(stub)
+        text = (Path(__file__).parent / "programs.c").read_bytes()
+        flags = [f"-I{stub / 'include'}", f"-DCPUS={self._cpus}"]
+        self._bpf = _quietly("compile programs.c", lambda: bcc.BPF(text=text, cflags=flags))
+        self._fds: dict[str, int] = {}
+        self._sunk = memoryview(mmap.mmap(self._map("sunk"), mmap.PAGESIZE)).cast("Q")
+
+    def program(self, name: str) -> int:
+        """The file descriptor of ``xdp_…`` or ``tc_…``."""
+        if name not in self._fds:
+            kind = bcc.BPF.XDP if name.startswith("xdp_") else bcc.BPF.SCHED_CLS
+            self._fds[name] = _quietly(f"load {name}", lambda: self._bpf.load_func(name.encode(), kind)).fd
+        return self._fds[name]
+
+    def _map(self, table: str) -> int:
+        return int(self._bpf[table.encode()].map_fd)
+
+    def write(self, table: str, key: bytes, value: bytes) -> None:
+        """One entry of a map."""
+        if bcc.lib.bpf_update_elem(self._map(table), key, value, 0) < 0:
+            raise BenchError(f"cannot write {table}: {os.strerror(ctypes.get_errno())}")
+
+    def measure(self, fd: int, *, tc: bool) -> None:
+        """The wrapper of this kind goes on with this program."""
+        self.write("tc_measured" if tc else "xdp_measured", word(0), word(fd))
+
+    def set_source(self, flows: int, device: int = 0, delay: int = 0) -> None:
+        """Frames are of so many flows, drawn at random, always the same ones.
+
+        Live ones go to a place in ``devices``, each after so many turns of an empty loop.
+        """
+        self.write("source", word(0), _SOURCE.pack(0x9E3779B97F4A7C15, flows, device, delay, 0, 0, 0, 0))
+
+    def source_seconds(self) -> float:
+        """From the first live frame since ``set_source`` to the last but 63."""
+        value = ctypes.create_string_buffer(_SOURCE.size)
+        bcc.lib.bpf_lookup_elem(self._map("source"), word(0), value)
+        *_, first, last = _SOURCE.unpack(value.raw)
+        return float(last - first) / 1e9
+
+    def add_tuple(self, key: bytes, device: int, ifindex: int) -> None:
+        self.write("tuples", key, struct.pack("=II", device, ifindex))
+
+    def arrived(self) -> int:
+        """Frames that came to a sink so far."""
+        return sum(self._sunk[8 * cpu] for cpu in range(self._cpus))
+
+    def close(self) -> None:
+        self._bpf.cleanup()
+
+
+def word(value: int) -> bytes:
+    return value.to_bytes(4, sys.byteorder)
+
+
+def _quietly(what: str, attempt: Any) -> Any:
+    """libbcc complains on file descriptor 2: shown only if it fails."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as complaints:
+        os.dup2(complaints.fileno(), 2)
+        try:
+            return attempt()
+        except Exception as error:  # BCC raises nothing more precise
+            complaints.seek(0)
+            raise BenchError(f"cannot {what}: {error}\n{complaints.read().decode(errors='replace')[-2000:]}") from error
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,38 @@
+"""Veth pairs in the namespace of the caller."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+from kernel import BenchError
+from pyroute2 import IPRoute
+
+from appliance.lab import namespace
+
+
+def veth(one: str, other: str) -> tuple[int, int]:
+    """A pair, up, that sends nothing by itself; both indices."""
+    with IPRoute() as ip:
+        ip.link("add", ifname=one, kind="veth", peer={"ifname": other})
+        indices = (ip.link_lookup(ifname=one)[0], ip.link_lookup(ifname=other)[0])
+        for name, index in zip((one, other), indices, strict=True):
+            namespace.write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", 1)
+            ip.link("set", index=index, state="up")
+    return indices
+
+
+def command(argv: Sequence[str], **options: object) -> str:
+    """Run it to its end; what it printed. Raises BenchError."""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, **options)  # type: ignore[call-overload]
+    except FileNotFoundError as error:
+        raise BenchError(f"{argv[0]} is not installed") from error
+    if done.returncode:
+        raise BenchError(f"{' '.join(argv)}: {done.stderr.strip() or done.stdout.strip()}")
+    return str(done.stdout)
+
+
+def needs_napi(interface: str) -> None:
+    """GRO makes a veth poll, without which live frames that are redirected to its peer are dropped."""
+    command(["ethtool", "-K", interface, "gro", "on"])

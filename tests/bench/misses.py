@@ -1,0 +1,191 @@
+"""New flows: how many a second the slow path sets up, and how long the first packet of one takes.
+
+The whole product against Open vSwitch (netdev), by the same rules: two flow tables of entries that match exactly, one on the source
+port and one on the destination port, so that every pair of ports is a megaflow of its own. A host sends the first packet of each
+pair and keeps at most WINDOW of them on their way; what arrives is counted at the other host. Latency is of one packet at a time,
+from before it is sent to when it is seen there.
+
+Invariant: a rate is of packets that arrived; losses are noted.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import frames
+import openvswitch
+from kernel import BenchError, Kernel
+from openvswitch import OpenVSwitch
+from product import Product
+from results import Aim, Row, in_turn
+
+from appliance.datapath import netlink
+from appliance.lab import namespace
+from appliance.lab.testbed import Testbed
+
+GROUP = "misses"
+OURS, OVS = "ofswitch", "Open vSwitch, netdev"
+WINDOW = 128
+STALL_SECONDS = 0.25
+FIRST_SOURCE, FIRST_DESTINATION = 10000, 30000
+TIMEOUT_SECONDS = 1.0
+PAUSE_SECONDS = 0.0005
+"""Between packets whose latency is measured: the slow path is idle again."""
+
+
+def rules(side: int) -> list[str]:
+    """2 × ``side`` flow entries for side² megaflows; what comes back, and everything else, is dropped."""
+    first = [f"table=0,priority=10,udp,in_port=1,tp_src={FIRST_SOURCE + n},actions=goto_table:1" for n in range(side)]
+    second = [f"table=1,priority=10,udp,tp_dst={FIRST_DESTINATION + n},actions=output:2" for n in range(side)]
+    return first + second
+
+
+def packet(source: int, destination: int) -> bytes:
+    raw = bytearray(frames.frame(0, destination))
+    raw[34:36] = source.to_bytes(2, "big")
+    raw[40:42] = bytes(2)  # no UDP checksum
+    return bytes(raw)
+
+
+@dataclass(slots=True)
+class Contender:
+    send: socket.socket
+    packets: Iterator[bytes]
+    """Each the first of its flow."""
+    megaflows: Callable[[], int]
+    sent: int = 0
+    arrived: int = 0
+
+
+class Misses:
+    def __init__(self, programs: Kernel, *, side: int, rounds: int, latencies: int) -> None:
+        """In all, side² flows for each contender: ``latencies`` a round for the latency, the rest for the rate."""
+        self._programs = programs
+        self._side = side
+        self._rounds = rounds
+        self._latencies = latencies
+        self._flows = side * side // rounds - latencies
+        self._percentiles: dict[str, list[tuple[float, float]]] = {}
+
+    def rows(self) -> Iterator[Row]:
+        with ExitStack() as stack:
+            contenders = {OURS: self._ours(stack)}
+            missing = openvswitch.why_not()
+            if not missing:
+                contenders[OVS] = self._ovs(stack)
+            self._percentiles = {name: [] for name in contenders}
+            samples = in_turn(
+                {name: lambda contender=contender: self._rate(contender) for name, contender in contenders.items()},  # type: ignore[misc]
+                self._rounds,
+            )
+            in_turn(
+                {name: lambda name=name: self._latency(name, contenders[name]) for name in contenders},  # type: ignore[misc]
+                self._rounds,
+            )
+            notes = [f"{OVS}: {missing}"] if missing else []
+            for name, contender in contenders.items():
+                notes.append(f"{name}: {contender.arrived:,} of {contender.sent:,} arrived, {contender.megaflows():,} megaflows")
+        note = "; ".join(notes)
+        yield Row("misses.rate", GROUP, "new flows", "1/s", samples[OURS], OVS, samples.get(OVS, []), Aim(">=", 1), note)
+        for place, percentile in enumerate((50, 99)):
+            ours, theirs = ([both[place] for both in self._percentiles.get(name, [])] for name in (OURS, OVS))
+            yield Row(
+                f"misses.latency_p{percentile}",
+                GROUP,
+                f"first packet's latency, p{percentile}",
+                "µs",
+                ours,
+                OVS,
+                theirs,
+                Aim("<=", 1.5),
+                f"{OVS}: {missing}" if missing else "",
+            )
+
+    # ── contenders ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _bed(self, stack: ExitStack) -> Testbed:
+        bed = stack.enter_context(Testbed.of(2))
+        for host in bed.hosts:
+            bed.inside(host.name, partial(namespace.write_sysctl, f"net/ipv6/conf/{host.interface}/disable_ipv6", 1))
+        sink = self._programs.program("xdp_sink")
+        bed.inside("h2", lambda: netlink.attach_xdp(socket.if_nametoindex(bed["h2"].interface), sink))
+        return bed
+
+    def _ours(self, stack: ExitStack) -> Contender:
+        bed = self._bed(stack)
+        product = stack.enter_context(Product(bed))
+        product.add_flows(rules(self._side))
+        return self._contender(stack, bed, product.megaflows)
+
+    def _ovs(self, stack: ExitStack) -> Contender:
+        bed = self._bed(stack)
+        ovs = OpenVSwitch(bed.interfaces)
+        bed.inside(None, ovs.__enter__)
+        stack.callback(ovs.close)
+        ovs.add_flows(rules(self._side))
+        return self._contender(stack, bed, ovs.megaflows)
+
+    def _contender(self, stack: ExitStack, bed: Testbed, megaflows: Callable[[], int]) -> Contender:
+        def open_socket() -> socket.socket:
+            raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            raw.bind((bed["h1"].interface, 0))
+            return raw
+
+        send = stack.enter_context(bed.inside("h1", open_socket))
+        pairs = ((FIRST_SOURCE + n // self._side, FIRST_DESTINATION + n % self._side) for n in range(self._side * self._side))
+        return Contender(send, (packet(*pair) for pair in pairs), megaflows)
+
+    # ── measuring ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _rate(self, contender: Contender) -> float:
+        """New flows a second, over those whose packet arrived."""
+        packets = [next(contender.packets) for _ in range(self._flows)]
+        arrived, start = self._send(contender.send, packets)
+        contender.sent += len(packets)
+        contender.arrived += arrived
+        if not arrived:
+            raise BenchError("of packets of new flows, none arrived")
+        return arrived / (self._last_arrival - start)
+
+    def _send(self, out: socket.socket, packets: Sequence[bytes]) -> tuple[int, float]:
+        count, clock = self._programs.arrived, time.monotonic
+        before = arrived = count()
+        lost = sent = 0
+        start = progress = clock()
+        while arrived - before + lost < len(packets):
+            if sent < len(packets) and sent - (arrived - before) - lost < WINDOW:
+                out.send(packets[sent])
+                sent += 1
+            else:
+                os.sched_yield()
+            now = count()
+            if now != arrived:
+                arrived, progress = now, clock()
+            elif clock() - progress > STALL_SECONDS:
+                lost = sent - (arrived - before)
+                progress = clock()
+        self._last_arrival = progress
+        return arrived - before, start
+
+    def _latency(self, name: str, contender: Contender) -> float:
+        count, clock = self._programs.arrived, time.perf_counter_ns
+        taken = []
+        for _ in range(self._latencies):
+            raw = next(contender.packets)
+            time.sleep(PAUSE_SECONDS)
+            before = count()
+            start = clock()
+            contender.send.send(raw)
+            while count() == before and clock() - start < TIMEOUT_SECONDS * 1e9:
+                pass
+            taken.append((clock() - start) / 1000)
+        contender.sent += self._latencies
+        contender.arrived += sum(latency < TIMEOUT_SECONDS * 1e6 for latency in taken)
+        percentiles = statistics.quantiles(taken, n=100, method="inclusive")
+        self._percentiles[name].append((percentiles[49], percentiles[98]))
+        return percentiles[49]

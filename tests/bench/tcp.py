@@ -1,0 +1,162 @@
+"""TCP between two hosts: throughput by iperf3, and the time of a request and its response.
+
+The whole product (at TC, as on any veth), the Linux bridge and Open vSwitch (netdev), each between two namespaces of its own, each
+switching as L2 learning does. Open vSwitch's userspace datapath needs help with a local stack's segmentation offload: it gets
+userspace-tso-enable; without it, TCP would not go through at all unless the hosts gave up checksum offload.
+
+Invariant: a transfer of nothing is an error, not a figure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import openvswitch
+from kernel import BenchError
+from openvswitch import OpenVSwitch
+from product import Product
+from pyroute2 import IPRoute
+from results import Aim, Row, in_turn
+
+from appliance.lab import namespace
+from appliance.lab.testbed import Testbed
+
+GROUP = "TCP"
+OURS, BRIDGE, OVS = "ofswitch, TC", "Linux bridge", "Open vSwitch, netdev"
+STREAMS = (1, 8)
+READY_SECONDS = 5.0
+ASK = str(Path(__file__).with_name("ask.py"))
+
+
+class Tcp:
+    def __init__(self, *, seconds: int, rounds: int, requests: int) -> None:
+        self._seconds = seconds
+        self._rounds = rounds
+        self._requests = requests
+
+    def rows(self) -> Iterator[Row]:
+        no_ovs, no_iperf = openvswitch.why_not(), "" if shutil.which("iperf3") else "not installed: iperf3"
+        with ExitStack() as stack:
+            beds = {OURS: self._ours(stack), BRIDGE: self._bridge(stack)}
+            if not no_ovs:
+                beds[OVS] = self._ovs(stack)
+            for bed in beds.values():
+                if not bed.ping("h1", "h2").ok:
+                    raise BenchError("a ping between two hosts did not come back")
+            for streams in STREAMS:
+                samples: dict[str, list[float]] = {name: [] for name in beds}
+                if not no_iperf:
+                    samples = in_turn(
+                        {name: lambda bed=bed: self._throughput(bed, streams) for name, bed in beds.items()},  # type: ignore[misc] # noqa: B023
+                        self._rounds,
+                    )
+                text = f"{OURS}, {streams} stream{'s' if streams > 1 else ''}"
+                for reference, key, aim in ((BRIDGE, "bridge", Aim(">=", 1.15)), (OVS, "ovs", None)):
+                    note = no_iperf or (f"{OVS}: {no_ovs}" if reference == OVS and no_ovs else "")
+                    yield Row(
+                        f"tcp.{key}.{streams}", GROUP, text, "Gb/s", samples[OURS], reference, samples.get(reference, []), aim, note
+                    )
+            samples = in_turn(
+                {name: lambda bed=bed: self._round_trip(bed) for name, bed in beds.items()},  # type: ignore[misc]
+                self._rounds,
+            )
+            for reference, key, aim in ((BRIDGE, "bridge", Aim("<=", 1)), (OVS, "ovs", None)):
+                note = f"{OVS}: {no_ovs}" if reference == OVS and no_ovs else ""
+                yield Row(
+                    f"tcp.{key}.rtt",
+                    GROUP,
+                    f"{OURS}, request and response",
+                    "µs",
+                    samples[OURS],
+                    reference,
+                    samples.get(reference, []),
+                    aim,
+                    note,
+                )
+
+    # ── contenders ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    @staticmethod
+    def _ours(stack: ExitStack) -> Testbed:
+        bed = stack.enter_context(Testbed.of(2))
+        product = stack.enter_context(Product(bed))
+        product.add_flows(["priority=0,actions=NORMAL"])
+        return bed
+
+    @staticmethod
+    def _bridge(stack: ExitStack) -> Testbed:
+        bed = stack.enter_context(Testbed.of(2))
+
+        def make() -> None:
+            namespace.write_sysctl("net/bridge/bridge-nf-call-iptables", 0)
+            namespace.write_sysctl("net/bridge/bridge-nf-call-ip6tables", 0)
+            with IPRoute() as ip:
+                ip.link("add", ifname="bridge", kind="bridge")
+                index = ip.link_lookup(ifname="bridge")[0]
+                ip.link("set", index=index, state="up")
+                for name in bed.interfaces:
+                    ip.link("set", index=ip.link_lookup(ifname=name)[0], master=index)
+
+        bed.inside(None, make)
+        return bed
+
+    @staticmethod
+    def _ovs(stack: ExitStack) -> Testbed:
+        bed = stack.enter_context(Testbed.of(2))
+        ovs = OpenVSwitch(bed.interfaces, userspace_tso=True)
+        bed.inside(None, ovs.__enter__)
+        stack.callback(ovs.close)
+        ovs.add_flows(["priority=0,actions=NORMAL"])
+        return bed
+
+    # ── measuring ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _throughput(self, bed: Testbed, streams: int) -> float:
+        """Gb/s that were received."""
+        server = bed.start(["iperf3", "-s", "-1", "-4"], host="h2", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            self._wait_for_listener(bed)
+            argv = ["iperf3", "-c", bed["h2"].address4, "-P", str(streams), "-t", f"{self._seconds}", "-J"]
+            done = bed.run(argv, host="h1", timeout=self._seconds + 30)
+        finally:
+            bed.stop(server)
+        try:
+            answer = json.loads(done.stdout)
+            bits = float(answer["end"]["sum_received"]["bits_per_second"])
+        except (ValueError, KeyError) as error:
+            raise BenchError(f"iperf3: {done.stdout[-300:]}{done.stderr[-300:]}") from error
+        if not bits:
+            raise BenchError("iperf3: nothing arrived")
+        return bits / 1e9
+
+    @staticmethod
+    def _wait_for_listener(bed: Testbed) -> None:
+        """iperf3 -s takes some milliseconds; to connect would use up its one test, so ask the kernel."""
+        end = time.monotonic() + READY_SECONDS
+        while ":5201" not in bed.run(["ss", "-Hltn"], host="h2").stdout:
+            if time.monotonic() > end:
+                raise BenchError("iperf3 does not listen")
+            time.sleep(0.01)
+
+    def _round_trip(self, bed: Testbed) -> float:
+        """The median of µs from a request of one byte to its response, over one connection. Both ends share a CPU, so that what is
+        measured is the way and not how fast the other CPU wakes up."""
+        cpu = str(max(os.sched_getaffinity(0)))
+        address = bed["h2"].address4
+        server = bed.start([sys.executable, ASK, "serve", cpu, address], host="h2", stdout=subprocess.PIPE, text=True)
+        try:
+            port = server.stdout.readline().strip() if server.stdout is not None else ""
+            done = bed.run([sys.executable, ASK, "ask", cpu, address, port, str(self._requests)], host="h1", timeout=60)
+        finally:
+            bed.stop(server)
+            if server.stdout is not None:
+                server.stdout.close()
+        if done.returncode:
+            raise BenchError(f"requests and responses: {done.stderr[-500:]}")
+        return float(done.stdout)

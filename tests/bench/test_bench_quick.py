@@ -1,0 +1,48 @@
+"""``run.py --quick`` measures everything that there is to measure. Not how fast: that would be a test of the machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+
+RUN = Path(__file__).with_name("run.py")
+
+COST = {f"cost.{hook}.{case}" for hook in ("xdp", "tc") for case in ("harness", "redirect")} | {
+    f"cost.{hook}.{case}"
+    for hook in ("xdp", "tc")
+    for case in ("one", "some", "many", "many_4", "many_16", "many_64", "vlan", "nat", "drop")
+}
+FORWARDING = {
+    f"forward.{row}.{flows}"
+    for row in ("xdp_minimal", "xdp_lookup", "xdp_bridge", "xdp_ovs", "tc_minimal", "tc_bridge", "tc_ovs")
+    for flows in ("one", "many_1")
+}
+MISSES = {"misses.rate", "misses.latency_p50", "misses.latency_p99"}
+TCP = {f"tcp.{reference}.{what}" for reference in ("bridge", "ovs") for what in ("1", "8", "rtt")}
+
+
+def test_every_row_is_measured_or_says_what_is_missing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(RUN), "--quick", "--output", str(tmp_path)], capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "latest.json").read_text())
+    rows = {row["id"]: row for row in result["rows"]}
+    assert set(rows) == COST | {"cost.tc.flood", "forward.minimal_xdp.one"} | FORWARDING | MISSES | TCP
+    for row in rows.values():
+        if not row["samples"] or (row["reference"] and not row["reference_samples"]):
+            assert "not installed" in row["note"] or "no /dev/net/tun" in row["note"], row
+        elif row["reference"]:
+            assert row["ratio"] > 0, row
+        if row["aim"] is not None and row["ratio"] is not None:
+            assert row["met"] in (True, False), row
+        assert row["name"] in done.stdout
+    drawing = ElementTree.parse(tmp_path / "latest.svg")
+    assert len(drawing.findall(".//{http://www.w3.org/2000/svg}rect")) > 30
