@@ -46,8 +46,17 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     target = TARGETS[arguments.target]
     pause = target.pause if arguments.pause is None else arguments.pause
-    flags = tuple(arguments.target_flag)
-    plan = Plan(arguments.version, str(folder), arguments.target, (), arguments.settle, pause, arguments.retries, flags)
+    plan = Plan(
+        version=arguments.version,
+        folder=str(folder),
+        target=arguments.target,
+        cases=(),
+        settle=arguments.settle,
+        pause=pause,
+        warm=arguments.warm,
+        retries=arguments.retries,
+        flags=tuple(arguments.target_flag),
+    )
     start = time.monotonic()
     outcomes: dict[str, Outcome] = {}
     try:
@@ -63,6 +72,7 @@ def main() -> int:
         return 2
     again = sum(outcome.attempts > 1 and outcome.verdict == PASSED for outcome in outcomes.values())
     conditions = f"{target.version()}; {pause * 1000:.0f} ms between barrier reply and packet; {arguments.jobs} shards"
+    conditions += "; caches warm" if arguments.warm else ""
     conditions += f"; {again} passed on a second try" if arguments.retries else ""
     column = results.Column(arguments.target, conditions, {case.name: outcomes[case.name] for case in chosen})
     print(f"\n{results.table(chosen, [column])}\n\n{results.failures(column)}\n{conditions}, {time.monotonic() - start:.0f} s")
@@ -100,6 +110,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--target-flag", action="append", default=[], metavar="FLAG", help="for the target's command line; repeatable"
     )
+    parser.add_argument("--warm", action="store_true", help="send each packet once before the one that counts, for caches to fill")
     parser.add_argument("--results", type=Path, metavar="FOLDER", help=f"default, of all cases: {RESULTS.relative_to(ROOT)}")
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="a result file that this run must not be worse than")
     parser.add_argument("--list", action="store_true", help="print the cases and end")

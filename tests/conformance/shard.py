@@ -45,6 +45,7 @@ class Plan:
     cases: Sequence[str]
     settle: float = 1.0
     pause: float = 0.0
+    warm: bool = False
     retries: int = 0
     flags: Sequence[str] = ()
 
@@ -102,6 +103,7 @@ def _run(plan: Plan, target: Target, wire: Wire, report: Callable[[Outcome], Non
         revive=lambda: _revive(target),
         settle=plan.settle,
         pause=plan.pause,
+        warm=plan.warm,
         retries=plan.retries,
         connect_seconds=CONNECT_SECONDS,
     )

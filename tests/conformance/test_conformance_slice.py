@@ -43,19 +43,20 @@ LATER = frozenset(
 """What the switch does not have yet (cases.Case.needs)."""
 
 
-def _plan(folder: Path) -> Plan:
-    return Plan(VERSION, str(folder), "ofswitch", (), settle=SETTLE_SECONDS)
+def _plan(folder: Path, warm: bool = False) -> Plan:
+    return Plan(VERSION, str(folder), "ofswitch", (), settle=SETTLE_SECONDS, warm=warm)
 
 
 def _now(folder: Path) -> tuple[Case, ...]:
     return tuple(case for case in cases.load(folder) if not case.needs & LATER)
 
 
-def test_every_case_that_needs_only_what_is_built_passes() -> None:
+@pytest.mark.parametrize("warm", [False, True], ids=["first packet", "later packet"])
+def test_every_case_that_needs_only_what_is_built_passes(warm: bool) -> None:
     folder = cases.directory(VERSION)
     chosen = _now(folder)
     assert {case.kind for case in chosen} >= {cases.EGRESS, cases.PACKET_IN, cases.TABLE_MISS}
-    outcomes = list(shards.run(chosen, _plan(folder), SHARDS))
+    outcomes = list(shards.run(chosen, _plan(folder, warm), SHARDS))
     assert [f"{outcome.case}: {outcome.reason}" for outcome in outcomes if not outcome.passed] == []
     assert sorted(outcome.case for outcome in outcomes) == sorted(case.name for case in chosen)
 
