@@ -25,6 +25,7 @@ from appliance.agent.green import Greenlet, Signal, sleep, spawn, wait_readable
 from appliance.agent.integrated import ADDRESS, IntegratedController
 from appliance.agent.links import Links
 from appliance.agent.port_manager import PortManager
+from appliance.agent.tls import Certificates
 from appliance.config import Config
 from appliance.datapath.driver import Datapath, DatapathError
 from appliance.openflow import connection as wire
@@ -48,7 +49,7 @@ class AgentError(Exception):
 
 
 class Agent:
-    """``datapath`` and ``links`` are the agent's from now on: ``run`` closes them. Raises nothing before ``start``."""
+    """``datapath`` and ``links`` are the agent's from now on: ``run`` closes them. Raises TlsError."""
 
     def __init__(self, config: Config, datapath: Datapath, links: Links) -> None:
         self.config = config
@@ -62,7 +63,8 @@ class Agent:
         self.faults = 0
         """Events and effects that failed by a fault of the switch itself; each is in the log."""
         self.integrated = IntegratedController(config.integrated_apps) if config.integrated_apps else None
-        self.connections = Connections(_SwitchSide(self), frozenset({OFP_VERSION}))
+        self.certificates = Certificates(config.tls) if config.tls is not None else None
+        self.connections = Connections(_SwitchSide(self), frozenset({OFP_VERSION}), self.certificates)
         self.ports = PortManager(config.ports, links, datapath, self.step)
         self._datapath = datapath
         self._links = links

@@ -1,4 +1,4 @@
-"""One controller's TCP connection: a greenlet that reads, one that writes, and the sans-IO ``Connection`` between them.
+"""One controller's connection: a greenlet that reads, one that writes, and the sans-IO ``Connection`` between them.
 
 A controller that does not read must not stall the switch, nor eat its memory. What waits for it is bounded in three steps:
 beyond PACKET_IN_BYTES its packet-ins are dropped and counted; beyond PAUSE_BYTES nothing more is read from it, so that it cannot
@@ -39,10 +39,55 @@ class Owner(Protocol):
         """The controller has said what it had to say, for now."""
 
 
-class Channel:
-    """``number`` is never used again; ``peer`` names the controller for people. ``connected`` is a connected socket, now ours."""
+class Transport(Protocol):
+    """Bytes over a connected socket that does not block: plainly (``TcpTransport``) or encrypted (``tls.TlsTransport``)."""
 
-    def __init__(self, number: int, peer: str, connected: socket.socket, connection: Connection, owner: Owner) -> None:
+    socket: socket.socket
+
+    @property
+    def pending(self) -> int:
+        """Bytes that ``flush`` has to write."""
+
+    @property
+    def security(self) -> str | None:
+        """For people; None if anybody on the way can read and write."""
+
+    def recv(self) -> bytes:
+        """Some bytes; none at the end. Raises BlockingIOError, OSError."""
+
+    def send(self, data: memoryview) -> int:
+        """How many it took. Raises BlockingIOError, OSError."""
+
+    def flush(self) -> None:
+        """Write what it took. Raises BlockingIOError, OSError."""
+
+    def close(self) -> None: ...
+
+
+class TcpTransport:
+    pending = 0
+    security = None
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
+
+    def recv(self) -> bytes:
+        return self.socket.recv(READ_BYTES)
+
+    def send(self, data: memoryview) -> int:
+        return self.socket.send(data)
+
+    def flush(self) -> None:
+        """Whatever was taken has been written."""
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Channel:
+    """``number`` is never used again; ``peer`` names the controller for people. ``transport`` is connected, and ours now."""
+
+    def __init__(self, number: int, peer: str, transport: Transport, connection: Connection, owner: Owner) -> None:
         self.number = number
         self.peer = peer
         self.connection = connection
@@ -50,8 +95,7 @@ class Channel:
         """Once it is agreed on."""
         self.opened_at = time.monotonic()
         self.dropped_packet_ins = 0
-        self._socket = connected
-        self._socket.setblocking(False)
+        self.transport = transport
         self._owner = owner
         self._to_write = Signal()
         self._drained = Signal()
@@ -65,7 +109,7 @@ class Channel:
     @property
     def backlog(self) -> int:
         """Bytes that the controller has not taken yet."""
-        return self.connection.queued_bytes + len(self._writing)
+        return self.connection.queued_bytes + len(self._writing) + self.transport.pending
 
     def send(self, message: Message) -> None:
         """Queue a message; a packet-in for a controller that lags is dropped. Raises ValueError if it cannot be encoded."""
@@ -89,13 +133,13 @@ class Channel:
         if self.reason is None:
             self.reason = reason
         with contextlib.suppress(OSError):  # the controller was quicker
-            self._socket.shutdown(socket.SHUT_RD)  # the reader sees the end of the stream
+            self.transport.socket.shutdown(socket.SHUT_RD)  # the reader sees the end of the stream
         self._drained.set()
 
     def run(self) -> None:
         """Serve the connection until it ends; ``reason`` then says why, in words."""
         with contextlib.suppress(OSError):  # no matter
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._wake_writer()
         writer = spawn(self._write)
         try:
@@ -105,7 +149,7 @@ class Channel:
                     sleep(0.01)
         finally:
             writer.kill()
-            self._socket.close()
+            self.transport.close()
 
     # ── in ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _read(self) -> None:
@@ -117,12 +161,12 @@ class Channel:
                 self._drained.wait()
                 continue
             try:
-                data = self._socket.recv(READ_BYTES)
+                data = self.transport.recv()
             except BlockingIOError:
                 if heard_at is not None:
                     self._owner.paused()
                     heard_at = None
-                wait_readable(self._socket.fileno())
+                wait_readable(self.transport.socket.fileno())
                 continue
             except OSError as error:
                 self.close(error.strerror or str(error))
@@ -153,7 +197,7 @@ class Channel:
 
     # ── out ────────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _wake_writer(self) -> None:
-        if self.connection.queued_bytes:
+        if self.connection.queued_bytes or self.transport.pending:
             self._to_write.set()
 
     def _write(self) -> None:
@@ -165,15 +209,17 @@ class Channel:
                     self._writing = memoryview(data)
                     while self._writing:
                         self._write_some()
+                while self.transport.pending:
+                    self._flush_some()
         except OSError as error:
             self._broken = True
             self.close(error.strerror or str(error))
 
     def _write_some(self) -> None:
         try:
-            count = self._socket.send(self._writing[:WRITE_BYTES])
+            count = self.transport.send(self._writing[:WRITE_BYTES])
         except BlockingIOError:
-            wait_writable(self._socket.fileno())
+            wait_writable(self.transport.socket.fileno())
             return
         self._writing = self._writing[count:]
         self._written += count
@@ -181,3 +227,9 @@ class Channel:
             self._drained.set()
         if self._writing:
             sleep(0)
+
+    def _flush_some(self) -> None:
+        try:
+            self.transport.flush()
+        except BlockingIOError:
+            wait_writable(self.transport.socket.fileno())

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from appliance.agent.channel import Channel, Owner
+from appliance.agent.channel import Channel, Owner, TcpTransport, Transport
 from appliance.agent.green import Greenlet, Timeout, in_thread, sleep, spawn, wait_readable, wait_writable
+from appliance.agent.tls import Certificates, TlsError, TlsTransport
 from appliance.config import ControllerAddress, ListenAddress
 from appliance.openflow.connection import Connection, Event, Negotiated
 from appliance.openflow.messages import Message
@@ -24,8 +25,10 @@ from appliance.openflow.messages import Message
 LOG = logging.getLogger("ofswitch.openflow")
 
 DEFAULT_LISTEN_ADDRESS = "127.0.0.1"
-"""``ptcp:PORT`` lets in controllers of this machine; others only when asked, by ``ptcp:PORT:0.0.0.0``: there is no TLS here."""
+"""``ptcp:PORT`` lets in controllers of this machine; others only when asked, by ``ptcp:PORT:0.0.0.0``."""
 CONNECT_SECONDS = 5.0
+HANDSHAKE_SECONDS = 5.0
+"""For TLS to come about."""
 MAX_INCOMING = 64
 """Connections from outside at once; one more is closed at once."""
 STOP_SECONDS = 2.0
@@ -61,11 +64,15 @@ class Backoff:
 
 
 class Connections(Owner):
-    """``versions`` are wire versions. Nothing is connected or listened to before it is asked for."""
+    """``versions`` are wire versions. Nothing is connected or listened to before it is asked for.
 
-    def __init__(self, side: SwitchSide, versions: frozenset[int]) -> None:
+    ``certificates`` must be there if an address asks for TLS.
+    """
+
+    def __init__(self, side: SwitchSide, versions: frozenset[int], certificates: Certificates | None = None) -> None:
         self._side = side
         self._versions = versions
+        self._certificates = certificates
         self._channels: dict[int, Channel] = {}
         self._outgoing: list[Outgoing] = []
         self._listeners: list[tuple[str, socket.socket]] = []
@@ -77,14 +84,14 @@ class Connections(Owner):
         """Of connections that are gone."""
 
     # ── what the agent calls ───────────────────────────────────────────────────────────────────────────────────────────
-    def connect(self, host: str, port: Callable[[], int], name: str, backoff: Backoff | None = None) -> None:
+    def connect(self, host: str, port: Callable[[], int], name: str, backoff: Backoff | None = None, *, tls: bool = False) -> None:
         """Keep a connection to a controller. ``port`` is asked before each try, and may wait."""
-        outgoing = Outgoing(self, host, port, name, backoff or Backoff())
+        outgoing = Outgoing(self, host, port, name, backoff or Backoff(), tls=tls)
         self._outgoing.append(outgoing)
         self._greenlets.append(spawn(outgoing.run))
 
     def connect_to(self, address: ControllerAddress) -> None:
-        self.connect(address.host, lambda: address.port, str(address))
+        self.connect(address.host, lambda: address.port, str(address), tls=address.tls)
 
     def listen(self, address: ListenAddress) -> int:
         """Let controllers connect; returns the TCP port. Raises OSError, with words, if nobody can listen there."""
@@ -99,7 +106,7 @@ class Connections(Owner):
             raise OSError(error.errno, f"{address}: cannot listen there: {error.strerror}") from error
         listener.setblocking(False)
         self._listeners.append((str(address), listener))
-        self._greenlets.append(spawn(self._accept, listener))
+        self._greenlets.append(spawn(self._accept, listener, address.tls))
         port: int = listener.getsockname()[1]
         return port
 
@@ -110,6 +117,8 @@ class Connections(Owner):
             channel.send(message)
 
     def tick(self, now: float) -> None:
+        if self._certificates is not None:
+            self._certificates.refresh()
         for channel in tuple(self._channels.values()):
             channel.tick(now)
 
@@ -141,10 +150,26 @@ class Connections(Owner):
         return [name for name, _ in self._listeners]
 
     # ── one connection's life ──────────────────────────────────────────────────────────────────────────────────────────
-    def serve(self, connected: socket.socket, peer: str, begun: Callable[[Channel], None] | None = None) -> Channel:
-        """Speak OpenFlow on a connected socket until it ends; returns the ended channel."""
+    def transport(self, connected: socket.socket, *, tls: bool, server: bool) -> Transport:
+        """What to speak through on a connected socket, which is closed if that fails. Waits for TLS. Raises OSError."""
+        connected.setblocking(False)
+        if not tls:
+            return TcpTransport(connected)
+        if self._certificates is None:
+            raise TlsError("there are no certificates")
+        try:
+            transport = TlsTransport(connected, self._certificates, server=server)
+            with Timeout(HANDSHAKE_SECONDS, TlsError(f"no TLS within {HANDSHAKE_SECONDS:g} s")):
+                transport.handshake()
+        except BaseException:
+            connected.close()
+            raise
+        return transport
+
+    def serve(self, transport: Transport, peer: str, begun: Callable[[Channel], None] | None = None) -> Channel:
+        """Speak OpenFlow until it ends; returns the ended channel."""
         self._last_number += 1
-        channel = Channel(self._last_number, peer, connected, Connection(self._versions), self)
+        channel = Channel(self._last_number, peer, transport, Connection(self._versions), self)
         self._channels[channel.number] = channel
         if begun is not None:
             begun(channel)
@@ -162,7 +187,8 @@ class Connections(Owner):
 
     def received(self, channel: Channel, event: Event) -> None:
         if isinstance(event, Negotiated):
-            LOG.info("%s: connected, OpenFlow 1.%d", channel.peer, event.version - 1)
+            security = channel.transport.security
+            LOG.info("%s: connected, OpenFlow 1.%d%s", channel.peer, event.version - 1, f", {security}" if security else "")
             self._side.opened(channel.number, event.version)
         else:
             self._side.received(channel.number, event)
@@ -171,7 +197,8 @@ class Connections(Owner):
         self._side.paused()
 
     # ── from outside ───────────────────────────────────────────────────────────────────────────────────────────────────
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket, tls: bool) -> None:
+        scheme = "ssl" if tls else "tcp"
         while True:
             wait_readable(listener.fileno())
             try:
@@ -183,17 +210,22 @@ class Connections(Owner):
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     sleep(1.0)
                 continue
-            peer = f"tcp:[{address[0]}]:{address[1]}" if ":" in address[0] else f"tcp:{address[0]}:{address[1]}"
+            peer = f"{scheme}:[{address[0]}]:{address[1]}" if ":" in address[0] else f"{scheme}:{address[0]}:{address[1]}"
             if self._incoming >= MAX_INCOMING:
                 LOG.warning("%s: turned away, there are %d connections already", peer, self._incoming)
                 connected.close()
                 continue
             self._incoming += 1
-            spawn(self._serve_incoming, connected, peer)
+            spawn(self._serve_incoming, connected, peer, tls)
 
-    def _serve_incoming(self, connected: socket.socket, peer: str) -> None:
+    def _serve_incoming(self, connected: socket.socket, peer: str, tls: bool) -> None:
         try:
-            channel = self.serve(connected, peer)
+            try:
+                transport = self.transport(connected, tls=tls, server=True)
+            except OSError as error:
+                LOG.warning("%s: turned away: %s", peer, error.strerror)
+                return
+            channel = self.serve(transport, peer)
             LOG.info("%s: connection ended: %s", peer, channel.reason)
         finally:
             self._incoming -= 1
@@ -202,7 +234,9 @@ class Connections(Owner):
 class Outgoing:
     """One controller that the switch keeps connecting to. ``channel`` is None while there is no connection."""
 
-    def __init__(self, connections: Connections, host: str, port: Callable[[], int], name: str, backoff: Backoff) -> None:
+    def __init__(
+        self, connections: Connections, host: str, port: Callable[[], int], name: str, backoff: Backoff, *, tls: bool
+    ) -> None:
         self.channel: Channel | None = None
         self.problem = ""
         """Why there is no connection."""
@@ -211,16 +245,17 @@ class Outgoing:
         self._port = port
         self._name = name
         self._backoff = backoff
+        self._tls = tls
 
     def run(self) -> None:
         while not self._connections.stopping:
             began = time.monotonic()
             try:
-                connected = self._connect()
+                transport = self._connections.transport(self._connect(), tls=self._tls, server=False)
             except (OSError, UnicodeError) as error:  # a name may be such that nobody can even ask for it
                 self._failed(getattr(error, "strerror", None) or str(error))
             else:
-                channel = self._connections.serve(connected, self._name, self._begun)
+                channel = self._connections.serve(transport, self._name, self._begun)
                 self.channel = None
                 if channel.version is not None:
                     self.problem = ""  # say it also if it is what it was before
@@ -287,6 +322,7 @@ def _describe(channel: Channel, name: str, now: float) -> dict[str, Any]:
         "target": name,
         "state": "connecting" if channel.version is None else "connected",
         "version": None if channel.version is None else f"1.{channel.version - 1}",
+        "security": channel.transport.security,
         "seconds": now - channel.opened_at,
         "dropped_packet_ins": channel.dropped_packet_ins,
         "backlog": channel.backlog,

@@ -12,7 +12,8 @@ command        result
                listening: ["ptcp:…"], integrated_controller: null or {apps: […], pid: n or null, restarts: n},
                tiers: {packets: {xdp, tc, slow_path, dropped}, shares: the same as fractions of 1, rx_packets, rx_bytes},
                drops: {reason: n}, upcalls: {reason: n}, dropped_packet_ins: n, faults: n}``. A connected controller also has
-               ``version: "1.3", seconds, dropped_packet_ins, backlog: bytes``, a disconnected one ``problem: text``
+               ``version: "1.3", security: null or "TLSv1.3, NAME", seconds, dropped_packet_ins, backlog: bytes``,
+               a disconnected one ``problem: text``
 ``tiers``      ``show``'s ``tiers`` alone, for those who ask often
 ``flows``      ``{total: n, flows: [{table_id, priority, match: [[field, value, mask or null], …], match_text, instructions: text,
                cookie: "0x…", n_packets, n_bytes, duration: s, idle_age: s, idle_timeout, hard_timeout, flags: [text]}]}``;

@@ -40,9 +40,21 @@ def _configuration_flags(command: Command) -> Command:
         click.option("--port", "ports", multiple=True, metavar="IFACE[=NUMBER]", help="A port. Repeat it for more."),
         click.option("--hook", metavar="auto|xdp|tc", help="Where the fast path meets the packets, for every port."),
         click.option(
-            "--controller", "controllers", multiple=True, metavar="tcp:HOST[:PORT]", help="Connect to it. May be repeated."
+            "--controller",
+            "controllers",
+            multiple=True,
+            metavar="tcp:HOST[:PORT]",
+            help="Connect to it; ssl: with TLS. May be repeated.",
         ),
-        click.option("--listen", multiple=True, metavar="ptcp:[PORT][:ADDRESS]", help="Let controllers connect. May be repeated."),
+        click.option(
+            "--listen",
+            multiple=True,
+            metavar="ptcp:[PORT][:ADDRESS]",
+            help="Let controllers connect; pssl: with TLS. May be repeated.",
+        ),
+        click.option("--private-key", metavar="FILE", help="The switch's own key, for TLS (PEM)."),
+        click.option("--certificate", metavar="FILE", help="The switch's own certificate, for TLS (PEM)."),
+        click.option("--ca-certificate", metavar="FILE", help="Whose certificates are trusted, for TLS (PEM)."),
         click.option("--app", "apps", multiple=True, metavar="FILE|MODULE", help="A Ryu app for the integrated controller."),
         click.option("--control-socket", metavar="PATH", help="Where `ofswitch show` and its like ask."),
         click.option("--max-megaflows", type=int, metavar="N", help="Room in the fast path."),
@@ -58,6 +70,8 @@ def _overrides(flags: dict[str, Any]) -> dict[str, Any]:
     protocols = flags.pop("protocols")
     given = {key: list(value) or None if isinstance(value, tuple) else value for key, value in flags.items()}
     given["integrated_controller"] = {"apps": tuple(apps)} if apps else None
+    files = {name: given.pop(name) for name in ("private_key", "certificate", "ca_certificate")}
+    given["tls"] = {name: file for name, file in files.items() if file is not None} or None
     given["protocols"] = protocols.split(",") if protocols is not None else None
     return given
 

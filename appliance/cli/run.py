@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from appliance.cli.exit_status import EXIT_FAILURE, EXIT_USAGE
-from appliance.config import Config, ConfigError, is_lab, load, load_lab
+from appliance.config import Config, ConfigError, Fault, is_lab, load, load_lab
 from appliance.ports import interface_names
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
@@ -29,9 +29,9 @@ def check_configuration(path: str | None, overrides: dict[str, Any], *, as_json:
     """Exit status."""
     try:
         if path is not None and is_lab(path):
-            load_lab(path)
+            _check_certificates(load_lab(path).config, path)
         else:
-            load(path, overrides, interface_names)
+            _check_certificates(load(path, overrides, interface_names), path)
     except ConfigError as error:
         if as_json:
             faults = [{"file": item.file, "line": item.line, "column": item.column, "text": item.text} for item in error.faults]
@@ -43,12 +43,24 @@ def check_configuration(path: str | None, overrides: dict[str, Any], *, as_json:
     return 0
 
 
+def _check_certificates(config: Config, path: str | None) -> None:
+    """Raises ConfigError if the switch could not use its certificates."""
+    if config.tls is not None:
+        from appliance.agent.tls import Certificates, TlsError
+
+        try:
+            Certificates(config.tls)
+        except TlsError as error:
+            raise ConfigError([Fault(path or "command line", 0, 0, f"tls: {error}")]) from error
+
+
 def run_switch(path: str | None, overrides: dict[str, Any], *, verbose: bool) -> int:
     """Exit status, once the switch has stopped."""
     logging.basicConfig(format=LOG_FORMAT, stream=sys.stderr, level=logging.INFO)
     logging.getLogger("ofswitch").setLevel(logging.DEBUG if verbose else logging.INFO)
     try:
         config = load(path, overrides, interface_names)
+        _check_certificates(config, path)
     except ConfigError as error:
         print_faults(error)
         return EXIT_USAGE
@@ -63,7 +75,10 @@ def run_switch(path: str | None, overrides: dict[str, Any], *, verbose: bool) ->
 
 
 def _serve(config: Config) -> int:
-    """A signal is told through a pipe: the agent then stops at once, where a plain handler would wait for its next event."""
+    """A signal is told through a pipe: the agent then does it at once, where a plain handler would wait for its next event.
+
+    SIGHUP has the certificates read again; without any it ends the switch, as the end of its terminal should.
+    """
     from appliance.agent.agent import Agent, AgentError
     from appliance.agent.control import ControlSocketError
     from appliance.agent.green import spawn, wait_readable
@@ -72,19 +87,23 @@ def _serve(config: Config) -> int:
     from appliance.datapath.driver import DatapathError
     from appliance.datapath.loader import Sizes
 
-    stop_asked, ask_to_stop = os.pipe()
+    signalled, tell = os.pipe()
     try:
         # The fast path's map has a power of two of slots; the switch itself keeps to the configured number.
         datapath = BpfDatapath(Sizes(megaflows=1 << (config.max_megaflows - 1).bit_length()))
         agent = Agent(config, datapath, KernelLinks())
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: os.write(ask_to_stop, b"."))
+            signal.signal(number, lambda number, _: os.write(tell, bytes([number])))
 
-        def stop_when_asked() -> None:
-            wait_readable(stop_asked)
-            agent.stop()
+        def follow_signals() -> None:
+            while True:
+                wait_readable(signalled)
+                if os.read(signalled, 1)[0] == signal.SIGHUP and agent.certificates is not None:
+                    agent.certificates.reload()
+                else:
+                    agent.stop()
 
-        spawn(stop_when_asked)
+        spawn(follow_signals)
         agent.run()
     except (DatapathError, AgentError, ControlSocketError) as error:
         click.echo(f"ofswitch: {error}", err=True)

@@ -117,6 +117,8 @@ def _controller(controller: Json) -> Text:
     text = Text(f"{controller['target']}  ") + _state(controller["state"])
     if controller["state"] == "connected":
         text.append(f", OpenFlow {controller['version']}, for {duration(controller['seconds'])}")
+        if controller.get("security"):
+            text.append(f", {controller['security']}")
         if controller.get("dropped_packet_ins"):
             text.append(f", {controller['dropped_packet_ins']:,} packet-ins dropped: it reads too slowly")
     elif controller.get("problem"):

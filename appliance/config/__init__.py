@@ -13,6 +13,7 @@ from appliance.config.model import (
     LabHost,
     ListenAddress,
     PortSpec,
+    TlsFiles,
 )
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "LabHost",
     "ListenAddress",
     "PortSpec",
+    "TlsFiles",
     "dump",
     "is_lab",
     "load",

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from appliance.config.document import Document, NodePath, parse, to_text
 from appliance.config.faults import ConfigError, Fault, did_you_mean, one_of
-from appliance.config.model import Config, IntegratedController, Lab, LabHost, PortSpec
+from appliance.config.model import Config, IntegratedController, Lab, LabHost, PortSpec, TlsFiles
 
 LAB_KEY = "lab"
 _PRODUCT = str(Path(__file__).resolve().parents[2])
@@ -25,6 +25,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "": Config,
     "ports": PortSpec,
     "integrated_controller": IntegratedController,
+    "tls": TlsFiles,
     LAB_KEY: Lab,
     f"{LAB_KEY}.hosts": LabHost,
 }
@@ -115,6 +116,8 @@ def dump(config: Config) -> str:
         values["datapath_id"] = f"{config.datapath_id:016x}"
     if config.integrated_controller is not None:
         values["integrated_controller"] = {"apps": list(config.integrated_controller.apps)}
+    if config.tls is not None:
+        values["tls"] = config.tls.model_dump()
     return to_text(values)
 
 
@@ -128,7 +131,9 @@ class _Reader:
         if path is not None:
             self._read(path)
         self.faults = list(self.document.faults)
-        self._find_apps(os.path.dirname(path) if path is not None else "")
+        directory = os.path.dirname(path) if path is not None else ""
+        self._find_apps(directory)
+        self._find_certificates(directory)
         if overrides:
             self._override(overrides)
             self._find_apps("")
@@ -158,7 +163,11 @@ class _Reader:
         for key, value in overrides.items():
             if value is None or key == "hook":
                 continue
-            self.values[key] = tuple(value) if isinstance(value, list) else value
+            before = self.values.get(key)
+            if isinstance(value, Mapping) and key == "tls":
+                self.values[key] = {**(before if isinstance(before, dict) else {}), **value}
+            else:
+                self.values[key] = tuple(value) if isinstance(value, list) else value
             self.flags[key] = _FLAGS[key]
         hook = overrides.get("hook")
         ports = self.values.get("ports")
@@ -185,6 +194,15 @@ class _Reader:
                 )
             found.append(app if path is None else path)
         self.values["integrated_controller"] = {**section, "apps": tuple(found)}
+
+    def _find_certificates(self, directory: str) -> None:
+        """Files are looked for from the directory of the configuration, as apps are. ``agent.tls`` says what is wrong with them."""
+        section = self.values.get("tls")
+        if isinstance(section, dict):
+            self.values["tls"] = {
+                key: os.path.normpath(os.path.join(directory, name)) if isinstance(name, str) and name else name
+                for key, name in section.items()
+            }
 
     # ── faults ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _fault(self, path: NodePath, text: str, *, key: bool = False) -> Fault:
@@ -214,6 +232,8 @@ class _Reader:
             yield self._fault(
                 path, f"{_noun(path)!r} must be {_EXPECTED[kind]}, not {_KIND.get(type(found), type(found).__name__)}{shown}"
             )
+        elif kind == "no_certificates":
+            yield self._fault((error["ctx"]["key"], error["ctx"]["index"]), error["msg"])
         elif kind == "value_error":
             yield self._fault(path, str(error["ctx"]["error"]))
         else:
@@ -293,6 +313,7 @@ _FLAGS = {
     "ports": "--port",
     "controllers": "--controller",
     "listen": "--listen",
+    "tls": "--private-key, --certificate, --ca-certificate",
     "integrated_controller": "--app",
     "control_socket": "--control-socket",
     "max_megaflows": "--max-megaflows",

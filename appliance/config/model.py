@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictInt, StrictStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -61,11 +61,15 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+Scheme = Literal["tcp", "ssl"]
+
+
 class ControllerAddress(_Frozen):
-    """A controller to connect to, written ``tcp:HOST[:PORT]``; IPv6 in brackets."""
+    """A controller to connect to, written ``tcp:HOST[:PORT]``, or ``ssl:HOST[:PORT]`` for TLS; IPv6 in brackets."""
 
     host: StrictStr
     port: StrictInt = DEFAULT_OPENFLOW_PORT
+    scheme: Scheme = "tcp"
 
     @model_validator(mode="before")
     @classmethod
@@ -73,24 +77,32 @@ class ControllerAddress(_Frozen):
         if not isinstance(value, str):
             return value
         scheme, colon, rest = value.partition(":")
-        if scheme != "tcp" or not colon:
-            raise ValueError(f"{value!r} is not a controller; write tcp:HOST or tcp:HOST:PORT")
+        if scheme not in ("tcp", "ssl") or not colon:
+            raise ValueError(f"{value!r} is not a controller; write tcp:HOST or tcp:HOST:PORT (ssl: for TLS)")
         matched = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::([^:]*))?", rest)
         if matched is None:
-            raise ValueError(f"{value!r} is not a controller; write tcp:HOST:PORT, an IPv6 address in []: tcp:[::1]:6653")
+            raise ValueError(f"{value!r} is not a controller; write {scheme}:HOST:PORT, an IPv6 address in []: {scheme}:[::1]:6653")
         host, port = matched.groups()
         number = DEFAULT_OPENFLOW_PORT if port is None else _tcp_port(port, value)
-        return {"host": _address(host, value, names=True), "port": number}
+        return {"host": _address(host, value, names=True), "port": number, "scheme": scheme}
+
+    @property
+    def tls(self) -> bool:
+        return self.scheme == "ssl"
 
     def __str__(self) -> str:
-        return f"tcp:{_bracketed(self.host)}:{self.port}"
+        return f"{self.scheme}:{_bracketed(self.host)}:{self.port}"
 
 
 class ListenAddress(_Frozen):
-    """Where controllers may connect to us, written ``ptcp:[PORT][:ADDRESS]``; without an address, 127.0.0.1: this machine only."""
+    """Where controllers may connect to us, written ``ptcp:[PORT][:ADDRESS]``, or ``pssl:`` for TLS.
+
+    Without an address, 127.0.0.1: this machine only.
+    """
 
     port: StrictInt = DEFAULT_OPENFLOW_PORT
     address: StrictStr = ""
+    scheme: Scheme = "tcp"
 
     @model_validator(mode="before")
     @classmethod
@@ -98,14 +110,28 @@ class ListenAddress(_Frozen):
         if not isinstance(value, str):
             return value
         scheme, colon, rest = value.partition(":")
-        if scheme != "ptcp" or not colon:
-            raise ValueError(f"{value!r} is not a place to listen; write ptcp:PORT or ptcp:PORT:ADDRESS")
+        if scheme not in ("ptcp", "pssl") or not colon:
+            raise ValueError(f"{value!r} is not a place to listen; write ptcp:PORT or ptcp:PORT:ADDRESS (pssl: for TLS)")
         port, colon, address = rest.partition(":")
         number = _tcp_port(port, value) if port else DEFAULT_OPENFLOW_PORT
-        return {"port": number, "address": _address(address, value, names=False) if colon else ""}
+        return {"port": number, "address": _address(address, value, names=False) if colon else "", "scheme": scheme[1:]}
+
+    @property
+    def tls(self) -> bool:
+        return self.scheme == "ssl"
 
     def __str__(self) -> str:
-        return f"ptcp:{self.port}" + (f":{_bracketed(self.address)}" if self.address else "")
+        return f"p{self.scheme}:{self.port}" + (f":{_bracketed(self.address)}" if self.address else "")
+
+
+class TlsFiles(_Frozen):
+    """PEM files: the switch's own key and certificate (with those between it and the authority, if any), and the certificates of
+    the authorities that controllers' certificates must come from. Each side must show a certificate.
+    """
+
+    private_key: StrictStr
+    certificate: StrictStr
+    ca_certificate: StrictStr
 
 
 # ── the switch ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -216,6 +242,8 @@ class Config(_Frozen):
     ports: tuple[PortSpec, ...] = ()
     controllers: tuple[ControllerAddress, ...] = ()
     listen: tuple[ListenAddress, ...] = ()
+    tls: TlsFiles | None = None
+    """There in a Config that has an address with TLS."""
     integrated_controller: IntegratedController | None = None
     control_socket: StrictStr = ""
     """Never empty in a Config: the default is RUN_DIRECTORY/NAME.sock."""
@@ -269,6 +297,17 @@ class Config(_Frozen):
             if isinstance(name, str) and _NAME.fullmatch(name):
                 return {**values, "control_socket": f"{RUN_DIRECTORY}/{name}.sock"}
         return values
+
+    @model_validator(mode="after")
+    def _has_certificates(self) -> Self:
+        for key in ("controllers", "listen"):
+            for index, address in enumerate(getattr(self, key)):
+                if address.tls and self.tls is None:
+                    context = {"address": str(address), "key": key, "index": index}
+                    raise PydanticCustomError(
+                        "no_certificates", "{address} needs tls: private_key, certificate and ca_certificate", context
+                    )
+        return self
 
     @property
     def uses_integrated_controller(self) -> bool:

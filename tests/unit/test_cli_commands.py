@@ -135,7 +135,7 @@ def test_check_tells_every_fault(tmp_path: Path) -> None:
     result = ofswitch("check", str(path), "--controller", "udp:x")
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
-        "--controller: 'udp:x' is not a controller; write tcp:HOST or tcp:HOST:PORT",
+        "--controller: 'udp:x' is not a controller; write tcp:HOST or tcp:HOST:PORT (ssl: for TLS)",
         f"{path}:1:1: unknown key 'nam'; did you mean 'name'?",
         result.stderr.splitlines()[2],
         "ofswitch: 3 faults",

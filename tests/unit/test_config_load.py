@@ -18,6 +18,7 @@ from appliance.config import (
     LabHost,
     ListenAddress,
     PortSpec,
+    TlsFiles,
     dump,
     load,
     load_lab,
@@ -140,6 +141,23 @@ def test_flags_override_the_file(write: Callable[[str], str]) -> None:
     assert [port.interface for port in load(path, {"ports": ["eth9"]}).ports] == ["eth9"]
 
 
+def test_certificates_are_looked_for_beside_the_file_and_those_of_flags_from_here(write: Callable[[str], str]) -> None:
+    path = write(
+        "ports: [eth1]\ncontrollers: ['ssl:192.0.2.1']\nlisten: ['pssl:', 'pssl:6654:[::1]']\n"
+        "tls: {private_key: pki/key.pem, certificate: ../c.pem, ca_certificate: /ca.pem}"
+    )
+    here = Path(path).parent
+    config = load(path)
+    assert config.tls == TlsFiles(
+        private_key=str(here / "pki/key.pem"), certificate=str(here.parent / "c.pem"), ca_certificate="/ca.pem"
+    )
+    assert [str(item) for item in (*config.controllers, *config.listen)] == ["ssl:192.0.2.1:6653", "pssl:6653", "pssl:6654:[::1]"]
+    assert all(item.tls for item in (*config.controllers, *config.listen))
+    other = load(path, {"tls": {"certificate": "mine.pem"}}).tls
+    assert other is not None
+    assert (other.certificate, other.ca_certificate) == ("mine.pem", "/ca.pem")
+
+
 def test_a_fault_that_a_flag_overrides_is_none(write: Callable[[str], str]) -> None:
     path = write("ports: [eth1]\nfail_mode: sekure")
     assert load(path, {"fail_mode": "standalone"}).fail_mode == "standalone"
@@ -162,10 +180,23 @@ def test_a_fault_that_a_flag_overrides_is_none(write: Callable[[str], str]) -> N
             max_size=4,
             unique_by=(lambda port: port.interface, lambda port: port.number),
         ).map(tuple),
-        controllers=st.lists(st.builds(ControllerAddress, host=st.ip_addresses().map(str), port=st.integers(1, 65535))).map(tuple),
-        listen=st.lists(st.builds(ListenAddress, port=st.integers(1, 65535), address=st.just("") | st.ip_addresses().map(str))).map(
-            tuple
-        ),
+        controllers=st.lists(
+            st.builds(
+                ControllerAddress,
+                host=st.ip_addresses().map(str),
+                port=st.integers(1, 65535),
+                scheme=st.sampled_from(["tcp", "ssl"]),
+            )
+        ).map(tuple),
+        listen=st.lists(
+            st.builds(
+                ListenAddress,
+                port=st.integers(1, 65535),
+                address=st.just("") | st.ip_addresses().map(str),
+                scheme=st.sampled_from(["tcp", "ssl"]),
+            )
+        ).map(tuple),
+        tls=st.just(TlsFiles(private_key="/a/k.pem", certificate="/b.pem", ca_certificate="/c")),
         max_megaflows=st.integers(1, 100_000),
     )
 )
@@ -219,7 +250,7 @@ control_socket: here.sock
         "x.yaml:12:5: 'ports' must be a mapping (key: value), not a whole number (17)",
         "x.yaml:13:15: 'tcp:1.2.3': '1.2.3' is not a host name, an IPv4 address or an IPv6 address in []",
         "x.yaml:13:26: 'tcp:[::1]:99999': '99999' is not a TCP port; it must be a number from 1 to 65535",
-        "x.yaml:13:45: 'udp:foo' is not a controller; write tcp:HOST or tcp:HOST:PORT",
+        "x.yaml:13:45: 'udp:foo' is not a controller; write tcp:HOST or tcp:HOST:PORT (ssl: for TLS)",
         "x.yaml:13:54: 'tcp:::1:3' is not a controller; write tcp:HOST:PORT, an IPv6 address in []: tcp:[::1]:6653",
         "x.yaml:14:9: 'listen' must be a list, not text ('ptcp:')",
         "x.yaml:15:16: 'max_megaflows' must be a whole number, not text ('many')",
@@ -231,7 +262,7 @@ control_socket: here.sock
 
 def test_faults_in_flags_name_the_flag() -> None:
     assert faults(None, {"ports": ["eth1", "eth1=3", "eth2=x"], "controllers": ["x"], "datapath_id": "y"}, ["eth1"]) == [
-        "--controller: 'x' is not a controller; write tcp:HOST or tcp:HOST:PORT",
+        "--controller: 'x' is not a controller; write tcp:HOST or tcp:HOST:PORT (ssl: for TLS)",
         "--datapath-id: 'y' is not a datapath id; write 16 hexadecimal digits, aa:bb:cc:dd:ee:ff:00:11, "
         "or a number from 1 to 2^64-1",
         "--port: 'eth2=x': 'x' is not a port number; write INTERFACE=NUMBER, for example eth2=1",
@@ -261,7 +292,7 @@ def test_faults_in_flags_name_the_flag() -> None:
         (
             "ports: [eth1]\nzzz: 1",
             "2:1: unknown key 'zzz'; it may be: control_socket, controllers, datapath_id, fail_mode, "
-            "integrated_controller, listen, max_megaflows, name, ports, protocols, lab",
+            "integrated_controller, listen, max_megaflows, name, ports, protocols, tls, lab",
         ),
         ("ports: [eth1]\nintegrated_controller: {apps: []}", "2:31: name at least one app, for example ryu_apps/l2_learning.py"),
         ("ports: [eth1]\nintegrated_controller: {app: [a]}", "2:25: unknown key 'app'; did you mean 'apps'?"),
@@ -269,7 +300,19 @@ def test_faults_in_flags_name_the_flag() -> None:
             "ports: [eth1]\nlisten: ['ptcp:6653:nohost']",
             "2:10: 'ptcp:6653:nohost': 'nohost' is not an IPv4 address or an IPv6 address in []",
         ),
-        ("ports: [eth1]\nlisten: ['tcp:6653']", "2:10: 'tcp:6653' is not a place to listen; write ptcp:PORT or ptcp:PORT:ADDRESS"),
+        (
+            "ports: [eth1]\nlisten: ['tcp:6653']",
+            "2:10: 'tcp:6653' is not a place to listen; write ptcp:PORT or ptcp:PORT:ADDRESS (pssl: for TLS)",
+        ),
+        (
+            "ports: [eth1]\nlisten: ['ptcp:']\ncontrollers: ['tcp:192.0.2.1', 'ssl:192.0.2.1']",
+            "3:32: ssl:192.0.2.1:6653 needs tls: private_key, certificate and ca_certificate",
+        ),
+        ("ports: [eth1]\ntls: {private_key: a, certificate: b}", "2:6: 'ca_certificate' is missing"),
+        (
+            "ports: [eth1]\ntls: {private_key: a, certificate: b, ca_certificate: c, certificates: d}",
+            "2:58: unknown key 'certificates'; did you mean 'certificate'?",
+        ),
         ("lab: {}", "1:1: 'lab' is for `ofswitch lab`, which makes its own ports; a switch's own file has 'ports'"),
     ],
 )
