@@ -5,6 +5,7 @@ Invariant: a table holds at most one entry for each pair of match and priority, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
@@ -17,12 +18,15 @@ from appliance.model.actions import (
     GotoTable,
     Group,
     Instruction,
+    Meter,
     Output,
     WriteActions,
     WriteMetadata,
 )
 from appliance.model.match import MATCH_ALL, Match
 from appliance.pipeline.classifier import Classifier
+from appliance.pipeline.group_table import GroupTable
+from appliance.pipeline.meter_table import MeterTable
 
 if TYPE_CHECKING:
     from appliance.pipeline.translation import Lookup
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 N_TABLES = 254
 """Tables are numbered 0 to 253: 0xfe is OFPTT_MAX, never used here, and 0xff OFPTT_ALL."""
 
-SUPPORTED_INSTRUCTIONS = frozenset({ApplyActions, ClearActions, WriteActions, WriteMetadata, GotoTable})
+SUPPORTED_INSTRUCTIONS = frozenset({Meter, ApplyActions, ClearActions, WriteActions, WriteMetadata, GotoTable})
 """Instructions that the pipeline can run. A flow-mod with another one is refused before it becomes an entry."""
 
 
@@ -44,6 +48,7 @@ class Expiry(IntEnum):
 class Program(NamedTuple):
     """An entry's instructions in the order in which they run, whatever the order in the flow-mod."""
 
+    meter_id: int | None
     apply: tuple[Action, ...]
     clear: bool
     write: tuple[Action, ...]
@@ -58,9 +63,12 @@ class Program(NamedTuple):
         write: tuple[Action, ...] = ()
         clear = False
         metadata = metadata_mask = 0
+        meter_id: int | None = None
         goto: int | None = None
         for instruction in instructions:
             match instruction:
+                case Meter(meter_id):
+                    pass
                 case ApplyActions(actions):
                     apply = actions
                 case ClearActions():
@@ -73,7 +81,7 @@ class Program(NamedTuple):
                     goto = table_id
                 case _:
                     raise ValueError(f"the pipeline has no instruction {instruction}")
-        return cls(apply, clear, write, metadata, metadata_mask, goto)
+        return cls(meter_id, apply, clear, write, metadata, metadata_mask, goto)
 
 
 class FlowEntry:
@@ -163,7 +171,17 @@ class FlowEntry:
 
     def uses_group(self, group_id: int) -> bool:
         """Whether a Group action with this group is among its actions (``out_group``)."""
-        return any(isinstance(action, Group) and action.group_id == group_id for action in self._actions())
+        return group_id in self.groups
+
+    @property
+    def groups(self) -> frozenset[int]:
+        """Ids of the groups among its actions."""
+        return frozenset(action.group_id for action in self._actions() if isinstance(action, Group))
+
+    @property
+    def meter_id(self) -> int | None:
+        """The meter that its packets go through."""
+        return self.program.meter_id
 
     def _actions(self) -> tuple[Action, ...]:
         return self.program.apply + self.program.write
@@ -188,6 +206,10 @@ class FlowTable:
 
     def __contains__(self, entry: FlowEntry) -> bool:
         return entry in self._entries
+
+    def __iter__(self) -> Iterator[FlowEntry]:
+        """All entries, the oldest first."""
+        return iter(self._entries)
 
     @property
     def active_count(self) -> int:
@@ -272,12 +294,14 @@ class FlowTable:
 
 
 class Pipeline:
-    """Tables 0 to 253, each made when it is first asked for."""
+    """Tables 0 to 253, each made when it is first asked for; the groups and the meters."""
 
-    __slots__ = ("_tables",)
+    __slots__ = ("_tables", "groups", "meters")
 
     def __init__(self) -> None:
         self._tables: dict[int, FlowTable] = {}
+        self.groups = GroupTable()
+        self.meters = MeterTable()
 
     def table(self, table_id: int) -> FlowTable:
         """Raises ValueError if there is no table of this number."""
@@ -312,6 +336,18 @@ class Pipeline:
                 entry.byte_count += octets
                 if packets and now > entry.last_used:
                     entry.last_used = now
+
+    def group_references(self) -> Counter[int]:
+        """How many flow entries and groups forward to each group, directly (``ref_count``)."""
+        references = self.groups.references()
+        for table in self._tables.values():
+            for entry in table:
+                references.update(entry.groups)
+        return references
+
+    def meter_references(self) -> Counter[int]:
+        """How many flow entries use each meter (``flow_count``)."""
+        return Counter(entry.meter_id for table in self._tables.values() for entry in table if entry.meter_id is not None)
 
 
 def _ordered(entries: Iterable[FlowEntry]) -> list[FlowEntry]:

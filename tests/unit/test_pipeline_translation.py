@@ -11,10 +11,10 @@ from appliance.model.actions import (
     ApplyActions,
     ClearActions,
     DecNwTtl,
+    ExperimenterInstruction,
     GotoTable,
     Group,
     Instruction,
-    Meter,
     Output,
     PopVlan,
     PushVlan,
@@ -506,5 +506,5 @@ def test_an_action_that_it_does_not_have_is_an_error() -> None:
 
 
 def test_an_instruction_that_it_does_not_have_is_an_error() -> None:
-    with pytest.raises(ValueError, match="Meter"):
-        FlowEntry(1, MATCH_ALL, (Meter(1),))
+    with pytest.raises(ValueError, match="Experimenter"):
+        FlowEntry(1, MATCH_ALL, (ExperimenterInstruction(1, b""),))
