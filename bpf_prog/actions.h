@@ -108,6 +108,7 @@ static __always_inline void flood(struct packet *p, struct hook hook, struct ver
 	u32 count = s ? s->flood_ports : 0;
 
 	no_unroll for (u32 i = 0; i < MAX_FLOOD_PORTS; i++) {
+		opaque(i);
 		if (i >= count)
 			break;
 		u32 index = i;

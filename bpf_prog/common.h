@@ -79,7 +79,8 @@ static __always_inline u32 min_u32(u32 a, u32 b)
 	return a < b ? a : b;
 }
 
-/* Hides where a value came from, so that neither the compiler nor the verifier follows it from case to case. */
+/* Hides from the compiler where a value came from. The verifier wants its bounds as they are written: a loop that may end early is left
+ * with its plain `n < MAX`, which the compiler would else merge with the other end into a comparison that kernel 6.1 cannot follow. */
 #define opaque(x) asm volatile("" : "+r"(x))
 
 /* The verifier follows loops by itself; copies of their bodies would only use up stack. */

@@ -253,6 +253,7 @@ static __always_inline void run_meters(struct packet *p, struct hook hook, const
 	u32 ops = 0;
 
 	no_unroll for (u32 i = 0; i < MAX_METER_OPS; i++) {
+		opaque(i);
 		const struct op *op = &megaflow->ops[i];
 		if (op->code != OP_METER)
 			break;

@@ -65,6 +65,7 @@ static __always_inline struct megaflow *lookup(struct packet *p, u32 *slot)
 		return NULL;
 	u32 count = s->subtables;
 	no_unroll for (u32 n = 0; n < MAX_SUBTABLES; n++) {
+		opaque(n);
 		if (n >= count)
 			break;
 		u32 index = n;

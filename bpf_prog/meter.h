@@ -48,9 +48,11 @@ static __always_inline int run_meter(struct packet *p, struct hook hook, u32 ind
 	__sync_fetch_and_add(&meter->bytes, p->bytes);
 	u32 exceeded = 0;
 	no_unroll for (u32 n = 0; n < MAX_BANDS; n++) {
+		opaque(n);
 		if (n >= meter->bands)
 			break;
-		if (!take_tokens(&meter->band[n], amount * meter->band[n].cost >> 16, now))
+		struct band *band = &meter->band[n];
+		if (!take_tokens(band, amount * band->cost >> 16, now))
 			exceeded = n + 1;
 	}
 	if (!exceeded)

@@ -185,6 +185,31 @@ static __always_inline void parse_ipv4(struct packet *p, void *base, void *end)
 #define EXT_ADDS EXT_TABLE(1, 1, 1, 1, 2, 1, 1)		/* units that the length does not count */
 #define EXT_MASKS EXT_TABLE(255, 255, 0, 255, 255, 255, 255) /* FRAG has no length */
 
+/* The extension headers so far. */
+struct chain {
+	u32 seen; /* OFPIEH_* */
+	u32 dests;
+	u32 rank; /* the highest */
+	u32 twice;
+	u32 unordered;
+};
+
+/* One more header, the one at `at` of the tables. */
+static __always_inline void note_header(struct chain *c, u32 at)
+{
+	u32 bit = EXT_BITS >> at & 0xff, rank = EXT_RANKS >> at & 0xff;
+	u32 is_dest = bit >> 3 & 1, is_seen = !!(c->seen & bit), router = c->seen >> 5 & 1;
+
+	/* A second DEST is no repetition after a ROUTER; DEST's rank is 6 once anything but HOP came before it. */
+	u32 repeats_dest = c->dests >> 1 | (c->dests & ~router & 1);
+	rank += (is_dest & !!(c->seen & (32 | 16 | 4 | 2))) * 5;
+	c->twice |= (is_dest & !!repeats_dest) | (~is_dest & is_seen & 1);
+	c->unordered |= rank < c->rank;
+	c->rank = rank > c->rank ? rank : c->rank;
+	c->seen |= bit;
+	c->dests += is_dest;
+}
+
 static __always_inline void parse_ipv6(struct packet *p, void *base, void *end)
 {
 	struct ipv6_header *ip = header_at(p, base, end, 0, sizeof(*ip));
@@ -204,55 +229,41 @@ static __always_inline void parse_ipv6(struct packet *p, void *base, void *end)
 	p->key.f.layers |= bpf_htons(LAYER_IPV6);
 	p->next_header = 6;
 
-	u32 proto = ip->next_header, offset = sizeof(*ip);
-	u32 seen = 0, dests = 0, twice = 0, unordered = 0, rank = 0, more = 1, frag = FRAGMENT_NONE;
+	struct chain chain = {};
+	u32 proto = ip->next_header, offset = sizeof(*ip), more = 1, frag = FRAGMENT_NONE;
 	no_unroll for (int i = 0; i < MAX_IPV6_EXTENSION_HEADERS; i++) {
 		if (proto > 63 || !((1ULL << proto) & EXTENSION_HEADERS))
 			break;
 		u32 at = EXT_INDEX(proto) * 8;
-		u32 bit = (EXT_BITS >> at) & 0xff;
-		u32 is_dest = bit >> 3 & 1, is_seen = !!(seen & bit);
-		/* A second DEST is no repetition after a ROUTER; DEST's rank is 6 once anything but HOP came before it. */
-		u32 router = seen >> 5 & 1;
-		u32 repeats_dest = dests >> 1 | (dests & ~router & 1);
-		u32 this_rank = (EXT_RANKS >> at) & 0xff;
-		this_rank += (is_dest & !!(seen & (32 | 16 | 4 | 2))) * 5;
-		u32 terminal = bit & (1 | 2); /* NONEXT, ESP: seen, and nothing behind them */
-		u8 *header = NULL;
-		u32 length = 0;
-		if (!terminal) {
-			header = header_at(p, base, end, offset, 8);
-			if (!header) {
-				more = 0;
-				break;
-			}
-			u32 units = header[1] & (EXT_MASKS >> at & 0xff);
-			length = (units + (EXT_ADDS >> at & 0xff)) << (EXT_SHIFTS >> at & 3);
-			opaque(length); /* the compiler knows that the mask changes nothing, the verifier does not */
-			length &= 0xfff;
-			if (offset + length > NETWORK_MAX) {
-				more = 0;
-				break;
-			}
-			if ((void *)header + length > end) {
-				p->cut = 1;
-				more = 0;
-				break;
-			}
-		}
-		twice |= (is_dest & !!repeats_dest) | (~is_dest & is_seen & 1);
-		unordered |= this_rank < rank;
-		rank = this_rank > rank ? this_rank : rank;
-		seen |= bit;
-		dests += is_dest;
-		if (terminal) {
+		if (proto == PROTO_ESP || proto == PROTO_NONEXT) {
+			note_header(&chain, at); /* and nothing behind it */
 			more = 0;
 			break;
 		}
+		u8 *header = header_at(p, base, end, offset, 8);
+		if (!header) {
+			more = 0;
+			break;
+		}
+		u32 units = header[1] & (EXT_MASKS >> at & 0xff);
+		u32 length = (units + (EXT_ADDS >> at & 0xff)) << (EXT_SHIFTS >> at & 3);
+		opaque(length); /* the compiler knows that the mask changes nothing, the verifier does not */
+		length &= 0xfff;
+		if (offset + length > NETWORK_MAX) {
+			more = 0;
+			break;
+		}
+		if ((void *)header + length > end) {
+			p->cut = 1;
+			more = 0;
+			break;
+		}
+		note_header(&chain, at);
 		p->next_header = offset;
-		if (proto == PROTO_FRAG) {
+		u32 is_fragment = proto == PROTO_FRAG;
+		proto = header[0];
+		if (is_fragment) {
 			u32 where = bpf_ntohs(*(__be16 *)(header + 2));
-			proto = header[0];
 			if (where & 0xfff8) {
 				frag = FRAGMENT_LATER;
 				more = 0;
@@ -260,8 +271,6 @@ static __always_inline void parse_ipv6(struct packet *p, void *base, void *end)
 			}
 			if (where & 1)
 				frag = FRAGMENT_FIRST;
-		} else {
-			proto = header[0];
 		}
 		offset += length;
 		offset &= 0x1ff;
@@ -270,7 +279,7 @@ static __always_inline void parse_ipv6(struct packet *p, void *base, void *end)
 		more = 0; /* a chain longer than we follow */
 	p->key.f.ip_proto = proto;
 	p->key.f.ip_frag = frag;
-	p->key.f.ipv6_exthdr = bpf_htons((seen & 0x7f) | twice << 7 | unordered << 8);
+	p->key.f.ipv6_exthdr = bpf_htons((chain.seen & 0x7f) | chain.twice << 7 | chain.unordered << 8);
 	if (more)
 		parse_l4(p, base, end, offset, 1);
 }

@@ -28,9 +28,11 @@ static __always_inline int choose(struct packet *p, u32 index, u32 *slot)
 		return 0;
 	u32 select = choice->kind == CHOICE_SELECT, hash = select ? select_hash(p) : 0, last = choice->ways - 1;
 	no_unroll for (u32 n = 0; n < MAX_WAYS; n++) {
+		opaque(n);
 		if (n > last || !choice->ways)
 			return 0;
-		u32 value = choice->way[n].value;
+		const struct way *way = &choice->way[n];
+		u32 value = way->value;
 		int taken;
 		if (select) {
 			taken = hash < value || n == last;
@@ -39,7 +41,7 @@ static __always_inline int choose(struct packet *p, u32 index, u32 *slot)
 			taken = !value || (port && port->flags & PORT_LIVE);
 		}
 		if (taken) {
-			*slot = choice->way[n].slot;
+			*slot = way->slot;
 			return 1;
 		}
 	}

@@ -27,7 +27,7 @@ static __always_inline int punt(struct packet *p, struct hook hook, u32 reason, 
 	u64 length = p->length; /* 64 bits, so that it is compared and used in one register, whose range the verifier knows */
 
 	opaque(length);
-	if (length < ETH_HEADER_BYTES || length > UPCALL_LARGE)
+	if (length > UPCALL_LARGE)
 		return 0;
 	if (length <= UPCALL_SMALL)
 		u = upcalls.ringbuf_reserve(sizeof(struct upcall) + UPCALL_SMALL);
@@ -38,7 +38,8 @@ static __always_inline int punt(struct packet *p, struct hook hook, u32 reason, 
 	if (!u)
 		return 0;
 	fill_upcall(u, p, hook, reason, megaflow);
-	if (bpf_skb_load_bytes(hook.skb, 0, u + 1, length) < 0) {
+	opaque(length); /* or the compiler makes one comparison of this bound and the others, and kernel 6.1 does not see the lower one */
+	if (length < ETH_HEADER_BYTES || bpf_skb_load_bytes(hook.skb, 0, u + 1, length) < 0) {
 		upcalls.ringbuf_discard(u, 0);
 		return 0;
 	}

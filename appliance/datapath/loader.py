@@ -12,7 +12,6 @@ import mmap
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -123,7 +122,7 @@ class Programs:
         previous = os.environ.get("BCC_KERNEL_SOURCE")
         os.environ["BCC_KERNEL_SOURCE"] = str(stub)
         try:
-            with tempfile.TemporaryFile() as stderr:
+            with os.fdopen(os.memfd_create("stderr"), "w+b") as stderr:
                 self._bpf = self._attempt("compile bpf_prog", stderr, lambda: bcc.BPF(text=amalgamate().encode(), cflags=flags))
                 load = self._load
                 self.tc_fd = load(TC_PROGRAM, bcc.BPF.SCHED_CLS, stderr)

@@ -1,4 +1,4 @@
-"""bpf_prog/abi.h against its Python mirrors: a compiled program prints every size, offset and number. Needs a C compiler, not root."""
+"""bpf_prog/abi.h against its Python mirrors: a compiled program prints sizes, offsets and numbers. Needs a C compiler, not root."""
 
 from __future__ import annotations
 
