@@ -25,6 +25,7 @@ from appliance.model.fields import (
 )
 from appliance.model.match import Match
 from appliance.model.megaflow import (
+    Clone,
     Controller,
     DatapathAction,
     DecTtl,
@@ -248,5 +249,7 @@ def _datapath_action(item: DatapathAction) -> str:
             kind = "select" if isinstance(item, Select) else "failover"
             buckets = ";".join(",".join(_datapath_action(each) for each in way.actions) or "drop" for way in ways)
             return f"{kind}:{group_id}({buckets})"
+        case Clone(actions=copied):
+            return f"clone({','.join(_datapath_action(each) for each in copied)})"
         case _:
             return _action(item)

@@ -70,8 +70,8 @@ class Controller:
 class Way:
     """What one bucket of a SELECT or FAST FAILOVER group does. ``bucket`` is its place in the group.
 
-    ``weight`` counts in Select. ``watch_port`` counts in Failover: 0 for a bucket that is live whatever the ports do (the switch
-    leaves out those whose watched group is dead).
+    ``weight`` counts in Select. ``watch_port`` counts in Failover: 0 for a bucket that is live whatever the ports do. A bucket
+    that is live while one of several ports is has a way for each of them.
     """
 
     bucket: int
@@ -84,7 +84,7 @@ class Way:
 class Select:
     """One of the ways, by weight and ``packet.select.select_hash`` of the packet as it is now. The last action of a list.
 
-    At most MAX_WAYS ways, all of a weight above 0; none drops.
+    At most MAX_WAYS ways, all of a weight above 0; none at all drops.
     """
 
     group_id: int
@@ -99,7 +99,17 @@ class Failover:
     ways: tuple[Way, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Clone:
+    """Do the actions to a copy of the packet; the packet itself goes on as it is. What stops the copy does not stop the packet."""
+
+    actions: tuple[DatapathAction, ...]
+
+
 MAX_WAYS = 32
+MAX_LEADING_METERS = 4
+"""Meters that stand before everything else in a megaflow's actions: the fast path runs them also for packets that it sends up
+with UpcallReason.ACTION."""
 
 DatapathAction = (
     Forward
@@ -119,6 +129,7 @@ DatapathAction = (
     | Meter
     | Select
     | Failover
+    | Clone
     | Controller
 )
 """Those for MPLS, PBB and copied TTLs are OpenFlow's own: what they copy, they take from the packet. ``Meter`` passes the packet

@@ -5,69 +5,168 @@ Invariant: an emission's frame is the packet as it was at that moment; what come
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 
 from appliance.model.actions import (
     OFPCML_NO_BUFFER,
     CopyTtlIn,
     CopyTtlOut,
     DecMplsTtl,
+    Meter,
     PopMpls,
     PopPbb,
     PushMpls,
     PushPbb,
     SetField,
+    SetQueue,
 )
-from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PacketInReason, PopTag, PushTag
+from appliance.model.fields import BY_NAME
+from appliance.model.megaflow import (
+    Clone,
+    Controller,
+    DatapathAction,
+    DecTtl,
+    Failover,
+    Flood,
+    Forward,
+    PacketInReason,
+    PopTag,
+    PushTag,
+    Select,
+    Way,
+)
+from appliance.packet.meter import METER_DROPS, METER_PASSES, RunMeter, remarked_dscp
+from appliance.packet.parse import parse
 from appliance.packet.rewrite import Rewriter
+from appliance.packet.select import select_way
 
 INVALID_TTL = Controller(PacketInReason.INVALID_TTL, table_id=0xFF, cookie=0xFFFFFFFFFFFFFFFF, max_len=OFPCML_NO_BUFFER)
 """What becomes of a packet whose TTL DecTtl or DecMplsTtl finds used up (0 or 1). No flow entry sent it up: its table and cookie
 are all ones."""
 
+Chosen = Callable[[Select | Failover, Way], None]
+"""Told which way a packet took."""
+
+_IP_DSCP = BY_NAME["ip_dscp"]
+
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """The packet leaves by ``action``; who carries that out knows the ports. ``frame`` has its tags in it."""
+    """The packet leaves by ``action``; who carries that out knows the ports. ``frame`` has its tags in it.
+
+    ``queue_id`` is that of the last SetQueue, None if there was none.
+    """
 
     action: Forward | Flood | Controller
     frame: bytes
+    queue_id: int | None = None
 
 
-def execute(frame: bytes, actions: Sequence[DatapathAction], in_port: int, partial_checksum: bool = False) -> list[Emission]:
+def execute(
+    frame: bytes,
+    actions: Sequence[DatapathAction],
+    in_port: int,
+    partial_checksum: bool = False,
+    *,
+    metered: bool = False,
+    meter: RunMeter | None = None,
+    port_is_live: Callable[[int], bool] | None = None,
+    chosen: Chosen | None = None,
+) -> list[Emission]:
     """What ``actions`` make of ``frame``; empty if the packet is dropped. What each action does is in ``packet.rewrite``.
 
-    The execution ends early at a DecTtl or DecMplsTtl that finds the TTL used up, with INVALID_TTL as the last emission.
-    ``partial_checksum`` says that TCP or UDP holds only the pseudo-header's sum (``checksum.is_partial``); it then does so in every
-    emission too. Tags from metadata must be in the frame. Raises ValueError for a SetField that no flow entry can have.
+    The execution ends early at a DecTtl or DecMplsTtl that finds the TTL used up, with INVALID_TTL as the last emission; and,
+    without one, where a meter drops the packet. ``partial_checksum`` says that TCP or UDP holds only the pseudo-header's sum
+    (``checksum.is_partial``); it then does so in every emission too. Tags from metadata must be in the frame.
+
+    ``meter`` runs the meters; without it all packets pass. ``metered`` says that the fast path has run those that stand before
+    everything else. Without ``port_is_live`` all ports are. Raises ValueError for a SetField that no flow entry can have.
     """
-    packet = Rewriter(frame, in_port, partial_checksum=partial_checksum)
-    emissions: list[Emission] = []
-    for action in actions:
-        match action:
-            case Forward() | Flood() | Controller():
-                emissions.append(Emission(action, packet.frame))
-            case SetField(field=field, value=value):
-                packet.set_field(field, value)
-            case PushTag(tpid=tpid, tci=tci):
-                packet.push_tag(tpid, tci)
-            case PopTag():
-                packet.pop_tag()
-            case PushMpls(ethertype=ethertype):
-                packet.push_mpls(ethertype)
-            case PopMpls(ethertype=ethertype):
-                packet.pop_mpls(ethertype)
-            case PushPbb(ethertype=ethertype):
-                packet.push_pbb(ethertype)
-            case PopPbb():
-                packet.pop_pbb()
-            case CopyTtlOut():
-                packet.copy_ttl_out()
-            case CopyTtlIn():
-                packet.copy_ttl_in()
-            case DecTtl() | DecMplsTtl():
-                if not (packet.dec_ttl() if isinstance(action, DecTtl) else packet.dec_mpls_ttl()):
-                    emissions.append(Emission(INVALID_TTL, packet.frame))
-                    break
-    return emissions
+    execution = _Execution(in_port, partial_checksum, meter, port_is_live, chosen)
+    if metered:
+        actions = tuple(dropwhile(lambda action: isinstance(action, Meter), actions))
+    execution.run(Rewriter(frame, in_port, partial_checksum=partial_checksum), actions, None)
+    return execution.emissions
+
+
+class _Execution:
+    """One packet and its copies."""
+
+    __slots__ = ("_chosen", "_in_port", "_meter", "_partial_checksum", "_port_is_live", "emissions")
+
+    def __init__(
+        self,
+        in_port: int,
+        partial_checksum: bool,
+        meter: RunMeter | None,
+        port_is_live: Callable[[int], bool] | None,
+        chosen: Chosen | None,
+    ) -> None:
+        self.emissions: list[Emission] = []
+        self._in_port = in_port
+        self._partial_checksum = partial_checksum
+        self._meter = meter
+        self._port_is_live = port_is_live
+        self._chosen = chosen
+
+    def run(self, packet: Rewriter, actions: Sequence[DatapathAction], queue_id: int | None) -> None:
+        for action in actions:
+            match action:
+                case Forward() | Flood() | Controller():
+                    self.emissions.append(Emission(action, packet.frame, queue_id))
+                case SetField(field=field, value=value):
+                    packet.set_field(field, value)
+                case PushTag(tpid=tpid, tci=tci):
+                    packet.push_tag(tpid, tci)
+                case PopTag():
+                    packet.pop_tag()
+                case PushMpls(ethertype=ethertype):
+                    packet.push_mpls(ethertype)
+                case PopMpls(ethertype=ethertype):
+                    packet.pop_mpls(ethertype)
+                case PushPbb(ethertype=ethertype):
+                    packet.push_pbb(ethertype)
+                case PopPbb():
+                    packet.pop_pbb()
+                case CopyTtlOut():
+                    packet.copy_ttl_out()
+                case CopyTtlIn():
+                    packet.copy_ttl_in()
+                case SetQueue(queue_id=queue_id):
+                    pass
+                case DecTtl() | DecMplsTtl():
+                    if not (packet.dec_ttl() if isinstance(action, DecTtl) else packet.dec_mpls_ttl()):
+                        self.emissions.append(Emission(INVALID_TTL, packet.frame, queue_id))
+                        return
+                case Meter(meter_id=meter_id):
+                    if not self._passes(packet, meter_id):
+                        return
+                case Clone(actions=copied):
+                    copy = Rewriter(packet.frame, self._in_port, partial_checksum=self._partial_checksum)
+                    self.run(copy, copied, queue_id)
+                case Select() | Failover():
+                    way = self._choose(packet, action)
+                    if way is not None:
+                        if self._chosen is not None:
+                            self._chosen(action, way)
+                        self.run(packet, way.actions, queue_id)
+                    return
+
+    def _passes(self, packet: Rewriter, meter_id: int) -> bool:
+        verdict = METER_PASSES if self._meter is None else self._meter(meter_id, len(packet.frame))
+        if verdict == METER_DROPS:
+            return False
+        if verdict != METER_PASSES:
+            dscp = _IP_DSCP.get(parse(packet.frame, self._in_port).key)
+            remarked = remarked_dscp(dscp, verdict)
+            if remarked != dscp:
+                packet.set_field(_IP_DSCP, remarked)
+        return True
+
+    def _choose(self, packet: Rewriter, action: Select | Failover) -> Way | None:
+        if isinstance(action, Select):
+            return select_way(parse(packet.frame, self._in_port).key, action.ways)
+        live = self._port_is_live
+        return next((way for way in action.ways if not way.watch_port or live is None or live(way.watch_port)), None)
