@@ -240,7 +240,8 @@ enum program {
 	PROGRAM_EXECUTE = 0, /* the next RUN_OPS ops */
 	PROGRAM_FLOOD = 1,   /* TC only */
 	PROGRAM_METER = 2,   /* TC only */
-	PROGRAMS = 3,
+	PROGRAM_HANDLE = 3,  /* what comes after parsing */
+	PROGRAMS = 4,
 };
 
 struct settings {

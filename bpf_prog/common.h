@@ -52,6 +52,7 @@ union key {
 struct packet {
 	union key key;
 	u64 operand[2];	  /* an address of 16 bytes, collected */
+	u32 number;	  /* of the port that it came in on, 0 if that is none */
 	u32 length;	  /* of the frame, a tag in metadata not counted */
 	u32 bytes;	  /* as it came, a tag in metadata counted */
 	u32 network;	  /* offset of what follows the tags */
@@ -72,6 +73,7 @@ struct packet {
 	u32 first; /* the op to go on with */
 	u32 sent;  /* a copy has been sent */
 	u32 punted; /* after its meters the slow path goes on */
+	u32 pad;
 };
 
 static __always_inline u32 min_u32(u32 a, u32 b)

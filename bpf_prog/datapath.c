@@ -20,15 +20,15 @@ static __always_inline u32 port_number(u32 ifindex)
 	return number ? *number : 0;
 }
 
-static __always_inline void count(struct hook hook, u32 number, u32 bytes, const struct verdict *v)
+static __always_inline void count(struct packet *p, struct hook hook, const struct verdict *v)
 {
-	u32 place = number + bpf_get_smp_processor_id() * (MAX_PORT_NUMBER + 1);
+	u32 place = p->number + bpf_get_smp_processor_id() * (MAX_PORT_NUMBER + 1);
 	struct port_counters *counters = port_counters.lookup(&place);
 
 	if (!counters)
 		return;
 	counters->rx_packets++;
-	counters->rx_bytes += bytes;
+	counters->rx_bytes += p->bytes;
 	if (v->fate == FATE_FORWARDED) {
 		if (hook.tc)
 			counters->forwarded_tc++;
@@ -46,10 +46,10 @@ static __always_inline void count(struct hook hook, u32 number, u32 bytes, const
 }
 
 /* The one exit. */
-static __always_inline int finish(struct packet *p, struct hook hook, u32 number, const struct verdict *v)
+static __always_inline int finish(struct packet *p, struct hook hook, const struct verdict *v)
 {
 	if (v->fate != FATE_PASSED)
-		count(hook, number, p->bytes, v);
+		count(p, hook, v);
 #ifdef TEST_RUN
 	u32 zero = 0;
 	struct test_run *run = test_run.lookup(&zero);
@@ -125,9 +125,9 @@ static __always_inline void send_up(struct packet *p, struct hook hook, u32 reas
 		verdict(v, FATE_DROPPED, DROP_UPCALL_FULL, TC_ACT_SHOT);
 }
 
-static __always_inline void handle(struct packet *p, struct hook hook, u32 number, struct verdict *v)
+static __always_inline void handle(struct packet *p, struct hook hook, struct verdict *v)
 {
-	u32 slot = 0;
+	u32 slot = 0, number = p->number;
 	struct port *in = ports.lookup(&number);
 	int drop = hook.tc ? TC_ACT_SHOT : XDP_DROP;
 
@@ -212,12 +212,33 @@ int ofswitch_tc(struct __sk_buff *skb)
 		if (bpf_skb_pull_data(skb, min_u32(p->length, MAX_HEADER_BYTES + MAX_VLAN_TAGS * VLAN_TAG_BYTES)) < 0)
 			break;
 	}
-	u32 number = port_number(skb->ifindex);
+	p->number = port_number(skb->ifindex);
+	verdict(&v, FATE_DROPPED, DROP_RUNT, TC_ACT_SHOT);
 	if (whole)
-		handle(p, hook, number, &v);
-	else
-		verdict(&v, FATE_DROPPED, DROP_RUNT, TC_ACT_SHOT);
-	return finish(p, hook, number, &v);
+		tc_programs.call(skb, PROGRAM_HANDLE);
+	return finish(p, hook, &v);
+}
+
+/* What comes after parsing. Programs follow each other by tail call, so that the verifier goes through each once, from one state. */
+static __always_inline int handle_parsed(struct hook hook, int drop)
+{
+	struct packet *p = scratch_packet();
+	struct verdict v;
+
+	if (!p)
+		return drop;
+	handle(p, hook, &v);
+	return finish(p, hook, &v);
+}
+
+int ofswitch_tc_on(struct __sk_buff *skb)
+{
+	return handle_parsed((struct hook){.tc = 1, .skb = skb}, TC_ACT_SHOT);
+}
+
+int ofswitch_xdp_on(struct xdp_md *xdp)
+{
+	return handle_parsed((struct hook){.tc = 0, .xdp = xdp}, XDP_DROP);
 }
 
 /* The rest of a megaflow with more ops than one program executes. */
@@ -233,7 +254,7 @@ static __always_inline int go_on(struct hook hook, int drop)
 	if (!megaflow)
 		return drop;
 	execute(p, hook, megaflow, p->first, &v);
-	return finish(p, hook, bpf_ntohl(p->key.f.in_port), &v);
+	return finish(p, hook, &v);
 }
 
 int ofswitch_tc_go(struct __sk_buff *skb)
@@ -291,7 +312,7 @@ int ofswitch_meter(struct __sk_buff *skb)
 		count_megaflow(p, slot);
 	begin(p, slot);
 	run_meters(p, hook, megaflow, &v);
-	return finish(p, hook, bpf_ntohl(p->key.f.in_port), &v);
+	return finish(p, hook, &v);
 }
 
 /* The end of a packet that is flooded. */
@@ -304,7 +325,7 @@ int ofswitch_flood(struct __sk_buff *skb)
 	if (!p)
 		return TC_ACT_SHOT;
 	flood(p, hook, &v);
-	return finish(p, hook, bpf_ntohl(p->key.f.in_port), &v);
+	return finish(p, hook, &v);
 }
 
 int ofswitch_xdp(struct xdp_md *xdp)
@@ -319,10 +340,9 @@ int ofswitch_xdp(struct xdp_md *xdp)
 	p->length = end - data;
 	p->metadata_tag = 0;
 	p->bytes = p->length;
-	u32 number = port_number(xdp->ingress_ifindex);
+	p->number = port_number(xdp->ingress_ifindex);
+	verdict(&v, FATE_DROPPED, DROP_RUNT, XDP_DROP);
 	if (parse(p, data, end, 0))
-		handle(p, hook, number, &v);
-	else
-		verdict(&v, FATE_DROPPED, DROP_RUNT, XDP_DROP);
-	return finish(p, hook, number, &v);
+		xdp_programs.call(xdp, PROGRAM_HANDLE);
+	return finish(p, hook, &v);
 }

@@ -143,6 +143,9 @@ static __always_inline int fix_sctp_checksum(struct packet *p, struct hook hook,
 	return store(p, hook, at + 8, &sum, 4, 0);
 }
 
+/* By the headers as they were parsed: a tag that was pushed meanwhile may hide them. */
+#define PARSED(p, which) ((p)->layers & bpf_htons(which))
+
 static __always_inline int fix_checksums(struct packet *p, struct hook hook)
 {
 	u32 offset = p->network + p->l4, summed = 1;
@@ -150,14 +153,14 @@ static __always_inline int fix_checksums(struct packet *p, struct hook hook)
 
 	if (p->ipv4_difference && fix_ipv4_checksum(p, hook, p->ipv4_difference) < 0)
 		return -1;
-	if (LAYER_IS(p, LAYER_TCP)) {
+	if (PARSED(p, LAYER_TCP)) {
 		offset += 16;
-	} else if (LAYER_IS(p, LAYER_UDP)) {
+	} else if (PARSED(p, LAYER_UDP)) {
 		offset += 6;
 		flags = BPF_F_MARK_MANGLED_0;
-	} else if (LAYER_IS(p, LAYER_ICMP)) {
+	} else if (PARSED(p, LAYER_ICMP)) {
 		offset += 2;
-		if (!LAYER_IS(p, LAYER_IPV6))
+		if (!PARSED(p, LAYER_IPV6))
 			p->pseudo_difference = 0; /* ICMP's checksum covers none */
 	} else {
 		summed = 0;

@@ -11,21 +11,31 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import dropwhile, takewhile
 
 from appliance.datapath.driver import DatapathError, DatapathPort, TierCounters
+from appliance.model.actions import Meter
 from appliance.model.fields import BY_NAME
 from appliance.model.megaflow import (
     NO_MEGAFLOW,
+    Clone,
     Controller,
+    DatapathAction,
     DropReason,
+    Failover,
     Flood,
     Forward,
     Megaflow,
     MegaflowStatistics,
+    MeterConfig,
+    MeterCounters,
+    Select,
     Upcall,
     UpcallReason,
+    Way,
 )
 from appliance.packet.execute import INVALID_TTL, execute
+from appliance.packet.meter import TokenMeter
 from appliance.packet.parse import ETHERNET_BYTES, parse
 
 _TCP_FLAGS = BY_NAME["tcp_flags"]
@@ -35,6 +45,7 @@ _TCP_FLAGS = BY_NAME["tcp_flags"]
 class _Installed:
     megaflow: Megaflow
     statistics: MegaflowStatistics
+    ways: list[tuple[int, int]]
     caught_up: bool = False
     waiting: int = 0
     """CATCHING_UP packets that are not served yet."""
@@ -52,6 +63,7 @@ class FakeDatapath:
         self._now = now
         self._capacity = capacity
         self._installed: dict[int, _Installed] = {}
+        self._meters: dict[int, TokenMeter] = {}
         self._upcalls: deque[Upcall] = deque()
         self._counters: dict[int, TierCounters] = {}
         self._drops: Counter[DropReason] = Counter()
@@ -104,11 +116,28 @@ class FakeDatapath:
     def install(self, megaflow: Megaflow) -> bool:
         if len(self._installed) >= self._capacity:
             return False
-        self._installed[megaflow.id] = _Installed(megaflow, MegaflowStatistics(0, 0, 0.0))
+        last = megaflow.actions[-1] if megaflow.actions else None
+        ways = [(0, 0)] * (len(last.ways) if isinstance(last, Select | Failover) else 0)
+        self._installed[megaflow.id] = _Installed(megaflow, MegaflowStatistics(0, 0, 0.0, ways=tuple(ways)), ways)
         return True
 
     def remove(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
         return {number: entry.statistics for number in megaflow_ids if (entry := self._installed.pop(number, None)) is not None}
+
+    def set_meter(self, meter: MeterConfig) -> None:
+        known = self._meters.get(meter.meter_id)
+        if known is None:
+            self._meters[meter.meter_id] = TokenMeter(meter)
+        else:
+            known.configure(meter)
+
+    def remove_meter(self, meter_id: int) -> None:
+        if any(meter_id in _meters(entry.megaflow.actions) for entry in self._installed.values()):
+            raise DatapathError(f"a megaflow uses meter {meter_id}")
+        self._meters.pop(meter_id, None)
+
+    def meter_counters(self, meter_ids: Iterable[int]) -> dict[int, MeterCounters]:
+        return {number: self._meters[number].counters for number in meter_ids if number in self._meters}
 
     def sync(self) -> None:
         self.syncs += 1
@@ -152,23 +181,51 @@ class FakeDatapath:
 
     # ── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _forward(self, in_port: int, key: int, frame: bytes, entry: _Installed) -> None:
-        emissions = execute(frame, entry.megaflow.actions, in_port)
-        for emission in emissions:
-            if isinstance(emission.action, Controller):
-                reason = UpcallReason.TTL if emission.action is INVALID_TTL else UpcallReason.ACTION
-                self._punt(Upcall(in_port, reason, entry.megaflow.id, key, frame))
-                return
-        before = entry.statistics
-        flags = before.tcp_flags | _TCP_FLAGS.get(key)
-        entry.statistics = MegaflowStatistics(before.packets + 1, before.bytes + len(frame), self._now(), flags)
+        actions = entry.megaflow.actions
+        # Whether it is punted is seen before anything is done, the meters' work included.
+        dry = execute(frame, actions, in_port)
+        if any(emission.action is INVALID_TTL for emission in dry):
+            self._punt(Upcall(in_port, UpcallReason.TTL, entry.megaflow.id, key, frame))
+            return
+        if _punted(actions):
+            metered = _meters(actions)
+            passed = execute(frame, (*(Meter(number) for number in metered), Forward(0)), in_port, meter=self._run_meter)
+            if passed:
+                self._punt(Upcall(in_port, UpcallReason.ACTION, entry.megaflow.id, key, passed[0].frame))
+            else:
+                self._count_megaflow(entry, key, frame)
+                self._drop(in_port, DropReason.METER)
+            return
+        self._count_megaflow(entry, key, frame)
+
+        def chosen(action: Select | Failover, way: Way) -> None:
+            place = action.ways.index(way)
+            packets, octets = entry.ways[place]
+            entry.ways[place] = packets + 1, octets + len(frame)
+            entry.statistics = replace(entry.statistics, ways=tuple(entry.ways))
+
+        emissions = execute(frame, actions, in_port, meter=self._run_meter, port_is_live=self._is_live, chosen=chosen)
         copies = [(port, emission.frame) for emission in emissions for port in self._outputs(emission.action, in_port)]
         for port, copy in copies:
             self.sent.append((port, copy))
             self._count(port, tx_packets=1, tx_bytes=len(copy))
         if copies:
             self._count(in_port, forwarded_tc=1)
+        elif dry and not emissions:
+            self._drop(in_port, DropReason.METER if _meters(actions) else DropReason.NO_LIVE_BUCKET)
         else:
             self._drop(in_port, DropReason.OUTPUT_DOWN if emissions else DropReason.NO_ACTION)
+
+    def _count_megaflow(self, entry: _Installed, key: int, frame: bytes) -> None:
+        before = entry.statistics
+        flags = before.tcp_flags | _TCP_FLAGS.get(key)
+        entry.statistics = MegaflowStatistics(before.packets + 1, before.bytes + len(frame), self._now(), flags, before.ways)
+
+    def _run_meter(self, meter_id: int, octets: int) -> int:
+        return self._meters[meter_id].run(1, octets, self._now())
+
+    def _is_live(self, number: int) -> bool:
+        return number in self.ports and self.ports[number].live
 
     def _outputs(self, action: Forward | Flood | Controller, in_port: int) -> list[int]:
         match action:
@@ -191,3 +248,18 @@ class FakeDatapath:
     def _count(self, port: int, **more: int) -> None:
         before = self._counters[port]
         self._counters[port] = replace(before, **{name: getattr(before, name) + amount for name, amount in more.items()})
+
+
+def _meters(actions: Iterable[DatapathAction]) -> list[int]:
+    """Those that stand before everything else."""
+    return [action.meter_id for action in takewhile(lambda action: isinstance(action, Meter), actions) if isinstance(action, Meter)]
+
+
+def _punted(actions: Iterable[DatapathAction]) -> bool:
+    """Whether the slow path is needed: for packet-ins, for copies, and for meters behind something else."""
+    behind = dropwhile(lambda action: isinstance(action, Meter), actions)
+    return any(
+        isinstance(action, Controller | Clone | Meter)
+        or (isinstance(action, Select | Failover) and any(_punted(way.actions) for way in action.ways))
+        for action in behind
+    )

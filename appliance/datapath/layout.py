@@ -85,6 +85,7 @@ class ProgramIndex(IntEnum):
     EXECUTE = 0
     FLOOD = 1
     METER = 2
+    HANDLE = 3
 
 
 class ChoiceKind(IntEnum):

@@ -124,24 +124,23 @@ class Programs:
         try:
             with os.fdopen(os.memfd_create("stderr"), "w+b") as stderr:
                 self._bpf = self._attempt("compile bpf_prog", stderr, lambda: bcc.BPF(text=amalgamate().encode(), cflags=flags))
-                load = self._load
-                self.tc_fd = load(TC_PROGRAM, bcc.BPF.SCHED_CLS, stderr)
-                self.xdp_fd = load(XDP_PROGRAM, bcc.BPF.XDP, stderr)
-                tc_go = load("ofswitch_tc_go", bcc.BPF.SCHED_CLS, stderr)
-                flood = load("ofswitch_flood", bcc.BPF.SCHED_CLS, stderr)
-                meter = load("ofswitch_meter", bcc.BPF.SCHED_CLS, stderr)
-                xdp_go = load("ofswitch_xdp_go", bcc.BPF.XDP, stderr)
+                tc, xdp = bcc.BPF.SCHED_CLS, bcc.BPF.XDP
+                self.tc_fd = self._load(TC_PROGRAM, tc, stderr)
+                self.xdp_fd = self._load(XDP_PROGRAM, xdp, stderr)
+                called = [
+                    ("tc_programs", ProgramIndex.HANDLE, self._load("ofswitch_tc_on", tc, stderr)),
+                    ("tc_programs", ProgramIndex.METER, self._load("ofswitch_meter", tc, stderr)),
+                    ("tc_programs", ProgramIndex.EXECUTE, self._load("ofswitch_tc_go", tc, stderr)),
+                    ("tc_programs", ProgramIndex.FLOOD, self._load("ofswitch_flood", tc, stderr)),
+                    ("xdp_programs", ProgramIndex.HANDLE, self._load("ofswitch_xdp_on", xdp, stderr)),
+                    ("xdp_programs", ProgramIndex.EXECUTE, self._load("ofswitch_xdp_go", xdp, stderr)),
+                ]
         finally:
             if previous is None:
                 del os.environ["BCC_KERNEL_SOURCE"]
             else:
                 os.environ["BCC_KERNEL_SOURCE"] = previous
-        for table, index, fd in (
-            ("tc_programs", ProgramIndex.EXECUTE, tc_go),
-            ("tc_programs", ProgramIndex.FLOOD, flood),
-            ("tc_programs", ProgramIndex.METER, meter),
-            ("xdp_programs", ProgramIndex.EXECUTE, xdp_go),
-        ):
+        for table, index, fd in called:
             self.update(table, index, fd.to_bytes(4, sys.byteorder))
         self._callback: Any = None
 

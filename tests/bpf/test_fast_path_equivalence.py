@@ -7,14 +7,17 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Dot1Q, Ether
 from support.fast_path import FastPath, Verdict
 from vectors.strategies import actions as action_lists
 from vectors.strategies import packets
 
 from appliance.datapath.compile import compile_actions
 from appliance.datapath.layout import MegaflowFlag
-from appliance.model.fields import ETH_TYPE, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_QINQ, ETH_TYPE_VLAN, VLAN_TCI
-from appliance.model.megaflow import Controller, DatapathAction, DecTtl, PacketInReason, UpcallReason
+from appliance.model.actions import SetField
+from appliance.model.fields import BY_NAME, ETH_TYPE, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_QINQ, ETH_TYPE_VLAN, VLAN_TCI
+from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Forward, PacketInReason, PushTag, UpcallReason
 from appliance.model.ports import Hook
 from appliance.packet.execute import execute
 from appliance.packet.parse import parse
@@ -88,3 +91,17 @@ def check(fast_path: FastPath, frame: bytes, actions: tuple[DatapathAction, ...]
         assert [(output.action, output.frame.hex()) for output in result.outputs] == [
             (emission.action, emission.frame.hex()) for emission in emissions
         ]
+
+
+@pytest.mark.parametrize("hook", Hook)
+def test_checksums_that_a_third_tag_hides(fast_path: FastPath, hook: Hook) -> None:
+    """Found by test_actions: the change of the address was entered in UDP's checksum only if no tag hid UDP by then."""
+    frame = bytes(
+        Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+        / Dot1Q(vlan=1)
+        / Dot1Q(vlan=2)
+        / IP(src="10.0.0.1", dst="10.0.0.2")
+        / UDP(sport=1, dport=2)
+        / b"12345678"
+    )
+    check(fast_path, frame, (SetField(BY_NAME["ipv4_src"], 1), PushTag(0x8100, 0), Forward(1)), hook, False)
