@@ -230,11 +230,13 @@ static __always_inline void execute(struct packet *p, struct hook hook, const st
 {
 	int dropped = hook.tc ? TC_ACT_SHOT : XDP_DROP;
 
-	if (first > MAX_OPS - RUN_OPS) {
+	u64 at = first;
+	opaque(at); /* 64 bits, compared and used in one register */
+	if (at > MAX_OPS - RUN_OPS) {
 		verdict(v, FATE_DROPPED, DROP_NO_ACTION, dropped);
 		return;
 	}
-	const struct op *ops = megaflow->ops + first;
+	const struct op *ops = megaflow->ops + at;
 	no_unroll for (int i = 0; i < RUN_OPS; i++) {
 		const struct op *op = &ops[i];
 		u32 code = op->code;
