@@ -4,13 +4,15 @@ BIN := .venv/bin
 FOR_USER := scripts/for-user
 CONFIG ?= configs/lab.yaml
 PYTEST_ARGS ?=
+CONFORMANCE_ARGS ?=
 
-.PHONY: help run setup check test bench docker-test clean root
+.PHONY: help run setup check test conformance bench docker-test clean root
 help:
 	@echo "sudo make run          three hosts in namespaces, the switch and an L2-learning controller, with real traffic, until Ctrl-C"
 	@echo "                       ONCE=1 shows the traffic once and exits 0 only if all of it worked; CONFIG=FILE for another lab"
 	@echo "sudo make test         everything: check, then all tests (PYTEST_ARGS='-k name' for some of them)"
 	@echo "make check             ruff, ruff format, mypy --strict, import-linter"
+	@echo "sudo make conformance  Ryu's switch tests of OpenFlow 1.3 (CONFORMANCE_ARGS='--target ovs' for Open vSwitch beside it)"
 	@echo "sudo make bench        measures against the kernel's and Open vSwitch's ways"
 	@echo "sudo make docker-test  builds the image and forwards packets in containers, with a Docker daemon of its own"
 	@echo "sudo make setup        only the set-up that run and test do themselves"
@@ -35,6 +37,9 @@ check:
 
 test: root setup check
 	$(FOR_USER) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+conformance: root setup
+	$(FOR_USER) $(BIN)/python tests/conformance/run.py $(CONFORMANCE_ARGS)
 
 bench: root
 	@scripts/setup bench
