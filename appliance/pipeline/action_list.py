@@ -1,20 +1,33 @@
 """The list of datapath actions that a translation makes, without the changes to the packet that nothing sees.
 
-Invariant: every output, and every packet-in for a used-up TTL, has the same frame as if all actions were done one by one.
+Invariant: outputs, meters and packet-ins for used-up TTLs have the same frames as if all actions were done one by one.
 """
 
 from __future__ import annotations
 
-from appliance.model.actions import SetField
-from appliance.model.fields import VLAN_PCP, VLAN_VID
-from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PushTag
+from collections.abc import Sequence
+from typing import TypeVar
+
+from appliance.model.actions import CopyTtlIn, CopyTtlOut, Meter, PopMpls, PopPbb, PushMpls, PushPbb, SetField, SetQueue
+from appliance.model.fields import ETH_TYPE, VLAN_PCP, VLAN_VID
+from appliance.model.megaflow import DatapathAction, PopTag, PushTag
 
 VLAN_FIELDS = frozenset({VLAN_VID.name, VLAN_PCP.name})
-_OBSERVERS = frozenset({Forward, Flood, Controller, DecTtl})
-"""Actions that see the packet as it is. Decrementing the TTL does: it may send the packet to the controller."""
+QUEUE = "queue"
+"""Stands among names of fields for the queue, which a packet has too."""
+
+_TAG_CHANGES = frozenset({PushTag, PopTag})
+_HEADER_CHANGES = frozenset({PushMpls, PopMpls, PushPbb, PopPbb, CopyTtlOut, CopyTtlIn})
+CHANGES = frozenset({SetField, SetQueue}) | _TAG_CHANGES | _HEADER_CHANGES
+"""Actions that only change the packet. All others see it as it is: decrementing a TTL may send it to the controller."""
+
+_BEFORE_METERS = frozenset({"ip_dscp", ETH_TYPE.name})
+"""Fields that a meter's remark changes or depends on."""
+
+_A = TypeVar("_A")
 
 
-def set_in_push(actions: list[DatapathAction], tci: int) -> bool:
+def set_in_push(actions: list[_A | DatapathAction], tci: int) -> bool:
     """If the outermost tag was pushed since the last output, let the push put ``tci`` there at once; else False."""
     for at in range(len(actions) - 1, -1, -1):
         action = actions[at]
@@ -26,30 +39,55 @@ def set_in_push(actions: list[DatapathAction], tci: int) -> bool:
     return False
 
 
-def needed(actions: list[DatapathAction], frame_needed: bool) -> tuple[DatapathAction, ...]:
-    """Without those after the last output, and without a set-field that another one overtakes before the next output.
+def what_is_set(action: object) -> str | None:
+    """The name of the field that the action sets, if it does only that."""
+    if isinstance(action, SetField):
+        return action.field.name
+    return QUEUE if isinstance(action, SetQueue) else None
+
+
+def needed(actions: Sequence[_A], frame_needed: bool) -> tuple[_A, ...]:
+    """Without changes that nothing sees, and without a set-field that another one overtakes before anything sees it.
 
     The frame as it is in the end counts as seen if it is needed.
     """
     if not actions:
         return ()
-    kept: list[DatapathAction] = []
+    kept: list[_A] = []
     seen = frame_needed
     overtaken: set[str] = set()
     for action in reversed(actions):
-        if type(action) in _OBSERVERS:
+        kind = type(action)
+        if kind not in CHANGES:
             seen = True
             overtaken.clear()
         elif not seen:
             continue
-        elif isinstance(action, SetField):
-            name = action.field.name
+        elif name := what_is_set(action):
             if name in overtaken:
                 continue
             overtaken.add(name)
-        else:
-            # A tag pushed or popped: what is set before it is set in another tag.
+        elif kind in _TAG_CHANGES:
+            # What is set before it is set in another tag.
             overtaken -= VLAN_FIELDS
+        else:
+            overtaken.clear()
         kept.append(action)
     kept.reverse()
     return tuple(kept)
+
+
+def meters_first(actions: tuple[DatapathAction, ...]) -> tuple[DatapathAction, ...]:
+    """With meters before set-fields that make no difference to them: the fast path runs those that stand before everything else."""
+    if not any(isinstance(action, Meter) for action in actions):
+        return actions
+    leading: list[DatapathAction] = []
+    behind: list[DatapathAction] = []
+    for at, action in enumerate(actions):
+        if isinstance(action, Meter):
+            leading.append(action)
+        elif isinstance(action, SetField) and action.field.name not in _BEFORE_METERS:
+            behind.append(action)
+        else:
+            return (*leading, *behind, *actions[at:])
+    return (*leading, *behind)

@@ -3,7 +3,7 @@
 A bit of the key is one of three. It is as it was in the packet: then whoever asks for it makes the megaflow depend on it. It was
 *written* by an action: the same for all packets, asking costs nothing. Or it is *stale*: an action changed what the parser would
 find there. With its outer tag gone, a packet with three tags shows one that the parser did not reach; a new ``eth_type`` makes
-other headers of the same bytes. Asking for a stale bit raises ParseAgainError.
+other headers of the same bytes; an MPLS entry or an I-TAG pushed hides all. Asking for a stale bit raises ParseAgainError.
 
 A pushed or popped tag shifts the view of the parser, which reaches MAX_VLAN_TAGS tags. Whether that hides or shows anything depends
 on how many tags the packet has, and is looked at only when something needs to know (``settle``).
@@ -20,6 +20,7 @@ from appliance.model.fields import (
     ETH_DST,
     ETH_SRC,
     ETH_TYPE,
+    ETH_TYPE_PBB,
     ETH_TYPE_QINQ,
     ETH_TYPE_VLAN,
     IN_PORT,
@@ -29,6 +30,7 @@ from appliance.model.fields import (
     KEY_MASK,
     LAYERS,
     METADATA,
+    MPLS_TTL,
     TUNNEL_ID,
     VLAN_PRESENT,
     VLAN_TCI,
@@ -42,7 +44,9 @@ METADATA_BITS = METADATA.mask
 CARRIED_BITS = METADATA_BITS | TUNNEL_ID.mask
 """What the key has and the frame has not, other than ``in_port``."""
 _ETH_TYPE_BITS = ETH_TYPE.mask
-_IP_TTL_BITS = IP_TTL.mask
+IP_TTL_BITS = IP_TTL.mask
+MPLS_TTL_BITS = MPLS_TTL.mask
+DSCP_BITS = BY_NAME["ip_dscp"].mask
 _OUTER = VLAN_TCI.shift
 _INNER = INNER_VLAN_TCI.shift
 _OUTER_BITS = VLAN_TCI.mask
@@ -76,6 +80,9 @@ _LAYER_4 = (
 )
 _EXTENSION_HEADERS = (0, 43, 44, 51, 60)
 """Values of ``ip_proto`` behind which the parser, in IPv6, looks for another next-header byte."""
+
+_ALWAYS_WRITABLE = IP_TTL_BITS | DSCP_BITS | _fields("mpls_label", "mpls_tc", "mpls_bos", "mpls_ttl", "pbb_isid")
+"""Fields that can be written when their value is not known: they are wherever their header is."""
 
 _RESHAPING_FIELDS = frozenset({ETH_TYPE.name, IP_PROTO.name, "icmpv6_type", "icmpv6_code"})
 """Fields that say what headers there are: setting one makes others stale."""
@@ -114,6 +121,17 @@ class Snapshot(NamedTuple):
     stale: int
     origins: tuple[int, int] | None
     """Where the tags in the key were in the packet's key; None for where they are."""
+
+
+class _State(NamedTuple):
+    """All of a TrackedKey that changes, but for ``mask``."""
+
+    key: int
+    written: int
+    stale: int
+    tags: tuple[_Tag, ...] | None
+    shift: int
+    unsettled: bool
 
 
 class TrackedKey:
@@ -184,10 +202,27 @@ class TrackedKey:
         mask = self.mask if then.origins is None else _from_packet(self.mask, *then.origins)
         return (mask | then.written) & ~then.stale
 
-    @property
-    def knows_ttl(self) -> bool:
-        """Whether the TTL was set, so that it is the same for all packets."""
-        return bool(self._written & _IP_TTL_BITS)
+    def recall(self, then: Snapshot, bits: int) -> bool:
+        """Make the megaflow depend on these bits of the key as it was at that moment; False if they were stale."""
+        bits &= ~then.written
+        if bits & then.stale:
+            return False
+        self.mask |= bits if then.origins is None else _in_packet(bits, *then.origins)
+        return True
+
+    def was_written(self, bits: int) -> bool:
+        """Whether all of these were, so that they are the same for all packets."""
+        return not bits & ~self._written
+
+    def save(self) -> _State:
+        """For ``restore``."""
+        tags = None if self._tags is None else tuple(self._tags)
+        return _State(self.key, self._written, self._stale, tags, self._shift, self._unsettled)
+
+    def restore(self, state: _State) -> None:
+        """The key is again as it was then; what was asked for since remains asked for."""
+        self.key, self._written, self._stale, tags, self._shift, self._unsettled = state
+        self._tags = None if tags is None else list(tags)
 
     # ── changing ───────────────────────────────────────────────────────────────────────────────────────────────────────
     def write(self, field: Field, value: int) -> bool:
@@ -198,7 +233,7 @@ class TrackedKey:
         bits = field.mask
         if self._unsettled and bits & _BEHIND_TAGS:
             self.settle()
-        if bits & self._stale & ~_IP_TTL_BITS:
+        if bits & self._stale & ~_ALWAYS_WRITABLE:
             raise ParseAgainError
         key = self.key & ~bits | value << field.shift
         if key == self.key and not bits & ~self._written:
@@ -216,9 +251,9 @@ class TrackedKey:
     def write_metadata(self, value: int, mask: int) -> None:
         self.key = self.key & ~(mask << METADATA.shift) | (value & mask) << METADATA.shift
 
-    def ttl_changed(self) -> None:
-        """The TTL was decremented, whatever it was."""
-        self._stale |= _IP_TTL_BITS
+    def changed(self, bits: int) -> None:
+        """These bits are no longer what they were, and differ from packet to packet."""
+        self._forget(bits)
 
     def push_tag(self) -> int:
         """Push a tag with VID and PCP of the outermost one, or 0; returns its TCI without VLAN_PRESENT."""
@@ -241,6 +276,44 @@ class TrackedKey:
         del tags[0]
         self._moved(tags, -1)
         return True
+
+    def push_mpls(self, ethertype: int) -> None:
+        """Push an MPLS entry: nothing is seen behind it, tags included. What is in it is not known before it is written."""
+        self._encapsulated(ethertype, Layer.MPLS)
+
+    def push_pbb(self) -> None:
+        """Push an I-TAG: nothing is seen behind it, tags included. Its I-SID is not known before it is written."""
+        self._encapsulated(ETH_TYPE_PBB, Layer.PBB)
+
+    def pop_mpls(self, ethertype: int) -> bool:
+        """Pop the outermost MPLS entry; False if there is none."""
+        if not self.has(layer_bits(Layer.MPLS)):
+            return False
+        self.key = ETH_TYPE.put(self.key, ethertype)
+        self._written |= _ETH_TYPE_BITS
+        self._stale &= ~_ETH_TYPE_BITS
+        self._forget(_stale_after(ETH_TYPE, ethertype))
+        return True
+
+    def pop_pbb(self) -> bool:
+        """Pop an I-TAG; False if there is none. It may stay (with half a customer's header behind it), so nothing is known then."""
+        if not self.has(layer_bits(Layer.PBB)):
+            return False
+        self._forget(KEY_MASK & ~(IN_PORT_BITS | CARRIED_BITS))
+        self._forget_tags()
+        return True
+
+    def _encapsulated(self, ethertype: int, layer: Layer) -> None:
+        self._forget(_BEHIND_TAGS | _OUTER_BITS)
+        self._forget_tags()
+        self.key = LAYERS.put(ETH_TYPE.put(self.key, ethertype), int(layer))
+        self._written |= _ETH_TYPE_BITS | LAYERS.mask
+        self._stale &= ~self._written
+
+    def _forget_tags(self) -> None:
+        self._tags = None
+        self._shift = 0
+        self._unsettled = False
 
     @property
     def outer_tci(self) -> int:

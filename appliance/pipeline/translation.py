@@ -5,13 +5,15 @@ Invariant: every packet whose flow key agrees with ``key`` in the bits of ``mask
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
 from appliance.model.actions import Action
-from appliance.model.megaflow import DatapathAction, PacketInReason
+from appliance.model.megaflow import DatapathAction, Failover, PacketInReason, Select
 from appliance.pipeline.flow_table import FlowEntry
+from appliance.pipeline.group_table import GroupHit
 
 
 class Lookup(NamedTuple):
@@ -47,6 +49,8 @@ class Stage(Enum):
     """In the Apply-Actions of an entry."""
     ACTION_SET = 3
     """In the action set, after the last table."""
+    BUCKET = 4
+    """In a bucket of a group, on a copy of the packet: nothing comes after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,10 @@ class Continuation:
     """Metadata and tunnel id: bits of the key that are not in the frame."""
     submit: bool
     """A packet-out's list ends with an output to OFPP_TABLE."""
+    queue_id: int | None
+    """The queue that the packet takes."""
+    copies: int
+    """How many copies groups may still make of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +85,18 @@ class Translation:
 
     ``slow_path_only``: make no megaflow of it. ``again``: what follows depends on headers that are known only once the frame has
     been rewritten. Run ``actions`` on the frame, parse what results with the same in_port, and ``xlate.resume`` with that key;
-    unless the TTL was used up on the way: then that was all.
+    unless the packet stopped on the way (its TTL was used up, a meter dropped it): then that was all. ``forks`` are the same for
+    copies of the packet that a group has made: each is run on its own copy of the frame as ``actions`` left it, before ``again``.
 
     ``also``: further translations, each to run on its own copy of the frame as it was in the beginning. Only packet-outs that go on
     after an output to OFPP_TABLE have any.
+
+    ``hits`` are for counting too (``group_table.count``): groups and buckets that every packet meets. ``way_hits``, by group id and
+    place of the bucket in it, are those that it meets besides when it takes that way of a Select or Failover. Whoever executes the
+    actions is told of the ways taken (``packet.execute``); what the fast path has counted is for ``hits_of_ways``.
+
+    Besides on tables (``lookups``) the translation depends on the groups and meters with these ids, be they there or not, and on
+    whether each of ``watched_ports`` is live.
     """
 
     key: int
@@ -91,3 +107,17 @@ class Translation:
     slow_path_only: bool = False
     again: Continuation | None = None
     also: tuple[Translation, ...] = ()
+    forks: tuple[Continuation, ...] = ()
+    hits: tuple[GroupHit, ...] = ()
+    way_hits: Mapping[tuple[int, int], tuple[GroupHit, ...]] = field(default_factory=dict, hash=False)
+    groups: frozenset[int] = frozenset()
+    meters: frozenset[int] = frozenset()
+    watched_ports: frozenset[int] = frozenset()
+
+    @property
+    def hits_of_ways(self) -> tuple[tuple[GroupHit, ...], ...]:
+        """For each way of the Select or Failover that the actions end with (``MegaflowStatistics.ways``): what its packets meet."""
+        last = self.actions[-1] if self.actions else None
+        if not isinstance(last, Select | Failover):
+            return ()
+        return tuple(self.way_hits[last.group_id, way.bucket] for way in last.ways)

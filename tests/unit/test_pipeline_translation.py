@@ -11,9 +11,9 @@ from appliance.model.actions import (
     ApplyActions,
     ClearActions,
     DecNwTtl,
+    ExperimenterAction,
     ExperimenterInstruction,
     GotoTable,
-    Group,
     Instruction,
     Output,
     PopVlan,
@@ -501,8 +501,8 @@ def test_what_follows_an_output_to_the_tables_is_done_to_another_copy() -> None:
 
 # ── what the pipeline does not have ────────────────────────────────────────────────────────────────────────────────────
 def test_an_action_that_it_does_not_have_is_an_error() -> None:
-    with pytest.raises(ValueError, match="Group"):
-        run(Group(1))
+    with pytest.raises(ValueError, match="Experimenter"):
+        run(ExperimenterAction(1, b""))
 
 
 def test_an_instruction_that_it_does_not_have_is_an_error() -> None:
