@@ -1,11 +1,12 @@
 """Random pipelines, flow keys and frames that meet each other often: values come from small pools that all of them draw from.
 
 Each function takes the Random to draw from. ``RANDOMS`` is a seeded one, which is fast; to have a failure shrunk, change it to
-``st.randoms(use_true_random=False)``.
+``st.randoms(use_true_random=False)``. With ``everything`` there are groups, meters, queues, MPLS and PBB too.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from random import Random
 
@@ -16,27 +17,44 @@ from appliance.model.actions import (
     Action,
     ApplyActions,
     ClearActions,
+    CopyTtlIn,
+    CopyTtlOut,
+    DecMplsTtl,
     DecNwTtl,
     GotoTable,
+    Group,
     Instruction,
+    Meter,
     Output,
+    PopMpls,
+    PopPbb,
     PopVlan,
+    PushMpls,
+    PushPbb,
     PushVlan,
     SetField,
+    SetMplsTtl,
     SetNwTtl,
+    SetQueue,
     WriteActions,
     WriteMetadata,
 )
 from appliance.model.fields import BY_NAME, KEY_BITS, METADATA, VLAN_PRESENT, Layer
 from appliance.model.match import Match, MatchField
+from appliance.model.megaflow import MeterBand
 from appliance.model.ports import PortNo
+from appliance.packet.meter import METER_DROPS, METER_PASSES
 from appliance.packet.parse import parse
 from appliance.pipeline.flow_table import FlowEntry, Pipeline
+from appliance.pipeline.group_table import OFPG_ANY, Bucket, GroupEntry, GroupType
+from appliance.pipeline.meter_table import MeterEntry, MeterFlags
 
 RANDOMS = st.randoms(use_true_random=True)
 
 IN_PORTS = (1, 2, 3)
 TABLES = 4
+GROUPS = 5
+REMARKING_METER, DROPPING_METER, MISSING_METER = 1, 2, 3
 
 _MACS = (0x020000000001, 0x020000000002, 0xFFFFFFFFFFFF, 0x0180C2000003)
 _IPV4 = tuple(int.from_bytes(address, "big") for address in (frames.IPV4_A, frames.IPV4_B))
@@ -83,6 +101,16 @@ POOLS: dict[str, tuple[int, ...]] = {
 _SETTABLE = tuple(name for name in POOLS if BY_NAME[name].settable and name != "ip_ttl")
 _OFTEN_SET = (*_SETTABLE, "vlan_vid", "vlan_vid", "vlan_pcp", "ip_proto", "eth_type", "eth_dst")
 _OFTEN_MATCHED = (*POOLS, "vlan_vid", "vlan_vid", "eth_type", "in_port", "eth_dst", "metadata")
+_ENCAPSULATIONS: dict[str, tuple[int, ...]] = {
+    "eth_type": (0x8847, 0x8848, 0x88E7, 0x0800),
+    "mpls_label": (0, 16, 17),
+    "mpls_tc": (0, 3),
+    "mpls_bos": (0, 1),
+    "mpls_ttl": (0, 1, 64),
+    "pbb_isid": (0, 7),
+    "layers": (int(Layer.MPLS), int(Layer.PBB)),
+    "ip_dscp": (10, 12, 14),
+}
 _OUTPUT_PORTS = (1, 2, 3, 4, PortNo.IN_PORT, PortNo.ALL, PortNo.FLOOD, PortNo.CONTROLLER, PortNo.NORMAL, PortNo.LOCAL)
 
 
@@ -97,15 +125,16 @@ def subset(rnd: Random, bits: int) -> int:
     return bits & some
 
 
-def match(rnd: Random) -> Match:
+def match(rnd: Random, everything: bool = False) -> Match:
     """Up to three fields. They may share bits: then the later one gives the value."""
     fields = []
     value = mask = 0
     for _ in range(rnd.choice((0, 1, 1, 1, 2, 2, 3))):
-        name = rnd.choice(_OFTEN_MATCHED)
+        pool = _ENCAPSULATIONS if everything and rnd.random() < 0.3 else POOLS
+        name = rnd.choice(_OFTEN_MATCHED if pool is POOLS else tuple(_ENCAPSULATIONS))
         field = BY_NAME[name]
         bits = subset(rnd, field.max) if rnd.random() < 0.2 else field.max
-        fields.append(MatchField(field, rnd.choice(POOLS[name]) & bits, bits))
+        fields.append(MatchField(field, rnd.choice(pool[name]) & bits, bits))
         value = value & ~(bits << field.shift) | fields[-1].value << field.shift
         mask |= bits << field.shift
     return Match(tuple(fields), value, mask)
@@ -130,18 +159,65 @@ def action(rnd: Random) -> Action:
     return DecNwTtl() if kind == 8 else SetNwTtl(rnd.randrange(4))
 
 
-def actions(rnd: Random, most: int = 5) -> tuple[Action, ...]:
+def rare_action(rnd: Random, groups: Sequence[int]) -> Action:
+    """One of those that ``action`` does not make; a group only of these."""
+    kind = rnd.randrange(12)
+    if kind < 4 and groups:
+        return Group(rnd.choice(groups))
+    if kind == 4:
+        return PushMpls(rnd.choice((0x8847, 0x8848)))
+    if kind == 5:
+        return PopMpls(rnd.choice((0x0800, 0x86DD, 0x8847, 0x8100, 0x1234)))
+    if kind == 6:
+        name = rnd.choice(("mpls_label", "mpls_tc", "mpls_bos", "pbb_isid", "ip_dscp"))
+        return SetField(BY_NAME[name], rnd.choice(_ENCAPSULATIONS[name]))
+    if kind == 7:
+        return rnd.choice((SetMplsTtl(rnd.randrange(3)), DecMplsTtl()))
+    if kind == 8:
+        return rnd.choice((PushPbb(0x88E7), PopPbb()))
+    if kind == 9:
+        return rnd.choice((CopyTtlIn(), CopyTtlOut()))
+    return SetQueue(rnd.randrange(3))
+
+
+def actions(
+    rnd: Random, most: int = 5, everything: bool = False, groups: Sequence[int] = range(1, GROUPS + 2)
+) -> tuple[Action, ...]:
     """Mostly with an output at the end, so that the changes are seen."""
-    made = tuple(action(rnd) for _ in range(rnd.randrange(most)))
+    rare = 0.35 if everything else 0
+    made = tuple(rare_action(rnd, groups) if rnd.random() < rare else action(rnd) for _ in range(rnd.randrange(most)))
     return (*made, output(rnd)) if rnd.random() < 0.7 else made
 
 
-def flow_entry(rnd: Random, table_id: int, priority: int) -> FlowEntry:
+def group(rnd: Random, group_id: int) -> GroupEntry:
+    """It forwards only to groups with greater ids, but watches any."""
+    buckets = [
+        Bucket(
+            actions(rnd, 4, True, range(group_id + 1, GROUPS + 2)),
+            weight=rnd.choice((0, 1, 1, 5)),
+            watch_port=rnd.choice((PortNo.ANY, PortNo.ANY, 1, 2, 3, PortNo.LOCAL)),
+            watch_group=rnd.choice((OFPG_ANY, OFPG_ANY, OFPG_ANY, rnd.randint(1, GROUPS + 1))),
+        )
+        for _ in range(rnd.randrange(4))
+    ]
+    return GroupEntry(group_id, rnd.choice(tuple(GroupType)), buckets)
+
+
+def meter(meter_id: int, octets: int) -> int:
+    """What the meters of ``pipeline`` say to a packet of this size (as ``RunMeter``)."""
+    if octets % 3:
+        return METER_PASSES
+    return 1 if meter_id == REMARKING_METER else METER_DROPS
+
+
+def flow_entry(rnd: Random, table_id: int, priority: int, everything: bool = False) -> FlowEntry:
     instructions: list[Instruction] = []
+    if everything and rnd.random() < 0.3:
+        instructions.append(Meter(rnd.choice((REMARKING_METER, DROPPING_METER, MISSING_METER))))
     if rnd.random() < 0.7:
-        instructions.append(ApplyActions(actions(rnd)))
+        instructions.append(ApplyActions(actions(rnd, everything=everything)))
     if rnd.random() < 0.5:
-        instructions.append(WriteActions(actions(rnd)))
+        instructions.append(WriteActions(actions(rnd, everything=everything)))
     if rnd.random() < 0.1:
         instructions.append(ClearActions())
     if rnd.random() < 0.4:
@@ -150,16 +226,22 @@ def flow_entry(rnd: Random, table_id: int, priority: int) -> FlowEntry:
     if table_id + 1 < TABLES and rnd.random() < 0.75:
         instructions.append(GotoTable(rnd.randrange(table_id + 1, TABLES)))
     rnd.shuffle(instructions)
-    return FlowEntry(priority, Match() if priority == 0 else match(rnd), tuple(instructions), cookie=table_id << 8 | priority)
+    wanted = Match() if priority == 0 else match(rnd, everything)
+    return FlowEntry(priority, wanted, tuple(instructions), cookie=table_id << 8 | priority)
 
 
-def pipeline(rnd: Random) -> Pipeline:
+def pipeline(rnd: Random, everything: bool = False) -> Pipeline:
     """Priorities are different in one table, so that the winner is defined. Most tables have a table-miss entry."""
     made = Pipeline()
+    if everything:
+        for group_id in range(1, GROUPS + 1):
+            made.groups.add(group(rnd, group_id))
+        made.meters.add(MeterEntry(REMARKING_METER, MeterFlags.PKTPS, [MeterBand(10, 1, prec_level=1)]))
+        made.meters.add(MeterEntry(DROPPING_METER, MeterFlags.PKTPS, [MeterBand(10, 1)]))
     for table_id in range(TABLES):
         lowest = rnd.choice((0, 0, 0, 1))
         for priority in range(lowest, lowest + rnd.randint(1, 5)):
-            made.table(table_id).add(flow_entry(rnd, table_id, priority))
+            made.table(table_id).add(flow_entry(rnd, table_id, priority, everything))
     return made
 
 
@@ -180,8 +262,21 @@ def _layer_4(rnd: Random) -> tuple[int, bytes]:
     )
 
 
-def frame(rnd: Random) -> bytes:
+def _encapsulated(rnd: Random, packet: bytes) -> bytes:
+    """In one or two MPLS entries (which may be lying), or PBB."""
+    if rnd.random() < 0.3:
+        return packet[:12] + bytes.fromhex("88e740000007") + packet
+    entries = b"".join(
+        struct.pack("!I", rnd.choice((0, 16, 17)) << 12 | rnd.choice((0, 3)) << 9 | bos << 8 | rnd.choice((0, 1, 2, 64)))
+        for bos in rnd.choice(((1,), (0, 1), (0,)))
+    )
+    return packet[:12] + rnd.choice((b"\x88\x47", b"\x88\x48")) + entries + packet[14:]
+
+
+def frame(rnd: Random, everything: bool = False) -> bytes:
     """A frame with right checksums and up to four tags; sometimes cut short."""
+    if everything and rnd.random() < 0.3:
+        return _encapsulated(rnd, frame(rnd))
     tags = tuple((rnd.choice((0x8100, 0x88A8)), rnd.choice(_TCIS)) for _ in range(rnd.choice((0, 0, 1, 1, 2, 2, 3, 4))))
     l3 = 14 + 4 * len(tags)
     kind = rnd.choice(("ipv4", "ipv4", "ipv6", "ipv6", "arp", "mpls", "other"))
@@ -203,14 +298,14 @@ def frame(rnd: Random) -> bytes:
     return made[: rnd.randrange(14, 60)] if rnd.random() < 0.15 else made
 
 
-def flow_key(rnd: Random) -> int:
+def flow_key(rnd: Random, everything: bool = False) -> int:
     """Keys of frames, keys made of fields that go together or not, and any bits at all."""
     kind = rnd.randrange(5)
     if kind == 0:
         return rnd.getrandbits(KEY_BITS) & ~METADATA.mask
     in_port = rnd.choice(IN_PORTS)
     if kind < 4:
-        return parse(frame(rnd), in_port).key
+        return parse(frame(rnd, everything), in_port).key
     return change_fields(rnd, BY_NAME["in_port"].put(0, in_port), tuple(POOLS), ~METADATA.mask)
 
 
