@@ -14,6 +14,7 @@ from appliance.datapath.driver import DatapathPort
 from appliance.datapath.fake import FakeDatapath
 from appliance.model.megaflow import MegaflowStatistics
 from appliance.model.ports import Hook, Port, PortCounters
+from appliance.model.queues import QueueCounters
 from appliance.openflow.codec import encode
 from appliance.openflow.constants import OFP_VERSION
 from appliance.openflow.messages import Desc, Error, Message
@@ -22,9 +23,11 @@ from appliance.switch.effects import (
     InstallMegaflow,
     ReadStatistics,
     RemoveMegaflows,
+    RemoveMeter,
     SendFrame,
     SendMessage,
     Served,
+    SetMeter,
     SyncDatapath,
     UpdatePort,
 )
@@ -35,9 +38,11 @@ from appliance.switch.events import (
     FinalStatistics,
     InstallRefused,
     MessageReceived,
+    MeterCountersRead,
     Need,
     PortAdded,
     PortCountersRead,
+    QueueCountersRead,
     StatisticsRead,
     Upcalls,
 )
@@ -66,6 +71,7 @@ class Shell:
         self.effects: list[Effect] = []
         """All that the switch ever wanted done, in order."""
         self.port_counters: dict[int, PortCounters] = {}
+        self.queue_counters: dict[tuple[int, int], QueueCounters] = {}
         for number in range(1, ports + 1):
             self.datapath.attach(DatapathPort(number, f"p{number}", number, Hook.TC))
             self.step(PortAdded(port(number)))
@@ -80,6 +86,10 @@ class Shell:
             self._step(StatisticsRead(self._statistics(self.switch.megaflow_ids)))
         if need & Need.PORT_COUNTERS:
             self._step(PortCountersRead(self.port_counters))
+        if need & Need.METER_COUNTERS:
+            self._step(MeterCountersRead(self.datapath.meter_counters(self.switch.meter_ids)))
+        if need & Need.QUEUE_COUNTERS:
+            self._step(QueueCountersRead(self.queue_counters))
         return self._step(event)
 
     def _step(self, event: Event) -> list[Effect]:
@@ -113,6 +123,10 @@ class Shell:
                 self.datapath.served(megaflow_id)
             case SendFrame(number, frame, gso_size):
                 self.datapath.send(number, frame, gso_size)
+            case SetMeter(meter):
+                self.datapath.set_meter(meter)
+            case RemoveMeter(meter_id):
+                self.datapath.remove_meter(meter_id)
             case UpdatePort(number, forward, receive, live):
                 known = self.datapath.ports.get(number)
                 if known is not None:
@@ -128,6 +142,9 @@ class Shell:
     # ── what tests do ──────────────────────────────────────────────────────────────────────────────────────────────────
     def open(self, connection: int) -> None:
         self.step(ConnectionOpened(connection, OFP_VERSION))
+
+    def open_auxiliary(self, connection: int, auxiliary_id: int, main: int = 1) -> None:
+        self.step(ConnectionOpened(connection, OFP_VERSION, auxiliary_id, main))
 
     def close(self, connection: int) -> None:
         self.step(ConnectionClosed(connection))

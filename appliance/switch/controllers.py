@@ -1,7 +1,11 @@
-"""The controllers that are connected: what each has asked to be told, and the messages that go to all of them.
+"""The controllers that are connected: their connections and roles, what each has asked to be told, and the messages to all of them.
 
-Invariant: a controller gets an asynchronous message only if its masks (OFPT_SET_ASYNC) let that reason through.
-Source: OpenFlow Switch Specification 1.3.5, sections 6.3.4, 7.3.9, 7.3.10 and 7.4.
+A controller has one main connection and maybe auxiliary ones. It may ask and order by any of them and is answered there; what the
+switch tells of itself goes out by the main one, but packet-ins are spread over the auxiliary ones, those of a flow by the same.
+
+Invariant: at most one controller is MASTER; and a controller gets an asynchronous message only if its masks for its role
+(OFPT_SET_ASYNC) let that reason through.
+Source: OpenFlow Switch Specification 1.3.5, sections 6.3.4 to 6.3.6, 7.3.9, 7.3.10 and 7.4.
 """
 
 from __future__ import annotations
@@ -13,26 +17,37 @@ from appliance.model.fields import IN_PORT, METADATA, TUNNEL_ID
 from appliance.model.match import Match, MatchField
 from appliance.model.megaflow import Controller as ControllerAction
 from appliance.model.megaflow import PacketInReason
-from appliance.openflow.errors import ErrorType, ProtocolError, RoleRequestFailed
+from appliance.openflow.constants import OFPCML_MAX
+from appliance.openflow.errors import BadRequest, ErrorType, ProtocolError, RoleRequestFailed, SwitchConfigFailed
 from appliance.openflow.flow import FlowRemovedReason
 from appliance.openflow.messages import (
+    FlowMod,
     FlowRemoved,
-    FragmentHandling,
     GetAsyncReply,
-    GetConfigReply,
+    GroupMod,
     Message,
+    MeterMod,
+    MultipartRequest,
     PacketIn,
+    PacketOut,
+    PortMod,
     PortStatus,
     Role,
     RoleReply,
     RoleRequest,
     SetAsync,
+    TableFeaturesRequest,
+    TableMod,
 )
 from appliance.openflow.port import PortReason
+from appliance.packet.select import select_hash
 from appliance.switch.effects import SendMessage
+from appliance.switch.packet_buffers import BufferedPacket, PacketBuffers
 
 DEFAULT_MISS_SEND_LEN = 128
-_UNDEFINED_GENERATION = 0xFFFFFFFFFFFFFFFF
+UNDEFINED_GENERATION = 0xFFFFFFFFFFFFFFFF
+_HALF_OF_GENERATIONS = 1 << 63
+_GENERATION_MASK = (1 << 64) - 1
 
 
 def _bits(*reasons: int) -> int:
@@ -45,20 +60,38 @@ _ANY_REMOVAL = _bits(*FlowRemovedReason)
 
 
 class Controller:
-    """One connection, in the role EQUAL. Each mask is a pair as in SetAsync: for master or equal, and for slave."""
+    """One controller. ``connection`` is its main one; each mask is a pair as in SetAsync: for master or equal, and for slave."""
 
-    __slots__ = ("connection", "flow_removed_mask", "miss_send_len", "packet_in_mask", "port_status_mask", "version")
+    __slots__ = (
+        "auxiliary",
+        "buffers",
+        "connection",
+        "flow_removed_mask",
+        "miss_send_len",
+        "packet_in_mask",
+        "port_status_mask",
+        "role",
+        "version",
+    )
 
     def __init__(self, connection: int, version: int) -> None:
         self.connection = connection
         self.version = version
+        self.auxiliary: dict[int, int] = {}
+        """Auxiliary ids by connection."""
+        self.role = Role.EQUAL
+        self.buffers = PacketBuffers()
         self.miss_send_len = DEFAULT_MISS_SEND_LEN
         self.packet_in_mask = (_NO_MATCH_OR_ACTION, 0)
         self.port_status_mask = (_ANY_CHANGE, _ANY_CHANGE)
         self.flow_removed_mask = (_ANY_REMOVAL, 0)
 
-    def config(self, xid: int) -> GetConfigReply:
-        return GetConfigReply(FragmentHandling.NORMAL, self.miss_send_len, xid=xid)
+    def auxiliary_id(self, connection: int) -> int:
+        """0 for the main connection."""
+        return self.auxiliary.get(connection, 0)
+
+    def wants(self, mask: tuple[int, int], reason: int) -> bool:
+        return bool(mask[self.role is Role.SLAVE] >> reason & 1)
 
     def asynchronous(self, xid: int) -> GetAsyncReply:
         return GetAsyncReply(self.packet_in_mask, self.port_status_mask, self.flow_removed_mask, xid=xid)
@@ -68,19 +101,43 @@ class Controller:
         self.port_status_mask = message.port_status_mask
         self.flow_removed_mask = message.flow_removed_mask
 
+    def set_miss_send_len(self, length: int) -> None:
+        """Raises SWITCH_CONFIG_FAILED/BAD_LEN for one that is neither a length nor OFPCML_NO_BUFFER."""
+        if OFPCML_MAX < length != OFPCML_NO_BUFFER:
+            raise ProtocolError(ErrorType.SWITCH_CONFIG_FAILED, SwitchConfigFailed.BAD_LEN, f"miss_send_len {length:#x}")
+        self.miss_send_len = length
 
-def answer_role(request: RoleRequest) -> RoleReply:
-    """Every controller is EQUAL. Raises ROLE_REQUEST_FAILED/UNSUP for a controller that wants to be more or less."""
-    if request.role not in (Role.NOCHANGE, Role.EQUAL):
-        raise ProtocolError(ErrorType.ROLE_REQUEST_FAILED, RoleRequestFailed.UNSUP, f"role {request.role.name}")
-    return RoleReply(Role.EQUAL, _UNDEFINED_GENERATION, xid=request.xid)
+    def check_may(self, message: Message) -> None:
+        """Raises BAD_REQUEST/IS_SLAVE for what a slave may not do: send packets and change the switch (section 6.3.5)."""
+        if self.role is Role.SLAVE and _changes_the_switch(message):
+            raise ProtocolError(ErrorType.BAD_REQUEST, BadRequest.IS_SLAVE, f"{type(message).__name__} from a slave")
+
+    def packet_in_connection(self, key: int) -> int:
+        """The connection for packet-ins of packets with this flow key."""
+        if not self.auxiliary:
+            return self.connection
+        return tuple(self.auxiliary)[select_hash(key) % len(self.auxiliary)]
+
+
+def _changes_the_switch(message: Message) -> bool:
+    match message:
+        case FlowMod() | GroupMod() | MeterMod() | PortMod() | TableMod() | PacketOut():
+            return True
+        case MultipartRequest(body=TableFeaturesRequest(tables=tables)):
+            return bool(tables)
+        case _:
+            return False
 
 
 class Controllers:
-    """All connected controllers by connection number."""
+    """All connected controllers."""
 
     def __init__(self) -> None:
         self._controllers: dict[int, Controller] = {}
+        """By main connection."""
+        self._main: dict[int, int] = {}
+        """Of each connection, the main one."""
+        self._generation_id: int | None = None
 
     def __len__(self) -> int:
         return len(self._controllers)
@@ -89,19 +146,64 @@ class Controllers:
         return iter(self._controllers.values())
 
     def get(self, connection: int) -> Controller | None:
-        return self._controllers.get(connection)
+        """Whose connection it is, main or auxiliary."""
+        main = self._main.get(connection)
+        return None if main is None else self._controllers[main]
 
     def open(self, connection: int, version: int) -> None:
         self._controllers[connection] = Controller(connection, version)
+        self._main[connection] = connection
+
+    def open_auxiliary(self, connection: int, auxiliary_id: int, main: int) -> None:
+        """Passed over if there is no such main connection (any more)."""
+        controller = self._controllers.get(main)
+        if controller is not None:
+            controller.auxiliary[connection] = auxiliary_id
+            self._main[connection] = main
 
     def close(self, connection: int) -> None:
-        self._controllers.pop(connection, None)
+        """With a main connection its auxiliary ones are over too."""
+        main = self._main.pop(connection, None)
+        if main is None:
+            return
+        if main == connection:
+            for auxiliary in self._controllers.pop(connection).auxiliary:
+                del self._main[auxiliary]
+        else:
+            del self._controllers[main].auxiliary[connection]
+
+    # ── roles ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+    def request_role(self, controller: Controller, request: RoleRequest) -> RoleReply:
+        """OFPT_ROLE_REQUEST. Raises ROLE_REQUEST_FAILED/STALE, having changed nothing."""
+        if request.role in (Role.MASTER, Role.SLAVE):
+            self._check_generation(request.generation_id)
+            self._generation_id = request.generation_id
+        if request.role is Role.MASTER:
+            for other in self:
+                if other.role is Role.MASTER:
+                    other.role = Role.SLAVE
+        if request.role is not Role.NOCHANGE:
+            controller.role = request.role
+        generation_id = UNDEFINED_GENERATION if self._generation_id is None else self._generation_id
+        return RoleReply(controller.role, generation_id, xid=request.xid)
+
+    def _check_generation(self, generation_id: int) -> None:
+        """A request of an older generation was overtaken on its way: generations are compared round the clock of 64 bits."""
+        if self._generation_id is not None and (generation_id - self._generation_id) & _GENERATION_MASK >= _HALF_OF_GENERATIONS:
+            raise ProtocolError(
+                ErrorType.ROLE_REQUEST_FAILED,
+                RoleRequestFailed.STALE,
+                f"generation {generation_id:#x}, {self._generation_id:#x} has been seen",
+            )
 
     # ── messages to all ────────────────────────────────────────────────────────────────────────────────────────────────
-    def packet_in(self, action: ControllerAction, frame: bytes, key: int) -> Iterator[SendMessage]:
-        """``frame`` is the packet as it is now; ``key`` the flow key that it came in with.
+    def packet_in(
+        self, action: ControllerAction, frame: bytes, key: int, kept: BufferedPacket, now: float
+    ) -> Iterator[SendMessage]:
+        """``frame`` is the packet as it is now; ``key`` the flow key that it came in with; ``kept`` is for the buffer.
 
-        A frame is cut to the action's ``max_len``, or where no action sent it (an invalid TTL) to ``miss_send_len``.
+        A frame longer than the action's ``max_len``, or where no action sent it (an invalid TTL) than ``miss_send_len``, is cut
+        and kept, if there is a buffer free.
         """
         fields = [MatchField(IN_PORT, IN_PORT.get(key))]
         if action.metadata:
@@ -109,26 +211,24 @@ class Controllers:
         if TUNNEL_ID.get(key):
             fields.append(MatchField(TUNNEL_ID, TUNNEL_ID.get(key)))
         match = Match.of(fields)
-        for controller in self._wanting(action.reason):
+        for controller in self:
+            if not controller.wants(controller.packet_in_mask, action.reason):
+                continue
             length = controller.miss_send_len if action.reason is PacketInReason.INVALID_TTL else action.max_len
-            data = frame if length == OFPCML_NO_BUFFER else frame[:length]
-            message = PacketIn(OFP_NO_BUFFER, len(frame), action.reason, action.table_id, action.cookie, match, data)
-            yield SendMessage(controller.connection, message)
-
-    def _wanting(self, reason: PacketInReason) -> Iterator[Controller]:
-        return (controller for controller in self if controller.packet_in_mask[0] >> reason & 1)
+            buffer_id, data = OFP_NO_BUFFER, frame
+            if length < len(frame) and length != OFPCML_NO_BUFFER:
+                buffer_id = controller.buffers.keep(kept, now)
+                if buffer_id != OFP_NO_BUFFER:
+                    data = frame[:length]
+            message = PacketIn(buffer_id, len(frame), action.reason, action.table_id, action.cookie, match, data)
+            yield SendMessage(controller.packet_in_connection(key), message)
 
     def flow_removed(self, message: FlowRemoved) -> Iterator[SendMessage]:
         for controller in self:
-            if controller.flow_removed_mask[0] >> message.reason & 1:
+            if controller.wants(controller.flow_removed_mask, message.reason):
                 yield SendMessage(controller.connection, message)
 
     def port_status(self, message: PortStatus) -> Iterator[SendMessage]:
         for controller in self:
-            if controller.port_status_mask[0] >> message.reason & 1:
+            if controller.wants(controller.port_status_mask, message.reason):
                 yield SendMessage(controller.connection, message)
-
-    def answer(self, connection: int, message: Message) -> Iterator[SendMessage]:
-        """To one controller, unless it has gone."""
-        if connection in self._controllers:
-            yield SendMessage(connection, message)

@@ -89,7 +89,7 @@ class Advertise:
 
 @dataclass(frozen=True, slots=True)
 class SetMeter:
-    """``Datapath.set_meter``: stands before any megaflow that uses it. Refused by the fast path: step ``MeterRefused``."""
+    """``Datapath.set_meter``: stands before any megaflow that uses it."""
 
     meter: MeterConfig
 

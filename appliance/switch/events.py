@@ -130,13 +130,6 @@ class InstallRefused:
     megaflow_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class MeterRefused:
-    """The fast path had no room for a meter of a ``SetMeter``: its packets will be metered on the slow path."""
-
-    meter_id: int
-
-
 # ── time ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True, slots=True)
 class Tick:
@@ -162,7 +155,6 @@ Event = (
     | MeterCountersRead
     | QueueCountersRead
     | InstallRefused
-    | MeterRefused
     | Tick
     | Quiet
 )

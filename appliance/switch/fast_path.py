@@ -6,13 +6,15 @@ Invariant: the ids in ``InstallMegaflow`` and ``RemoveMegaflows`` effects, in th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
+from appliance.model.fields import IP_FRAG
 from appliance.model.megaflow import MegaflowStatistics
 from appliance.pipeline import mac_table, xlate
 from appliance.pipeline.flow_table import Pipeline
 from appliance.pipeline.mac_table import MacChange, MacTable
 from appliance.pipeline.translation import Continuation, Translation
-from appliance.switch.effects import Effect, InstallMegaflow, ReadStatistics, RemoveMegaflows
+from appliance.switch.effects import Effect, InstallMegaflow, ReadStatistics, RemoveMegaflows, SyncDatapath
 from appliance.switch.megaflows import LiveMegaflow, Megaflows, installable
 
 _SWEEP_SECONDS = 1.0
@@ -28,6 +30,8 @@ class FastPath:
         self.megaflows = megaflows
         self.mac_table = MacTable()
         self.standalone = standalone
+        self.drops_fragments = False
+        """OFPC_FRAG_DROP: fragments of IP packets do not come to the tables."""
         self.unsynced = False
         """Megaflows have been removed since the last ``SyncDatapath``: packets that met one may be under way."""
         self._next_sweep = 0.0
@@ -41,9 +45,13 @@ class FastPath:
 
     def translate(self, key: int, now: float) -> Translation:
         """What becomes of a packet with this flow key that comes in."""
+        if self.drops_fragments and IP_FRAG.get(key):
+            return Translation(key, IP_FRAG.mask, ())
         if self.standalone:
-            return mac_table.normal(key, self.mac_table, now)
-        return xlate.translate(self.pipeline, key, self.normal(now))
+            translation = mac_table.normal(key, self.mac_table, now)
+        else:
+            translation = xlate.translate(self.pipeline, key, self.normal(now))
+        return replace(translation, mask=translation.mask | IP_FRAG.mask) if self.drops_fragments else translation
 
     def resume(self, again: Continuation, key: int, now: float) -> Translation:
         return xlate.resume(self.pipeline, again, key, self.normal(now))
@@ -80,6 +88,13 @@ class FastPath:
     def remove_all(self) -> list[Effect]:
         return self.remove(self.megaflows.ids())
 
+    def drop_fragments(self, drop: bool) -> list[Effect]:
+        """OFPC_FRAG_DROP or OFPC_FRAG_NORMAL from now on."""
+        if drop == self.drops_fragments:
+            return []
+        self.drops_fragments = drop
+        return self.remove_all()
+
     def revalidate(self, now: float) -> list[Effect]:
         """Bring the live megaflows in line with the tables and the addresses learned."""
         if not self.megaflows.stale:
@@ -90,6 +105,13 @@ class FastPath:
         if to_read:
             effects.append(ReadStatistics(to_read))
         return effects
+
+    def sync(self) -> list[Effect]:
+        """Wait for the packets that are under way by megaflows that have been removed."""
+        if not self.unsynced:
+            return []
+        self.unsynced = False
+        return [SyncDatapath()]
 
     def _removed(self, megaflow_ids: Sequence[int]) -> list[Effect]:
         known = tuple(megaflow_id for megaflow_id in megaflow_ids if self._wanted.pop(megaflow_id, None) is None)

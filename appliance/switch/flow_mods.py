@@ -5,28 +5,25 @@ Invariant: a flow-mod is done as a whole or refused as a whole, and the live meg
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from appliance.model.actions import OFP_NO_BUFFER
 from appliance.model.ports import PortNo
 from appliance.openflow.constants import OFPG_ANY, OFPTT_ALL
-from appliance.openflow.errors import BadRequest, ErrorType, FlowModFailed, ProtocolError
+from appliance.openflow.errors import ErrorType, FlowModFailed, ProtocolError
 from appliance.openflow.messages import FlowMod, FlowModCommand, FlowModFlags, FlowRemoved, FlowRemovedReason
-from appliance.pipeline.flow_table import N_TABLES, Expiry, FlowEntry, FlowTable, Pipeline
+from appliance.pipeline.flow_table import Expiry, FlowEntry, FlowTable, Pipeline
 from appliance.switch.duration import duration
 from appliance.switch.megaflows import Megaflows
-from appliance.switch.validate import check_instructions
-
-MAX_ENTRIES = 1 << 20
-"""Of one table."""
+from appliance.switch.tables import Tables
+from appliance.switch.validate import Validator
 
 # IntFlag members as plain integers: an operation on IntFlag costs a microsecond.
 _SEND_FLOW_REM = FlowModFlags.SEND_FLOW_REM.value
 _CHECK_OVERLAP = FlowModFlags.CHECK_OVERLAP.value
 _RESET_COUNTS = FlowModFlags.RESET_COUNTS.value
 _FLAGS = sum(flag.value for flag in FlowModFlags)
-_DELETES = (FlowModCommand.DELETE, FlowModCommand.DELETE_STRICT)
+DELETES = (FlowModCommand.DELETE, FlowModCommand.DELETE_STRICT)
 _STRICT = (FlowModCommand.MODIFY_STRICT, FlowModCommand.DELETE_STRICT)
 
 
@@ -58,10 +55,11 @@ class _RemovedEntry(NamedTuple):
 class FlowMods:
     """Changes the tables of a pipeline and keeps its megaflows told."""
 
-    def __init__(self, pipeline: Pipeline, megaflows: Megaflows, max_entries: int = MAX_ENTRIES) -> None:
-        self.max_entries = max_entries
+    def __init__(self, pipeline: Pipeline, megaflows: Megaflows, tables: Tables, validator: Validator) -> None:
         self._pipeline = pipeline
         self._megaflows = megaflows
+        self._tables = tables
+        self._validator = validator
         self._removed: list[_RemovedEntry] = []
 
     def apply(self, mod: FlowMod, now: float) -> None:
@@ -69,14 +67,13 @@ class FlowMods:
         flags = int(mod.flags)
         if flags & ~_FLAGS:
             raise _failed(FlowModFailed.BAD_FLAGS, f"flags {flags:#x}")
-        if mod.command in _DELETES:
+        if mod.command in DELETES:
             self._delete(mod, now)
             return
-        if not 0 <= mod.table_id < N_TABLES:
+        if mod.table_id not in self._tables:
             raise _failed(FlowModFailed.BAD_TABLE_ID, f"there is no table {mod.table_id}")
-        if mod.buffer_id != OFP_NO_BUFFER:
-            raise ProtocolError(ErrorType.BAD_REQUEST, BadRequest.BUFFER_UNKNOWN, f"no packet is kept: buffer {mod.buffer_id:#x}")
-        check_instructions(mod.instructions, mod.match, mod.table_id)
+        self._validator.check_instructions(mod.instructions, mod.match, mod.table_id)
+        self._tables.check(mod.table_id, mod.priority, mod.match, mod.instructions)
         if mod.command == FlowModCommand.ADD:
             self._add(mod, flags, now)
         else:
@@ -87,7 +84,7 @@ class FlowMods:
         if flags & _CHECK_OVERLAP and table.overlapping(mod.match, mod.priority) is not None:
             raise _failed(FlowModFailed.OVERLAP, f"an entry of priority {mod.priority} in table {mod.table_id} overlaps")
         old = table.find(mod.match, mod.priority)
-        if old is None and len(table) >= self.max_entries:
+        if old is None and len(table) >= self._tables.max_entries(mod.table_id):
             raise _failed(FlowModFailed.TABLE_FULL, f"table {mod.table_id} has {len(table)} entries")
         entry = FlowEntry(
             mod.priority,
@@ -119,7 +116,7 @@ class FlowMods:
     def _delete(self, mod: FlowMod, now: float) -> None:
         if mod.table_id == OFPTT_ALL:
             tables = list(self._pipeline)
-        elif mod.table_id < N_TABLES:
+        elif mod.table_id in self._tables:
             tables = [self._pipeline.table(mod.table_id)]
         else:
             raise _failed(FlowModFailed.BAD_TABLE_ID, f"there is no table {mod.table_id}")
@@ -130,7 +127,7 @@ class FlowMods:
     def _covered(self, table: FlowTable, mod: FlowMod) -> list[FlowEntry]:
         """The entries that a modify or a delete means."""
         out_port = out_group = None
-        if mod.command in _DELETES:
+        if mod.command in DELETES:
             out_port = None if mod.out_port == PortNo.ANY else mod.out_port
             out_group = None if mod.out_group == OFPG_ANY else mod.out_group
         if mod.command not in _STRICT:
@@ -150,6 +147,19 @@ class FlowMods:
         self._megaflows.entry_changed(entry)
         if entry.flags & _SEND_FLOW_REM:
             self._removed.append(_RemovedEntry(table.table_id, entry, reason, now))
+
+    def remove_where(self, fits: Callable[[FlowEntry], bool], reason: FlowRemovedReason, now: float) -> None:
+        """Remove every entry that fits."""
+        for table in self._pipeline:
+            for entry in [entry for entry in table if fits(entry)]:
+                self._remove(table, entry, reason, now)
+
+    def empty(self, table_id: int) -> None:
+        """Take out all entries of a table, of which no controller is told."""
+        table = self._pipeline.table(table_id)
+        for entry in list(table):
+            table.remove(entry)
+            self._megaflows.entry_changed(entry)
 
     def may_expire(self, now: float) -> bool:
         """Whether some entry's idle time may be over: only fresh statistics can tell."""

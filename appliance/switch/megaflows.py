@@ -23,12 +23,14 @@ Invariant: after ``revalidate`` every live megaflow does with each packet within
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from heapq import nsmallest
 from operator import attrgetter
 from typing import TypeVar
 
 from appliance.model.fields import ETH_DST, ETH_SRC, IN_PORT
 from appliance.model.megaflow import Megaflow, MegaflowStatistics
+from appliance.pipeline import group_table
 from appliance.pipeline.flow_table import FlowEntry, Pipeline
 from appliance.pipeline.mac_table import MacChange, MacTable
 from appliance.pipeline.translation import Lookup, Translation
@@ -52,8 +54,8 @@ class LiveMegaflow:
     def __init__(self, megaflow: Megaflow, translation: Translation, now: float) -> None:
         self.megaflow = megaflow
         self.translation = translation
-        self.credit = translation.lookups
-        """Whose the packets are that have been counted since ``statistics``."""
+        self.credit = translation
+        """Whose lookups and hits the packets are that have been counted since ``statistics``."""
         self.statistics = MegaflowStatistics(0, 0, 0.0)
         self.punted = 0
         self.last_punted = now
@@ -88,6 +90,10 @@ class Megaflows:
         """Table, known bits, megaflow id."""
         self._by_address: dict[int, set[int]] = {}
         """MAC addresses in the translation's ``normal_keys``."""
+        self._by_group: dict[int, set[int]] = {}
+        self._by_meter: dict[int, set[int]] = {}
+        self._by_watched_port: dict[int, set[int]] = {}
+        """Whose translation depends on these."""
         self._touched: set[int] = set()
         self._added: dict[int, dict[FlowEntry, None]] = {}
         """New entries by table since the last revalidation."""
@@ -132,7 +138,7 @@ class Megaflows:
             self._touched.discard(megaflow_id)
             del self._by_region[live.megaflow.mask, live.megaflow.key]
             self._unindex_translation(megaflow_id, live.translation)
-            self._index_entries(megaflow_id, live.credit)
+            self._index_entries(megaflow_id, live.credit.lookups)
 
     def forget(self, megaflow_id: int) -> None:
         """It never got into the fast path. Unknown ids are passed over."""
@@ -186,18 +192,20 @@ class Megaflows:
         """``new`` has taken ``old``'s place and its counters: what would yet be counted for ``old`` goes to it."""
         for megaflow_id in self._by_entry.pop(old, ()):
             live = self._live.get(megaflow_id) or self._leaving[megaflow_id]
-            if any(lookup.entry is old for lookup in live.credit):
-                live.credit = tuple(lookup._replace(entry=new) if lookup.entry is old else lookup for lookup in live.credit)
+            lookups = live.credit.lookups
+            if any(lookup.entry is old for lookup in lookups):
+                heirs = tuple(lookup._replace(entry=new) if lookup.entry is old else lookup for lookup in lookups)
+                live.credit = replace(live.credit, lookups=heirs)
                 self._by_entry.setdefault(new, set()).add(megaflow_id)
 
     def _settle_credit(self, megaflow_id: int, live: LiveMegaflow) -> None:
         self._credit_changed.discard(megaflow_id)
-        self._unindex_entries(megaflow_id, live.credit)
-        live.credit = live.translation.lookups
-        self._index_entries(megaflow_id, live.credit)
+        self._unindex_entries(megaflow_id, live.credit.lookups)
+        live.credit = live.translation
+        self._index_entries(megaflow_id, live.credit.lookups)
 
     def _close(self, megaflow_id: int) -> None:
-        self._unindex_entries(megaflow_id, self._leaving.pop(megaflow_id).credit)
+        self._unindex_entries(megaflow_id, self._leaving.pop(megaflow_id).credit.lookups)
 
     # ── what a change touches ──────────────────────────────────────────────────────────────────────────────────────────
     def entry_added(self, table_id: int, entry: FlowEntry) -> None:
@@ -207,6 +215,17 @@ class Megaflows:
     def entry_changed(self, entry: FlowEntry) -> None:
         """Its instructions have changed, or it has gone. To be said before ``inherit``."""
         self._touched.update(megaflow_id for megaflow_id in self._by_entry.get(entry, ()) if megaflow_id in self._live)
+
+    def group_changed(self, group_id: int) -> None:
+        """It is new, has other buckets, or has gone."""
+        self._touched.update(self._by_group.get(group_id, ()))
+
+    def meter_changed(self, meter_id: int) -> None:
+        """It is new, has other bands, or has gone."""
+        self._touched.update(self._by_meter.get(meter_id, ()))
+
+    def port_liveness_changed(self, number: int) -> None:
+        self._touched.update(self._by_watched_port.get(number, ()))
 
     def address_changed(self, change: MacChange) -> list[int]:
         """A MAC address has moved. Returns the megaflows to remove: only their packets coming up would show that it moves back."""
@@ -251,11 +270,11 @@ class Megaflows:
         self._unindex_translation(megaflow_id, live.translation)
         live.translation = new
         self._index_translation(megaflow_id, new)
-        if _entries(new.lookups) == _entries(live.credit):
-            live.credit = new.lookups
+        if _accounts(new) == _accounts(live.credit):
+            live.credit = new
         else:
             self._credit_changed.add(megaflow_id)
-            self._index_entries(megaflow_id, live.credit)
+            self._index_entries(megaflow_id, live.credit.lookups)
         return True
 
     # ── indexes ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -266,6 +285,9 @@ class Megaflows:
         for key in translation.normal_keys:
             for address in (ETH_SRC.get(key), ETH_DST.get(key)):
                 self._by_address.setdefault(address, set()).add(megaflow_id)
+        for index, numbers in self._dependencies(translation):
+            for number in numbers:
+                index.setdefault(number, set()).add(megaflow_id)
 
     def _unindex_translation(self, megaflow_id: int, translation: Translation) -> None:
         self._unindex_entries(megaflow_id, translation.lookups)
@@ -278,6 +300,17 @@ class Megaflows:
         for key in translation.normal_keys:
             for address in (ETH_SRC.get(key), ETH_DST.get(key)):
                 _discard(self._by_address, address, megaflow_id)
+        for index, numbers in self._dependencies(translation):
+            for number in numbers:
+                _discard(index, number, megaflow_id)
+
+    def _dependencies(self, translation: Translation) -> tuple[tuple[dict[int, set[int]], frozenset[int]], ...]:
+        """Each index of what else than entries and addresses the translation depends on, with its keys."""
+        return (
+            (self._by_group, translation.groups),
+            (self._by_meter, translation.meters),
+            (self._by_watched_port, translation.watched_ports),
+        )
 
     def _index_entries(self, megaflow_id: int, lookups: Iterable[Lookup]) -> None:
         for lookup in lookups:
@@ -292,21 +325,27 @@ class Megaflows:
 
 def installable(translation: Translation) -> bool:
     """Whether the fast path may be told: the rest of the packet's way does not have to be found on its bytes."""
-    return not translation.slow_path_only and translation.again is None and not translation.also
+    return not (translation.slow_path_only or translation.again or translation.forks or translation.also)
 
 
 def _credit(live: LiveMegaflow, statistics: MegaflowStatistics, pipeline: Pipeline, mac_table: MacTable) -> None:
     packets = statistics.packets - live.statistics.packets
     octets = statistics.bytes - live.statistics.bytes
-    live.statistics = statistics
+    before, live.statistics = live.statistics, statistics
     if packets > 0:
-        pipeline.count(live.credit, packets, octets, statistics.last_used)
+        pipeline.count(live.credit.lookups, packets, octets, statistics.last_used)
+        group_table.count(live.credit.hits, packets, octets)
         for key in live.translation.normal_keys:
             mac_table.refresh(key, statistics.last_used)
+    for at, (packets, octets) in enumerate(statistics.ways):
+        counted = before.ways[at] if at < len(before.ways) else (0, 0)
+        group_table.count(live.credit.hits_of_ways[at], packets - counted[0], octets - counted[1])
 
 
-def _entries(lookups: Iterable[Lookup]) -> list[tuple[int, FlowEntry | None]]:
-    return [(lookup.table_id, lookup.entry) for lookup in lookups]
+def _accounts(translation: Translation) -> tuple[object, ...]:
+    """Who counts its packets."""
+    entries = [(lookup.table_id, lookup.entry) for lookup in translation.lookups]
+    return entries, translation.hits, translation.hits_of_ways
 
 
 def _changed_by(known: int, lookups: Mapping[int, Lookup], entries: Collection[FlowEntry]) -> Iterable[int]:

@@ -17,16 +17,20 @@ from appliance.openflow.errors import BadRequest, ErrorType, ProtocolError
 from appliance.openflow.messages import PacketOut
 from appliance.packet import checksum
 from appliance.packet.execute import Emission, execute
+from appliance.packet.meter import METER_PASSES
 from appliance.packet.parse import ETHERNET_BYTES, parse
-from appliance.pipeline import xlate
+from appliance.pipeline import group_table, xlate
 from appliance.pipeline.translation import Translation
 from appliance.switch.controllers import Controllers
 from appliance.switch.effects import Effect, SendFrame, Served
 from appliance.switch.fast_path import FastPath
+from appliance.switch.packet_buffers import BufferedPacket, PacketBuffers
 from appliance.switch.ports import Ports
-from appliance.switch.validate import check_packet_out
+from appliance.switch.validate import Validator
 
 _CHECKSUMMED = int(Layer.TCP | Layer.UDP | Layer.SCTP)
+_TCP_HEADERS_BYTES = 54
+"""Of Ethernet, IPv4 and TCP without options."""
 _REST = Forward(0)
 """Stands behind the actions of a translation that goes on later: its emission is the frame to go on with."""
 
@@ -49,15 +53,21 @@ class _Packet:
                 frame = checksum.complete(frame, parse(frame, self.in_port))
         self.frame = frame
 
+    @property
+    def segments(self) -> int:
+        """The packets that it will be on the wire."""
+        return max(1, -(-(len(self.frame) - _TCP_HEADERS_BYTES) // self.gso_size)) if self.gso_size else 1
+
 
 class PacketIo:
     """The slow path of one switch."""
 
-    def __init__(self, fast_path: FastPath, ports: Ports, controllers: Controllers) -> None:
+    def __init__(self, fast_path: FastPath, ports: Ports, controllers: Controllers, validator: Validator) -> None:
         self.upcalls_by_reason = dict.fromkeys(UpcallReason, 0)
         self._fast_path = fast_path
         self._ports = ports
         self._controllers = controllers
+        self._validator = validator
 
     # ── from the fast path ─────────────────────────────────────────────────────────────────────────────────────────────
     def upcalls(self, upcalls: tuple[Upcall, ...], now: float) -> list[Effect]:
@@ -86,69 +96,117 @@ class PacketIo:
                 live.punted += 1
                 live.last_punted = now
                 made.setdefault(lasting.mask, {})[lasting.key & lasting.mask] = lasting
-            self._run(translation, _Packet(upcall.frame, upcall.key, upcall.gso_size, finish=True), now, effects)
+            packet = _Packet(upcall.frame, upcall.key, upcall.gso_size, finish=True)
+            self._run(translation, packet, now, effects, metered=upcall.reason is UpcallReason.ACTION)
             if upcall.reason is UpcallReason.CATCHING_UP:
                 effects.append(Served(upcall.megaflow_id))
         return effects + fast_path.install()
 
     # ── from a controller ──────────────────────────────────────────────────────────────────────────────────────────────
-    def packet_out(self, message: PacketOut, now: float) -> list[Effect]:
+    def packet_out(self, buffers: PacketBuffers, message: PacketOut, now: float) -> list[Effect]:
         """OFPT_PACKET_OUT (section 7.3.7). Raises ProtocolError, having sent nothing."""
-        if message.buffer_id != OFP_NO_BUFFER:
-            raise _bad_request(BadRequest.BUFFER_UNKNOWN, f"no packet is kept: buffer {message.buffer_id:#x}")
+        frame, gso_size = message.data, 0
+        buffered = message.buffer_id != OFP_NO_BUFFER
+        if buffered:
+            frame, _, gso_size = buffers.find(message.buffer_id)
         if message.in_port != PortNo.CONTROLLER and message.in_port not in self._ports:
             raise _bad_request(BadRequest.BAD_PORT, f"there is no port {message.in_port:#x}")
-        if len(message.data) < ETHERNET_BYTES:
-            raise _bad_request(BadRequest.BAD_PACKET, f"a packet of {len(message.data)} bytes")
-        key = parse(message.data, message.in_port).key
-        check_packet_out(message.actions, key)
+        if len(frame) < ETHERNET_BYTES:
+            raise _bad_request(BadRequest.BAD_PACKET, f"a packet of {len(frame)} bytes")
+        key = parse(frame, message.in_port).key
+        self._validator.check_packet_out(message.actions, key)
+        if buffered:
+            buffers.release(message.buffer_id)
         fast_path = self._fast_path
         translation = xlate.translate_actions(fast_path.pipeline, key, message.actions, fast_path.normal(now))
         effects: list[Effect] = []
-        packet = _Packet(message.data, key)
+        packet = _Packet(frame, key, gso_size, finish=buffered)
         for part in (translation, *translation.also):
             effects += fast_path.learn(part, now)[1]
             self._run(part, packet, now, effects)
         return effects
 
-    # ── both ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _run(self, translation: Translation, packet: _Packet, now: float, effects: list[Effect]) -> None:
-        """Do what a translation says with one packet, and count it."""
+    def submit(self, packet: BufferedPacket, now: float) -> list[Effect]:
+        """A packet that a controller was shown goes through the tables after all, as if it came in now."""
         fast_path = self._fast_path
-        frame = packet.frame
+        key = parse(packet.frame, packet.in_port).key
+        translation = fast_path.translate(key, now)
+        effects = fast_path.learn(translation, now)[1]
+        self._run(translation, _Packet(packet.frame, key, packet.gso_size, finish=True), now, effects)
+        return effects
+
+    # ── both ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _run(self, translation: Translation, packet: _Packet, now: float, effects: list[Effect], *, metered: bool = False) -> None:
+        """Do what a translation says with one packet, and count it. ``metered``: the fast path has run the meters at its start."""
+        self._go_on(translation, packet, packet.frame, now, effects, metered)
+
+    def _go_on(
+        self, translation: Translation, packet: _Packet, frame: bytes, now: float, effects: list[Effect], metered: bool = False
+    ) -> None:
+        """``frame`` is the packet, or a copy of it, as it is now."""
+        fast_path = self._fast_path
+        octets = len(packet.frame)
         while True:
-            fast_path.pipeline.count(translation.lookups, 1, len(packet.frame), now)
-            again = translation.again
-            if again is None:
-                for emission in execute(frame, translation.actions, packet.in_port, packet.partial):
-                    self._leave(emission, packet, effects)
-                return
-            emissions = execute(frame, (*translation.actions, _REST), packet.in_port, packet.partial)
-            rest = emissions.pop()
+            fast_path.pipeline.count(translation.lookups, 1, octets, now)
+            group_table.count(translation.hits, 1, octets)
+            emissions = self._execute(translation, packet, frame, now, metered)
+            # Where its TTL was used up or a meter dropped it, it goes no further.
+            rest = emissions.pop() if emissions and emissions[-1].action is _REST else None
             for emission in emissions:
-                self._leave(emission, packet, effects)
-            if rest.action is not _REST:
-                # Its TTL was used up: it goes no further.
-                self._leave(rest, packet, effects)
+                self._leave(emission, packet, now, effects)
+            if rest is None:
                 return
             frame = rest.frame
-            translation = fast_path.resume(again, parse(frame, packet.in_port).key, now)
+            key = parse(frame, packet.in_port).key
+            for fork in translation.forks:
+                copied = fast_path.resume(fork, key, now)
+                effects += fast_path.learn(copied, now)[1]
+                self._go_on(copied, packet, frame, now, effects)
+            if translation.again is None:
+                return
+            translation = fast_path.resume(translation.again, key, now)
             effects += fast_path.learn(translation, now)[1]
+            metered = False
 
-    def _leave(self, emission: Emission, packet: _Packet, effects: list[Effect]) -> None:
+    def _execute(self, translation: Translation, packet: _Packet, frame: bytes, now: float, metered: bool) -> list[Emission]:
+        """With ``_REST`` at the end if the packet goes on behind the translation."""
+        goes_on = translation.again is not None or translation.forks
+        return execute(
+            frame,
+            (*translation.actions, _REST) if goes_on else translation.actions,
+            packet.in_port,
+            packet.partial,
+            metered=metered,
+            meter=lambda meter_id, octets: self._run_meter(meter_id, octets, packet, now),
+            port_is_live=self._ports.live,
+            chosen=lambda action, way: group_table.count(
+                translation.way_hits.get((action.group_id, way.bucket), ()), 1, len(packet.frame)
+            ),
+        )
+
+    def _run_meter(self, meter_id: int, octets: int, packet: _Packet, now: float) -> int:
+        """Meters that are not there (any more) let everything through."""
+        meter = self._fast_path.pipeline.meters.get(meter_id)
+        return METER_PASSES if meter is None else meter.run(packet.segments, octets, now)
+
+    def _leave(self, emission: Emission, packet: _Packet, now: float, effects: list[Effect]) -> None:
         """The frame of one emission, to where it goes."""
         match emission.action:
             case Forward(port=port):
                 if self._ports.forwards(port):
-                    effects.append(SendFrame(port, emission.frame, packet.gso_size))
+                    effects.append(SendFrame(port, emission.frame, packet.gso_size, emission.queue_id))
             case Flood():
-                effects += [SendFrame(port, emission.frame, packet.gso_size) for port in self._ports.flood(packet.in_port)]
+                effects += [
+                    SendFrame(port, emission.frame, packet.gso_size, emission.queue_id)
+                    for port in self._ports.flood(packet.in_port)
+                ]
             case Controller():
                 if self._ports.sends_packet_in(packet.in_port):
                     frame = emission.frame
+                    kept = BufferedPacket(frame, packet.in_port, packet.gso_size)
                     if packet.partial:
                         frame = checksum.complete(frame, parse(frame, packet.in_port))
-                    effects += self._controllers.packet_in(emission.action, frame, packet.key)
+                    effects += self._controllers.packet_in(emission.action, frame, packet.key, kept, now)
 
 
 def _find(made: dict[int, dict[int, Translation]], key: int) -> Translation | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from appliance.model.ports import Port, PortConfig, PortCounters, PortNo
+from appliance.model.ports import Port, PortConfig, PortCounters, PortNo, PortState
 from appliance.openflow.errors import BadRequest, ErrorType, PortModFailed, ProtocolError
 from appliance.openflow.messages import PortMod, PortStats, PortStatus
 from appliance.openflow.port import PortReason
@@ -18,13 +18,20 @@ from appliance.switch.effects import UpdatePort
 CONFIGURABLE = PortConfig.PORT_DOWN | PortConfig.NO_RECV | PortConfig.NO_FWD | PortConfig.NO_PACKET_IN
 
 
+def _with_liveness(port: Port) -> Port:
+    """A port that is configured down is not live, whatever its link says (section 6.5)."""
+    return port if port.up else replace(port, state=port.state & ~PortState.LIVE)
+
+
 class SwitchPort:
     """One port. ``added_at`` is in seconds of the shell's clock."""
 
-    __slots__ = ("added_at", "counters", "port")
+    __slots__ = ("added_at", "counters", "port", "reported")
 
     def __init__(self, port: Port, now: float) -> None:
-        self.port = port
+        self.reported = port
+        """As the shell described it last."""
+        self.port = _with_liveness(port)
         self.added_at = now
         self.counters = PortCounters()
 
@@ -48,6 +55,7 @@ class Ports:
         self._ports: dict[int, SwitchPort] = {}
         # Asked for every packet, and operations on IntFlag are slow: worked out when a port changes.
         self._forwarding: dict[int, None] = {}
+        self._live: frozenset[int] = frozenset()
         self._silent: frozenset[int] = frozenset()
 
     def __contains__(self, number: int) -> bool:
@@ -64,15 +72,16 @@ class Ports:
         """A port that is there already counts as changed. Returns what to tell the controllers, if anything changed."""
         if port.number in self._ports:
             return self.change(port)
-        self._ports[port.number] = SwitchPort(port, now)
+        added = self._ports[port.number] = SwitchPort(port, now)
         self._changed()
-        return PortStatus(PortReason.ADD, port)
+        return PortStatus(PortReason.ADD, added.port)
 
     def change(self, port: Port) -> PortStatus | None:
         """None if nothing that OpenFlow shows has changed, or if there is no such port."""
         known = self._ports.get(port.number)
         if known is None:
             return None
+        known.reported = port
         return self._set(known, replace(port, config=known.port.config))
 
     def remove(self, number: int) -> PortStatus | None:
@@ -94,11 +103,16 @@ class Ports:
             )
         if int(mod.mask) & ~int(CONFIGURABLE):
             raise ProtocolError(ErrorType.PORT_MOD_FAILED, PortModFailed.BAD_CONFIG, f"configuration bits {int(mod.mask):#x}")
-        if mod.advertise not in (0, port.advertised):
-            raise ProtocolError(ErrorType.PORT_MOD_FAILED, PortModFailed.BAD_ADVERTISE, "what a port advertises cannot be changed")
-        return self._set(known, replace(port, config=(port.config & ~mod.mask) | (mod.config & mod.mask)))
+        if mod.advertise & ~port.supported:
+            raise ProtocolError(
+                ErrorType.PORT_MOD_FAILED,
+                PortModFailed.BAD_ADVERTISE,
+                f"features {mod.advertise:#x}, supported {port.supported:#x}",
+            )
+        return self._set(known, replace(known.reported, config=(port.config & ~mod.mask) | (mod.config & mod.mask)))
 
     def _set(self, known: SwitchPort, port: Port) -> PortStatus | None:
+        port = _with_liveness(port)
         if port == known.port:
             return None
         known.port = port
@@ -107,12 +121,17 @@ class Ports:
 
     def _changed(self) -> None:
         self._forwarding = {port.port.number: None for port in self if port.forwards}
+        self._live = frozenset(port.port.number for port in self if port.port.up)
         self._silent = frozenset(port.port.number for port in self if port.port.config & PortConfig.NO_PACKET_IN)
 
     # ── packets ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def forwards(self, number: int) -> bool:
         """Whether a frame may go out there now."""
         return number in self._forwarding
+
+    def live(self, number: int) -> bool:
+        """Whether a bucket that watches this port is live (section 6.5)."""
+        return number in self._live
 
     def flood(self, in_port: int) -> list[int]:
         """Ports that OFPP_FLOOD and OFPP_ALL stand for."""

@@ -6,15 +6,12 @@ Source: OpenFlow Switch Specification 1.3.5, section 7.3.
 
 from __future__ import annotations
 
-from appliance.model.ports import PortNo
-from appliance.openflow.constants import OFPG_MAX, OFPM_MAX, OFPTT_ALL
+from appliance.model.actions import OFP_NO_BUFFER
+from appliance.openflow.constants import OFPTT_ALL
 from appliance.openflow.errors import (
     BadRequest,
     ErrorType,
-    GroupModFailed,
-    MeterModFailed,
     ProtocolError,
-    QueueOpFailed,
     SwitchConfigFailed,
     TableModFailed,
 )
@@ -29,36 +26,46 @@ from appliance.openflow.messages import (
     FlowMod,
     FragmentHandling,
     GetAsyncRequest,
+    GetConfigReply,
     GetConfigRequest,
     GroupMod,
-    GroupModCommand,
     Message,
     MeterMod,
-    MeterModCommand,
     MultipartReply,
     MultipartRequest,
     PacketOut,
     PortMod,
     QueueGetConfigReply,
     QueueGetConfigRequest,
+    Role,
     RoleRequest,
     SetAsync,
     SetConfig,
+    TableFeaturesRequest,
     TableMod,
 )
-from appliance.pipeline.flow_table import N_TABLES
-from appliance.switch.controllers import Controller, answer_role
-from appliance.switch.effects import Effect, SendMessage, SyncDatapath
+from appliance.openflow.table import OFPTC_DEPRECATED_MASK
+from appliance.switch.controllers import Controller, Controllers
+from appliance.switch.effects import Effect, SendMessage
 from appliance.switch.fast_path import FastPath
-from appliance.switch.flow_mods import FlowMods
+from appliance.switch.flow_mods import DELETES, FlowMods
+from appliance.switch.group_mods import GroupMods
+from appliance.switch.meter_mods import MeterMods
 from appliance.switch.multipart import Multipart
+from appliance.switch.packet_buffers import N_BUFFERS
 from appliance.switch.packet_io import PacketIo
 from appliance.switch.port_changes import PortChanges
 from appliance.switch.ports import Ports
+from appliance.switch.queues import Queues
+from appliance.switch.tables import Tables
 
-CAPABILITIES = Capabilities.FLOW_STATS | Capabilities.TABLE_STATS | Capabilities.PORT_STATS
-_TABLE_CONFIG = 3
-"""OFPTC_DEPRECATED_MASK: bits that may be set and mean nothing."""
+CAPABILITIES = (
+    Capabilities.FLOW_STATS
+    | Capabilities.TABLE_STATS
+    | Capabilities.PORT_STATS
+    | Capabilities.GROUP_STATS
+    | Capabilities.QUEUE_STATS
+)
 _QUOTED_BYTES = 64
 """Of a message, in the error about it."""
 
@@ -70,114 +77,130 @@ class Requests:
         self,
         datapath_id: int,
         *,
+        controllers: Controllers,
+        tables: Tables,
         flow_mods: FlowMods,
+        groups: GroupMods,
+        meters: MeterMods,
         packets: PacketIo,
         ports: Ports,
         port_changes: PortChanges,
+        queues: Queues,
         fast_path: FastPath,
         multipart: Multipart,
     ) -> None:
         self._datapath_id = datapath_id
+        self._controllers = controllers
+        self._queues = queues
+        self._tables = tables
         self._flow_mods = flow_mods
+        self._groups = groups
+        self._meters = meters
         self._packets = packets
         self._ports = ports
         self._port_changes = port_changes
         self._fast_path = fast_path
         self._multipart = multipart
 
-    def handle(self, controller: Controller, message: Message, raw: bytes, now: float) -> list[Effect]:
-        """Whatever a message that could be decoded asks for. ``raw`` is its bytes, which an error quotes."""
+    def handle(self, connection: int, message: Message, raw: bytes, now: float) -> list[Effect]:
+        """Whatever a message that could be decoded asks for. ``raw`` is its bytes, which an error quotes.
+
+        Nothing for a connection that is not (any more) a controller's.
+        """
+        controller = self._controllers.get(connection)
+        if controller is None:
+            return []
         try:
-            return self._request(controller, message, now)
+            controller.check_may(message)
+            return self._request(controller, connection, message, now)
         except ProtocolError as error:
             quoted = (error.data or raw)[:_QUOTED_BYTES]
-            return [SendMessage(controller.connection, Error(error.type, error.code, quoted, xid=message.xid))]
+            return [SendMessage(connection, Error(error.type, error.code, quoted, xid=message.xid))]
 
-    def _request(self, controller: Controller, message: Message, now: float) -> list[Effect]:
+    def _request(self, controller: Controller, connection: int, message: Message, now: float) -> list[Effect]:
         """Raises ProtocolError, having changed nothing."""
         match message:
             case FlowMod():
-                self._flow_mods.apply(message, now)
-                return []
+                return self._flow_mod(controller, message, now)
             case PacketOut():
-                return self._packets.packet_out(message, now)
+                return self._packets.packet_out(controller.buffers, message, now)
             case PortMod():
-                return self._port_changes.announce(self._ports.configure(message), now)
+                return self._port_changes.configure(message, now)
             case BarrierRequest(xid=xid):
-                sync: list[Effect] = [SyncDatapath()] if self._fast_path.unsynced else []
-                self._fast_path.unsynced = False
-                return [*sync, SendMessage(controller.connection, BarrierReply(xid=xid))]
-            case SetConfig(flags=flags, miss_send_len=length):
-                if flags != FragmentHandling.NORMAL:
-                    raise ProtocolError(
-                        ErrorType.SWITCH_CONFIG_FAILED, SwitchConfigFailed.BAD_FLAGS, f"fragments are not treated apart: {flags!r}"
-                    )
-                controller.miss_send_len = length
-                return []
+                return [*self._fast_path.sync(), SendMessage(connection, BarrierReply(xid=xid))]
+            case SetConfig():
+                return self._set_config(controller, message)
             case SetAsync():
                 controller.set_asynchronous(message)
                 return []
             case GroupMod():
-                _check_group_mod(message)
+                self._groups.apply(message, now)
                 return []
             case MeterMod():
-                _check_meter_mod(message)
-                return []
+                return self._meters.apply(message, now, lambda: self._remove_from_fast_path(now))
             case TableMod():
-                _check_table_mod(message)
+                self._table_mod(message)
                 return []
+            case MultipartRequest(body=TableFeaturesRequest(tables=tables), xid=xid) if tables:
+                for table_id in self._tables.configure(tables):
+                    self._flow_mods.empty(table_id)
+                return [SendMessage(connection, MultipartReply(self._tables.features(), xid=xid))]
             case Error():
                 return []  # about a message of ours: there is nothing to answer
             case _:
-                return [SendMessage(controller.connection, self._answer(controller, message, now))]
+                return [SendMessage(connection, self._answer(controller, connection, message, now))]
 
-    def _answer(self, controller: Controller, request: Message, now: float) -> Message:
-        """To requests that change nothing."""
+    def _flow_mod(self, controller: Controller, mod: FlowMod, now: float) -> list[Effect]:
+        """With the packet that it may name, which then goes through the tables as they are now (section 7.3.4.1)."""
+        if mod.buffer_id == OFP_NO_BUFFER or mod.command in DELETES:
+            self._flow_mods.apply(mod, now)
+            return []
+        packet = controller.buffers.find(mod.buffer_id)
+        self._flow_mods.apply(mod, now)
+        controller.buffers.release(mod.buffer_id)
+        return self._packets.submit(packet, now)
+
+    def _remove_from_fast_path(self, now: float) -> list[Effect]:
+        """What the tables no longer say, with the packets that are under way by it."""
+        return self._fast_path.revalidate(now) + self._fast_path.sync()
+
+    def _table_mod(self, mod: TableMod) -> None:
+        """Bits that may be set and mean nothing are all that can be configured in OpenFlow 1.3."""
+        if mod.table_id != OFPTT_ALL and mod.table_id not in self._tables:
+            raise ProtocolError(ErrorType.TABLE_MOD_FAILED, TableModFailed.BAD_TABLE, f"there is no table {mod.table_id}")
+        if mod.config & ~OFPTC_DEPRECATED_MASK:
+            raise ProtocolError(ErrorType.TABLE_MOD_FAILED, TableModFailed.BAD_CONFIG, f"configuration {mod.config:#x}")
+        self._tables.set_config(tuple(self._tables) if mod.table_id == OFPTT_ALL else (mod.table_id,), mod.config)
+
+    def _set_config(self, controller: Controller, config: SetConfig) -> list[Effect]:
+        """Fragments are treated alike for all controllers; how much of a packet each one gets is its own affair."""
+        if config.flags is FragmentHandling.REASM:
+            raise ProtocolError(ErrorType.SWITCH_CONFIG_FAILED, SwitchConfigFailed.BAD_FLAGS, "fragments are not put together")
+        drop = config.flags is FragmentHandling.DROP
+        if drop != self._fast_path.drops_fragments and controller.role is Role.SLAVE:
+            raise ProtocolError(ErrorType.BAD_REQUEST, BadRequest.IS_SLAVE, "a slave says what becomes of fragments")
+        controller.set_miss_send_len(config.miss_send_len)
+        return self._fast_path.drop_fragments(drop)
+
+    def _answer(self, controller: Controller, connection: int, request: Message, now: float) -> Message:
+        """To requests that change nothing in the tables, the ports and the fast path."""
         xid = request.xid
         match request:
             case FeaturesRequest():
-                return FeaturesReply(self._datapath_id, 0, N_TABLES, 0, int(CAPABILITIES), xid=xid)
+                auxiliary_id = controller.auxiliary_id(connection)
+                return FeaturesReply(self._datapath_id, N_BUFFERS, len(self._tables), auxiliary_id, int(CAPABILITIES), xid=xid)
             case GetConfigRequest():
-                return controller.config(xid)
+                fragments = FragmentHandling.DROP if self._fast_path.drops_fragments else FragmentHandling.NORMAL
+                return GetConfigReply(fragments, controller.miss_send_len, xid=xid)
             case MultipartRequest(body=body):
                 return MultipartReply(self._multipart.answer(body, now), xid=xid)
             case RoleRequest():
-                return answer_role(request)
+                return self._controllers.request_role(controller, request)
             case GetAsyncRequest():
                 return controller.asynchronous(xid)
             case QueueGetConfigRequest(port=port):
-                if port != PortNo.ANY and port not in self._ports:
-                    raise ProtocolError(ErrorType.QUEUE_OP_FAILED, QueueOpFailed.BAD_PORT, f"there is no port {port:#x}")
-                return QueueGetConfigReply(port, xid=xid)
+                return QueueGetConfigReply(port, self._queues.config(port), xid=xid)
             case Experimenter(experimenter=experimenter):
                 raise ProtocolError(ErrorType.BAD_REQUEST, BadRequest.BAD_EXPERIMENTER, f"experimenter {experimenter:#010x}")
             case _:
                 raise ProtocolError(ErrorType.BAD_REQUEST, BadRequest.BAD_TYPE, f"{type(request).__name__} is not for a switch")
-
-
-def _check_group_mod(mod: GroupMod) -> None:
-    """There are no groups and no room for any; to delete what is not there is no error (section 6.5)."""
-    if mod.command == GroupModCommand.ADD:
-        if mod.group_id > OFPG_MAX:
-            raise ProtocolError(ErrorType.GROUP_MOD_FAILED, GroupModFailed.INVALID_GROUP, f"group {mod.group_id:#x}")
-        raise ProtocolError(ErrorType.GROUP_MOD_FAILED, GroupModFailed.OUT_OF_GROUPS, "groups are not supported")
-    if mod.command == GroupModCommand.MODIFY:
-        raise ProtocolError(ErrorType.GROUP_MOD_FAILED, GroupModFailed.UNKNOWN_GROUP, f"there is no group {mod.group_id:#x}")
-
-
-def _check_meter_mod(mod: MeterMod) -> None:
-    """There are no meters and no room for any; to delete what is not there is no error (section 6.6)."""
-    if mod.command == MeterModCommand.ADD:
-        if not 1 <= mod.meter_id <= OFPM_MAX:
-            raise ProtocolError(ErrorType.METER_MOD_FAILED, MeterModFailed.INVALID_METER, f"meter {mod.meter_id:#x}")
-        raise ProtocolError(ErrorType.METER_MOD_FAILED, MeterModFailed.OUT_OF_METERS, "meters are not supported")
-    if mod.command == MeterModCommand.MODIFY:
-        raise ProtocolError(ErrorType.METER_MOD_FAILED, MeterModFailed.UNKNOWN_METER, f"there is no meter {mod.meter_id:#x}")
-
-
-def _check_table_mod(mod: TableMod) -> None:
-    """Nothing about a table can be configured in OpenFlow 1.3."""
-    if mod.table_id != OFPTT_ALL and not 0 <= mod.table_id < N_TABLES:
-        raise ProtocolError(ErrorType.TABLE_MOD_FAILED, TableModFailed.BAD_TABLE, f"there is no table {mod.table_id}")
-    if mod.config & ~_TABLE_CONFIG:
-        raise ProtocolError(ErrorType.TABLE_MOD_FAILED, TableModFailed.BAD_CONFIG, f"configuration {mod.config:#x}")

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from appliance.config.model import FailMode
 from appliance.model.megaflow import UpcallReason
 from appliance.model.ports import Port
+from appliance.model.queues import Queue
 from appliance.openflow.messages import (
     AggregateStatsRequest,
     Desc,
@@ -27,8 +28,14 @@ from appliance.openflow.messages import (
     FlowModCommand,
     FlowModFlags,
     FlowStatsRequest,
+    GroupStatsRequest,
+    MeterMod,
+    MeterModCommand,
+    MeterStatsRequest,
     MultipartRequest,
+    MultipartRequestBody,
     PortStatsRequest,
+    QueueStatsRequest,
     TableStatsRequest,
 )
 from appliance.pipeline.flow_table import FlowTable, Pipeline
@@ -41,11 +48,13 @@ from appliance.switch.events import (
     FinalStatistics,
     InstallRefused,
     MessageReceived,
+    MeterCountersRead,
     Need,
     PortAdded,
     PortChanged,
     PortCountersRead,
     PortRemoved,
+    QueueCountersRead,
     Quiet,
     StatisticsRead,
     Tick,
@@ -53,16 +62,21 @@ from appliance.switch.events import (
 )
 from appliance.switch.fast_path import FastPath
 from appliance.switch.flow_mods import FlowMods
+from appliance.switch.group_mods import GroupMods
 from appliance.switch.megaflows import MAX_MEGAFLOWS, LiveMegaflow, Megaflows
+from appliance.switch.meter_mods import MeterMods
 from appliance.switch.multipart import Multipart
 from appliance.switch.packet_io import PacketIo
 from appliance.switch.port_changes import PortChanges
 from appliance.switch.ports import Ports
+from appliance.switch.queues import Queues
 from appliance.switch.requests import Requests
+from appliance.switch.tables import Tables
+from appliance.switch.validate import Validator
 
 _FEW_MEGAFLOWS = 1024
 """Up to so many, every flow-mod is brought into the fast path by itself."""
-_ANSWERS = (StatisticsRead, FinalStatistics, PortCountersRead, InstallRefused)
+_ANSWERS = (StatisticsRead, FinalStatistics, PortCountersRead, MeterCountersRead, QueueCountersRead, InstallRefused)
 
 
 class Switch:
@@ -80,6 +94,7 @@ class Switch:
         fail_mode: FailMode = "secure",
         controllers_expected: bool = True,
         max_megaflows: int = MAX_MEGAFLOWS,
+        queues: Mapping[int, tuple[Queue, ...]] | None = None,
     ) -> None:
         self.datapath_id = datapath_id
         self.description = description
@@ -90,17 +105,35 @@ class Switch:
         self._fast_path = FastPath(self._pipeline, self._megaflows, standalone=self._falls_back)
         self._ports = Ports()
         self._controllers = Controllers()
-        self._flow_mods = FlowMods(self._pipeline, self._megaflows)
-        self._packets = PacketIo(self._fast_path, self._ports, self._controllers)
+        self._queues = Queues(queues or {}, self._ports)
+        tables = Tables()
+        validator = Validator(self._pipeline.groups, self._pipeline.meters, self._queues.ids)
+        self._flow_mods = FlowMods(self._pipeline, self._megaflows, tables, validator)
+        self._meter_mods = MeterMods(self._pipeline, self._megaflows, self._flow_mods)
+        self._group_mods = GroupMods(self._pipeline, self._megaflows, validator, self._flow_mods)
+        self._packets = PacketIo(self._fast_path, self._ports, self._controllers, validator)
         self._port_changes = PortChanges(self._ports, self._fast_path, self._controllers)
         self._requests = Requests(
             datapath_id,
+            controllers=self._controllers,
+            tables=tables,
             flow_mods=self._flow_mods,
+            groups=self._group_mods,
+            meters=self._meter_mods,
             packets=self._packets,
             ports=self._ports,
             port_changes=self._port_changes,
+            queues=self._queues,
             fast_path=self._fast_path,
-            multipart=Multipart(description, self._pipeline, self._ports),
+            multipart=Multipart(
+                description,
+                self._pipeline,
+                tables=tables,
+                ports=self._ports,
+                queues=self._queues,
+                groups=self._group_mods,
+                meters=self._meter_mods,
+            ),
         )
 
     # ── views ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -132,6 +165,10 @@ class Switch:
         return self._megaflows.ids()
 
     @property
+    def meter_ids(self) -> tuple[int, ...]:
+        return self._meter_mods.ids
+
+    @property
     def upcalls(self) -> Mapping[UpcallReason, int]:
         """Packets that came up, by reason."""
         return self._packets.upcalls_by_reason
@@ -143,13 +180,26 @@ class Switch:
             case MessageReceived(message=FlowMod(command=command, flags=flags)):
                 resets = command in (FlowModCommand.MODIFY, FlowModCommand.MODIFY_STRICT) and flags & FlowModFlags.RESET_COUNTS
                 return self._needs_statistics() if resets else Need.NOTHING
-            case MessageReceived(message=MultipartRequest(body=FlowStatsRequest() | AggregateStatsRequest() | TableStatsRequest())):
-                return self._needs_statistics()
-            case MessageReceived(message=MultipartRequest(body=PortStatsRequest())):
-                return Need.PORT_COUNTERS
+            case MessageReceived(message=MeterMod(command=MeterModCommand.MODIFY)):
+                return Need.METER_COUNTERS
+            case MessageReceived(message=MultipartRequest(body=body)):
+                return self._needs_for(body)
             case Tick():
                 due = self._fast_path.sweep_due(now) or self._flow_mods.may_expire(now)
                 return self._needs_statistics() if due else Need.NOTHING
+            case _:
+                return Need.NOTHING
+
+    def _needs_for(self, request: MultipartRequestBody) -> Need:
+        match request:
+            case FlowStatsRequest() | AggregateStatsRequest() | TableStatsRequest() | GroupStatsRequest():
+                return self._needs_statistics()
+            case PortStatsRequest():
+                return Need.PORT_COUNTERS
+            case MeterStatsRequest():
+                return Need.METER_COUNTERS
+            case QueueStatsRequest():
+                return Need.QUEUE_COUNTERS
             case _:
                 return Need.NOTHING
 
@@ -173,8 +223,7 @@ class Switch:
     def _dispatch(self, event: Event, now: float) -> list[Effect]:
         match event:
             case MessageReceived(connection, message, raw):
-                controller = self._controllers.get(connection)
-                return [] if controller is None else self._requests.handle(controller, message, raw, now)
+                return self._requests.handle(connection, message, raw, now)
             case Upcalls(upcalls):
                 return self._packets.upcalls(upcalls, now)
             case StatisticsRead(megaflows):
@@ -183,6 +232,10 @@ class Switch:
                 self._fast_path.count_final(megaflows)
             case PortCountersRead(counters):
                 self._ports.count(counters)
+            case MeterCountersRead(meters):
+                self._meter_mods.count(meters)
+            case QueueCountersRead(queues):
+                self._queues.count(queues)
             case InstallRefused(megaflow_id):
                 self._fast_path.refused(megaflow_id)
             case Tick():
@@ -193,8 +246,11 @@ class Switch:
                 return self._port_changes.announce(self._ports.change(port), now)
             case PortRemoved(number):
                 return self._port_changes.announce(self._ports.remove(number), now)
-            case ConnectionOpened(connection, version):
-                self._controllers.open(connection, version)
+            case ConnectionOpened(connection, version, auxiliary_id, main):
+                if main is None:
+                    self._controllers.open(connection, version)
+                else:
+                    self._controllers.open_auxiliary(connection, auxiliary_id, main)
                 return self._choose_mode()
             case ConnectionClosed(connection):
                 self._controllers.close(connection)

@@ -93,7 +93,7 @@ def test_it_connects_again_after_the_controller_has_died(tmp_path, caplog):
 # ── controllers ────────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_a_controller_may_connect_to_it_and_is_answered(box, peer):
     peer.send(FeaturesRequest(xid=7))
-    assert peer.expect(FeaturesReply) == FeaturesReply(0x2A, 0, 254, 0, 7, xid=7)
+    assert peer.expect(FeaturesReply) == FeaturesReply(0x2A, 256, 254, 0, 0x4F, xid=7)
     peer.send(MultipartRequest(DescRequest(), xid=8))
     described = peer.expect(MultipartReply).body
     assert isinstance(described, Desc)

@@ -18,7 +18,10 @@ from appliance.openflow.messages import (
     FlowModFlags,
     FlowRemoved,
     FlowRemovedReason,
+    MultipartRequest,
     SetAsync,
+    TableFeatures,
+    TableFeaturesRequest,
 )
 from appliance.pipeline.flow_table import FlowEntry
 from appliance.switch import switch as switch_module
@@ -100,7 +103,7 @@ def test_check_overlap(priority: int, fields: dict[str, int], refused: bool) -> 
 
 def test_a_table_that_is_full() -> None:
     shell = Shell()
-    shell.switch._flow_mods.max_entries = 2
+    shell.receive(MultipartRequest(TableFeaturesRequest((TableFeatures(0, max_entries=2), TableFeatures(1)))))
     for number in (1, 2):
         assert shell.receive(FlowMod(match=match(in_port=number))) == []
     assert shell.refused(FlowMod(match=match(in_port=3))) == (ErrorType.FLOW_MOD_FAILED, FlowModFailed.TABLE_FULL)

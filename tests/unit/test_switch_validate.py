@@ -35,10 +35,11 @@ from appliance.model.actions import (
 from appliance.model.fields import BY_NAME, VLAN_PRESENT
 from appliance.model.match import Match, MatchField
 from appliance.model.ports import MAX_PORT_NUMBER, PortNo
-from appliance.openflow.errors import BadAction, BadInstruction, ErrorType, ProtocolError
+from appliance.openflow.constants import OFPM_ALL, OFPM_CONTROLLER, OFPM_SLOWPATH
+from appliance.openflow.errors import BadAction, BadInstruction, ErrorType, MeterModFailed, ProtocolError
 from appliance.pipeline import xlate
 from appliance.pipeline.flow_table import SUPPORTED_INSTRUCTIONS as PIPELINE_INSTRUCTIONS
-from appliance.switch.validate import SUPPORTED_ACTIONS, SUPPORTED_INSTRUCTIONS, check_instructions, check_packet_out
+from appliance.switch.validate import SUPPORTED_ACTIONS, SUPPORTED_INSTRUCTIONS, Validator
 
 
 def match(**fields: int | tuple[int, int]) -> Match:
@@ -53,13 +54,16 @@ TCP = {"eth_type": 0x0800, "ip_proto": 6}
 TAGGED = VLAN_PRESENT | 5
 
 
+VALIDATOR = Validator(groups={7}, meters={8}, queues={9})
+
+
 def check(instruction: Instruction, table_id: int = 0, **fields: int | tuple[int, int]) -> None:
-    check_instructions((instruction,), match(**fields), table_id)
+    VALIDATOR.check_instructions((instruction,), match(**fields), table_id)
 
 
 def refusal(*instructions: Instruction, table_id: int = 0, **fields: int | tuple[int, int]) -> tuple[ErrorType, int]:
     with pytest.raises(ProtocolError) as caught:
-        check_instructions(instructions, match(**fields), table_id)
+        VALIDATOR.check_instructions(instructions, match(**fields), table_id)
     return caught.value.type, caught.value.code
 
 
@@ -71,7 +75,6 @@ def refusal(*instructions: Instruction, table_id: int = 0, **fields: int | tuple
         (GotoTable(2), 3, BadInstruction.BAD_TABLE_ID),
         (GotoTable(254), 3, BadInstruction.BAD_TABLE_ID),
         (GotoTable(255), 3, BadInstruction.BAD_TABLE_ID),
-        (Meter(1), 0, BadInstruction.UNSUP_INST),
         (ExperimenterInstruction(1, b""), 0, BadInstruction.BAD_EXPERIMENTER),
     ],
 )
@@ -92,15 +95,19 @@ def test_instructions_that_are_refused(instruction: Instruction, table_id: int, 
         (Group(1), BadAction.BAD_OUT_GROUP),
         (PushVlan(0x0800), BadAction.BAD_ARGUMENT),
         (ExperimenterAction(1, b""), BadAction.BAD_EXPERIMENTER),
-        (SetQueue(1), BadAction.BAD_TYPE),
-        (PushMpls(0x8847), BadAction.BAD_TYPE),
-        (PopMpls(0x0800), BadAction.BAD_TYPE),
-        (SetMplsTtl(1), BadAction.BAD_TYPE),
-        (DecMplsTtl(), BadAction.BAD_TYPE),
-        (PushPbb(0x88E7), BadAction.BAD_TYPE),
-        (PopPbb(), BadAction.BAD_TYPE),
-        (CopyTtlIn(), BadAction.BAD_TYPE),
-        (CopyTtlOut(), BadAction.BAD_TYPE),
+        (SetQueue(1), BadAction.BAD_QUEUE),
+        (PushMpls(0x0800), BadAction.BAD_ARGUMENT),
+        (PushPbb(0x8847), BadAction.BAD_ARGUMENT),
+        (Output(PortNo.CONTROLLER, 0xFFE6), BadAction.BAD_ARGUMENT),
+        (Output(PortNo.CONTROLLER, 0xFFFE), BadAction.BAD_ARGUMENT),
+        (PopMpls(0x0800), BadAction.MATCH_INCONSISTENT),
+        (SetMplsTtl(1), BadAction.MATCH_INCONSISTENT),
+        (DecMplsTtl(), BadAction.MATCH_INCONSISTENT),
+        (PopPbb(), BadAction.MATCH_INCONSISTENT),
+        (CopyTtlIn(), BadAction.MATCH_INCONSISTENT),
+        (CopyTtlOut(), BadAction.MATCH_INCONSISTENT),
+        (put("mpls_label", 1), BadAction.MATCH_INCONSISTENT),
+        (put("pbb_isid", 1), BadAction.MATCH_INCONSISTENT),
         (DecNwTtl(), BadAction.MATCH_INCONSISTENT),
         (SetNwTtl(1), BadAction.MATCH_INCONSISTENT),
         (put("ipv4_src", 1), BadAction.MATCH_INCONSISTENT),
@@ -136,6 +143,11 @@ def test_ports_that_may_be_output_to(port: int) -> None:
         ({"vlan_vid": 0}, (PushVlan(0x8100), put("vlan_vid", TAGGED), put("vlan_pcp", 1), PopVlan())),
         ({}, (PushVlan(0x88A8), PushVlan(0x88A8), put("vlan_pcp", 1))),
         ({}, (put("eth_type", 0x0800), put("ip_proto", 17), put("udp_src", 53))),
+        ({}, (Group(7), SetQueue(9), Output(PortNo.CONTROLLER, 0xFFE5), Output(PortNo.CONTROLLER, 0xFFFF))),
+        ({}, (PushMpls(0x8848), put("mpls_tc", 1), SetMplsTtl(3), PopMpls(0x0800), DecNwTtl())),
+        ({}, (PushPbb(0x88E7), put("pbb_isid", 1), PushVlan(0x88A8), put("vlan_pcp", 2), PopPbb())),
+        ({"eth_type": 0x8848}, (CopyTtlIn(), CopyTtlOut(), DecMplsTtl(), PopMpls(0x8847), PopMpls(0x86DD), SetNwTtl(1))),
+        ({"eth_type": 0x86DD}, (CopyTtlOut(),)),
     ],
 )
 def test_actions_whose_prerequisites_are_there(fields: dict[str, int], actions: tuple[Action, ...]) -> None:
@@ -154,6 +166,15 @@ def test_actions_whose_prerequisites_are_there(fields: dict[str, int], actions: 
         ({"vlan_vid": (5, 0xFFF)}, (put("vlan_pcp", 1),)),
         ({"vlan_vid": TAGGED}, (PopVlan(), put("vlan_pcp", 1))),
         (TCP, (put("ip_proto", 17), put("tcp_dst", 80))),
+        (TCP, (PushMpls(0x8847), put("tcp_dst", 80))),
+        (TCP, (PushMpls(0x8847), PopMpls(0x0800), put("tcp_dst", 80))),
+        (TCP, (PushMpls(0x8847), DecNwTtl())),
+        ({"eth_type": 0x8847}, (PopMpls(0x0800), DecMplsTtl())),
+        ({"eth_type": 0x8847}, (PopMpls(0x0800), PopMpls(0x0800))),
+        ({"eth_type": 0x0806}, (CopyTtlOut(),)),
+        ({"eth_type": 0x0800, "vlan_vid": TAGGED}, (PushPbb(0x88E7), PopVlan())),
+        ({"eth_type": 0x0800}, (PushPbb(0x88E7), PopPbb(), DecNwTtl())),
+        ({"eth_type": 0x88E7, "vlan_vid": TAGGED}, (PopPbb(), put("vlan_pcp", 1))),
     ],
 )
 def test_actions_that_do_not_go_with_the_match(fields: dict[str, int], actions: tuple[Action, ...]) -> None:
@@ -168,18 +189,44 @@ def test_an_action_set_is_checked_in_the_order_in_which_it_runs() -> None:
 def test_an_action_set_comes_after_the_applied_actions() -> None:
     pushed = ApplyActions((PushVlan(0x8100),))
     write = WriteActions((put("vlan_pcp", 1),))
-    check_instructions((write, pushed, ClearActions(), WriteMetadata(1, 1), GotoTable(1)), match(vlan_vid=0), 0)
+    VALIDATOR.check_instructions((write, pushed, ClearActions(), WriteMetadata(1, 1), GotoTable(1)), match(vlan_vid=0), 0)
     assert refusal(write, vlan_vid=0)[1] == BadAction.MATCH_INCONSISTENT
 
 
 def test_a_packet_out_is_checked_against_its_packet() -> None:
     tcp = match(**TCP).value
-    check_packet_out((put("tcp_dst", 80), DecNwTtl(), Output(PortNo.TABLE)), tcp)
+    VALIDATOR.check_packet_out((put("tcp_dst", 80), DecNwTtl(), Output(PortNo.TABLE)), tcp)
     with pytest.raises(ProtocolError) as caught:
-        check_packet_out((put("udp_dst", 80),), tcp)
+        VALIDATOR.check_packet_out((put("udp_dst", 80),), tcp)
     assert caught.value.code == BadAction.MATCH_INCONSISTENT
 
 
 def test_what_passes_is_what_the_pipeline_can_do() -> None:
     assert set(SUPPORTED_ACTIONS) == xlate.SUPPORTED_ACTIONS
     assert set(SUPPORTED_INSTRUCTIONS) == PIPELINE_INSTRUCTIONS
+
+
+@pytest.mark.parametrize(
+    ("meter_id", "code"),
+    [(1, MeterModFailed.UNKNOWN_METER), (0, MeterModFailed.INVALID_METER)]
+    + [(number, MeterModFailed.INVALID_METER) for number in (OFPM_SLOWPATH, OFPM_CONTROLLER, OFPM_ALL)],
+)
+def test_meters_that_there_are_not(meter_id: int, code: MeterModFailed) -> None:
+    check(Meter(8))
+    assert refusal(Meter(meter_id)) == (ErrorType.METER_MOD_FAILED, code)
+
+
+@pytest.mark.parametrize(
+    ("action", "code"),
+    [
+        (Group(1), BadAction.BAD_OUT_GROUP),
+        (Output(PortNo.TABLE), BadAction.BAD_OUT_PORT),
+        (SetQueue(1), BadAction.BAD_QUEUE),
+        (put("eth_type", 1 << 16), BadAction.BAD_SET_ARGUMENT),
+    ],
+)
+def test_buckets_are_checked(action: Action, code: BadAction) -> None:
+    VALIDATOR.check_bucket((Group(7), put("tcp_dst", 80), PopMpls(0x0800), Output(1)))
+    with pytest.raises(ProtocolError) as caught:
+        VALIDATOR.check_bucket((action,))
+    assert (caught.value.type, caught.value.code) == (ErrorType.BAD_ACTION, code)
