@@ -99,7 +99,7 @@ def run(address: str, port: int, apps: Sequence[str]) -> int:
     """Load the apps, listen, and stay until SIGTERM or SIGINT; returns an exit code."""
     os.environ["OSKEN_HUB_TYPE"] = "eventlet"  # what Ryu's apps are written for; os-ken reads it when it is imported
     warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
-    ryu_alias.install()
+    ryu_alias.install([str(Path(app).resolve().parent) for app in apps if Path(app).is_file()])
     from ryu import cfg
     from ryu.lib import hub
 
@@ -123,6 +123,7 @@ def run(address: str, port: int, apps: Sequence[str]) -> int:
     services = manager.instantiate_apps(**contexts)
     if not services:
         raise AppError(f"{', '.join(apps)}: no app handles OpenFlow events, so nothing would listen")
+    services += _rest_services(manager, address)
     for service in services:
         service.link(lambda _: wake.send(b"\0"))
     hub.sleep(0)  # the listener is one of the services: it begins now
@@ -130,6 +131,19 @@ def run(address: str, port: int, apps: Sequence[str]) -> int:
     signalled = woken.recv(1) != b"\0"
     _stop(manager)
     return EXIT_STOPPED if signalled else EXIT_CRASHED
+
+
+def _rest_services(manager: Any, address: str) -> list[Any]:
+    """What serves HTTP for apps that ask for it (by ``ryu.app.wsgi``): as ryu-manager does, but on our address, not on all."""
+    from ryu import cfg
+    from ryu.lib import hub
+
+    wsgi = sys.modules.get("ryu.app.wsgi") or sys.modules.get("os_ken.app.wsgi")
+    if wsgi is None:
+        return []
+    cfg.CONF.set_override("wsapi_host", address)
+    server = wsgi.start_service(manager)
+    return [] if server is None else [hub.spawn(server)]
 
 
 def _check_free(address: str, port: int) -> None:

@@ -46,11 +46,20 @@ class _AliasFinder(MetaPathFinder):
         return ModuleSpec(fullname, _AliasLoader(), is_package=source.submodule_search_locations is not None)
 
 
-def install() -> None:
-    """Let ``ryu`` be os-ken in this process, unless Ryu itself is installed. Imports os-ken, which reads OSKEN_HUB_TYPE then."""
+def install(app_directories: Sequence[str] = ()) -> None:
+    """Let ``ryu`` be os-ken in this process, unless Ryu itself is installed. Imports os-ken, which reads OSKEN_HUB_TYPE then.
+
+    os-ken has hardly any of the apps that Ryu came with, on which others build (``from ryu.app import simple_switch_13``): those
+    are also looked for in ``app_directories``.
+    """
     if importlib.util.find_spec(RYU) is not None:
         return
     for name, (ryu_name, os_ken_name) in _RENAMED.items():
         module = importlib.import_module(name)
         setattr(module, ryu_name, getattr(module, os_ken_name))
+    import eventlet.wsgi  # only now, and for the sake of os-ken, which has just imported eventlet
+
+    if not hasattr(eventlet.wsgi, "ALREADY_HANDLED"):
+        eventlet.wsgi.ALREADY_HANDLED = []  # ryu.app.wsgi imports it; what it stood for is told to eventlet in another way now
     sys.meta_path.insert(0, _AliasFinder())  # first: by its path, the file of ryu.base.x would be found and loaded twice
+    importlib.import_module(f"{OS_KEN}.app").__path__.extend(dict.fromkeys(app_directories))

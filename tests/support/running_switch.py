@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,16 @@ class RunningSwitch:
 
 
 @contextmanager
-def running_switch(bed: Testbed, folder: Path, *flags: str, listen: bool = True) -> Iterator[RunningSwitch]:
-    """``bed`` must be isolated. With ``listen``, controllers connect to LISTEN_PORT, and none is integrated."""
-    path, log = folder / "switch.sock", folder / "switch.log"
-    command = [sys.executable, "-m", "appliance.cli.main", "run", "--control-socket", str(path), *bed.port_flags(), *flags]
+def running_switch(
+    bed: Testbed, folder: Path, *flags: str, listen: bool = True, name: str = "switch", ports: Sequence[str] | None = None
+) -> Iterator[RunningSwitch]:
+    """``bed`` must be isolated. With ``listen``, controllers connect to LISTEN_PORT, and none is integrated.
+
+    ``ports`` in place of all the hosts', and ``name`` are for several switches on one testbed.
+    """
+    path, log = folder / f"{name}.sock", folder / f"{name}.log"
+    attached = bed.port_flags() if ports is None else [part for port in ports for part in ("--port", port)]
+    command = [sys.executable, "-m", "appliance.cli.main", "run", "--name", name, "--control-socket", str(path), *attached, *flags]
     if listen:
         command += ["--listen", f"ptcp:{LISTEN_PORT}"]
     with log.open("wb") as out:

@@ -107,7 +107,7 @@ def test_our_apps_run_under_stock_os_ken(hub, apps):
         assert hello(port, process)[:2] == OFPT_HELLO_1_3
 
 
-@pytest.mark.parametrize("app", ["ryu_simple_switch_13.py", "os_ken_simple_switch_13.py"])
+@pytest.mark.parametrize("app", ["ryu/simple_switch_13.py", "os_ken_simple_switch_13.py"])
 def test_published_apps_of_either_name_run_unmodified(app):
     port = free_port()
     with running(ours(port, STOCK / app)) as process:
@@ -116,7 +116,7 @@ def test_published_apps_of_either_name_run_unmodified(app):
 
 def test_a_module_is_an_app_too():
     port = free_port()
-    with running(ours(port, "ryu_simple_switch_13"), PYTHONPATH=str(STOCK)) as process:
+    with running(ours(port, "simple_switch_13"), PYTHONPATH=str(STOCK / "ryu")) as process:
         assert hello(port, process)[:2] == OFPT_HELLO_1_3
 
 

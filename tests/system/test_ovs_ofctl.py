@@ -22,7 +22,7 @@ pytestmark = [
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSwitch]:
     """With three hosts. It listens on loopback of a namespace of its own, and nobody controls it."""
     with Testbed.of(3) as bed:
-        with running_switch(bed, tmp_path_factory.mktemp("ofctl"), "--name", "ofctl") as switch:
+        with running_switch(bed, tmp_path_factory.mktemp("ofctl"), name="ofctl") as switch:
             yield switch
         assert switch.process.returncode == 0
     assert bed.leftovers() == []

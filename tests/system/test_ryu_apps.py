@@ -1,0 +1,235 @@
+"""Ryu's own apps, unmodified, under the integrated controller: what each is for works between hosts."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import struct
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.running_switch import RunningSwitch, running_switch
+
+from appliance.config import LabHost
+from appliance.lab.testbed import Testbed
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
+
+STOCK = Path(__file__).parent / "stock" / "ryu"
+DATAPATH_ID = 1
+"""The apps' own examples are for this one."""
+REST_PORT = 8080
+GROUP = "239.1.2.3"
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+    return result
+
+
+@contextmanager
+def running(app: str, folder: Path, hosts: list[LabHost] | int = 3) -> Iterator[RunningSwitch]:
+    """The switch under one app, which has set up its table-miss entry."""
+    bed = Testbed.of(hosts) if isinstance(hosts, int) else Testbed(hosts, isolated=True)
+    flags = ("--app", str(STOCK / app), "--datapath-id", f"{DATAPATH_ID:#x}", "--listen", "ptcp:16653")
+    with bed, running_switch(bed, folder, *flags, listen=False) as switch:
+        try:
+            until(lambda: switch.control.request("show")["controllers"], "a controller")
+            until(lambda: switch.control.request("show")["controllers"][0]["state"] == "connected", "the app")
+            yield switch
+        finally:
+            log = switch.log
+        assert switch.control.request("show")["faults"] == 0, log
+        assert "Traceback" not in log, log
+        assert "OFPErrorMsg" not in log, log
+
+
+def has_flows(switch: RunningSwitch) -> bool:
+    return bool(switch.control.request("show")["flows"])
+
+
+def all_reach_each_other(switch: RunningSwitch) -> None:
+    for result in switch.bed.ping_all():
+        assert result.ok, result
+
+
+# ── switches ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_simple_switch(tmp_path: Path) -> None:
+    with running("simple_switch_13.py", tmp_path) as switch:
+        until(lambda: has_flows(switch), "the table-miss entry")
+        all_reach_each_other(switch)
+        assert switch.control.request("show")["flows"] == 1 + 6, "one for each pair and direction"
+
+
+def test_simple_monitor_tells_flows_and_ports(tmp_path: Path) -> None:
+    with running("simple_monitor_13.py", tmp_path) as switch:
+        until(lambda: has_flows(switch), "the table-miss entry")
+        assert switch.bed.ping("h1", "h2", number=6).ok
+        flow = rf"{DATAPATH_ID:016x}        1 {switch.bed['h2'].mac}        2"
+        line = until(
+            lambda: [line for line in switch.log.splitlines() if flow in line and not line.rstrip().endswith(" 0")],
+            "the flow entry's counters",
+            30.0,
+        )[0]
+        assert int(line.split()[-2]) >= 3
+        port = [line.split() for line in switch.log.splitlines() if f" {DATAPATH_ID:016x}        1 " in line]
+        assert any(len(words) == 12 and int(words[6]) > 2 for words in port), switch.log
+
+
+@pytest.mark.xfail(reason="the app sends its queries from OFPP_LOCAL's address, and the switch has no such port yet", strict=True)
+def test_simple_switch_igmp_sends_a_group_to_its_members(tmp_path: Path) -> None:
+    """h1 joins; what h3 sends to the group reaches h1, and neither h4 nor, but for the querier's port, anybody else."""
+    with running("simple_switch_igmp_13.py", tmp_path, 4) as switch:
+        bed = switch.bed
+        until(lambda: has_flows(switch), "the table-miss entry")
+        member = bed.inside("h1", lambda: joined(bed["h1"].address4))
+        other = bed.inside("h4", lambda: joined(None))
+        sender = bed.inside("h3", lambda: multicast_sender(bed["h3"].address4))
+        with member, other, sender:
+            until(lambda: "Multicast Group Added" in switch.log, "the membership report")
+            for number in range(20):
+                sender.sendto(b"packet %d" % number, (GROUP, 5000))
+                time.sleep(0.05)
+            got, strayed = received(member), received(other)
+        assert len(got) >= 15
+        assert len(strayed) < 5, "only before the app knew the group"
+        assert has_a_flow_for_the_group(switch), switch.ofctl("dump-flows")
+
+
+def has_a_flow_for_the_group(switch: RunningSwitch) -> bool:
+    return f"nw_dst={GROUP}" in switch.ofctl("dump-flows")
+
+
+def joined(address: str | None) -> socket.socket:
+    """A socket for the group's packets; only with an address does it tell the network that it wants them."""
+    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    opened.bind(("", 5000))
+    opened.settimeout(0.5)
+    if address is not None:
+        member = struct.pack("4s4s", socket.inet_aton(GROUP), socket.inet_aton(address))
+        opened.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+    return opened
+
+
+def multicast_sender(address: str) -> socket.socket:
+    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(address))
+    return opened
+
+
+def received(opened: socket.socket) -> list[bytes]:
+    packets = []
+    while True:
+        try:
+            packets.append(opened.recv(2048))
+        except TimeoutError:
+            return packets
+
+
+def test_simple_switch_stp_breaks_a_loop(tmp_path: Path) -> None:
+    """Two switches joined by two cables: without a spanning tree the first broadcast would go round for ever."""
+    with Testbed.of(2) as bed:
+        for cable in ("left", "right"):
+            assert bed.run(["ip", "link", "add", f"{cable}-1", "type", "veth", "peer", "name", f"{cable}-2"]).returncode == 0
+            for end in (1, 2):
+                assert bed.run(["ip", "link", "set", f"{cable}-{end}", "up"]).returncode == 0
+        with (tmp_path / "controller.log").open("wb") as log:
+            app = str(STOCK / "simple_switch_stp_13.py")
+            bed.start([sys.executable, "-m", "appliance.controller", "--port", "6653", app], stdout=log, stderr=log)
+        with ExitStack() as stack:
+            switches = []
+            for n in (1, 2):
+                ports = (f"{bed.interfaces[n - 1]}=1", f"left-{n}=2", f"right-{n}=3")
+                flags = ("--datapath-id", f"{n:#x}", "--controller", "tcp:127.0.0.1:6653")
+                starting = running_switch(bed, tmp_path, *flags, listen=False, name=f"switch{n}", ports=ports)
+                switches.append(stack.enter_context(starting))
+
+            def states() -> dict[str, str]:
+                """The last that the app said of each port."""
+                text = (tmp_path / "controller.log").read_text()
+                found = re.findall(r"dpid=0+(\d): \[port=(\d)\] (\S+) +/ (\S+)", text)
+                return {f"{dpid}/{port}": f"{role} {state}" for dpid, port, role, state in found}
+
+            settled = {f"{n}/{port}": "DESIGNATED_PORT FORWARD" for n in (1, 2) for port in (1, 2, 3)}
+            settled |= {"2/2": "ROOT_PORT FORWARD", "2/3": "NON_DESIGNATED_PORT BLOCK"}
+            until(lambda: states() == settled, "the tree", 90.0)
+            for result in bed.ping_all():
+                assert result.ok, result
+            before = [sum(switch.packets().values()) for switch in switches]
+            time.sleep(2)
+            after = [sum(switch.packets().values()) for switch in switches]
+            assert max(now - then for now, then in zip(after, before, strict=True)) < 50, "nothing goes round"
+            assert bed.run(["ip", "link", "set", "left-1", "down"]).returncode == 0
+            until(lambda: states().get("2/3") == "ROOT_PORT FORWARD", "the other cable", 60.0)
+            assert bed.ping("h1", "h2", number=3).ok
+            assert [switch.control.request("show")["faults"] for switch in switches] == [0, 0]
+
+
+# ── by REST ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def rest(switch: RunningSwitch, path: str, body: Any = None) -> Any:
+    """GET, or POST of a body; the answer, read as JSON if it is that."""
+
+    def ask() -> str:
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{REST_PORT}{path}", data, 10) as answer:
+            return str(answer.read().decode())
+
+    text = switch.bed.inside(None, ask)
+    return json.loads(text) if text else None
+
+
+def listens(switch: RunningSwitch) -> bool:
+    try:
+        switch.bed.inside(None, lambda: socket.create_connection(("127.0.0.1", REST_PORT), 1)).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_rest_router_routes_between_networks(tmp_path: Path) -> None:
+    hosts = [LabHost(name=f"h{n}", address4=f"10.0.{n}.1/24", address6=f"fd00:{n}::1/64") for n in (1, 2)]
+    with running("rest_router.py", tmp_path, hosts) as switch:
+        until(lambda: listens(switch), "the REST API")
+        until(lambda: rest(switch, "/router/all")[0].get("internal_network") is not None, "the router")
+        for n in (1, 2):
+            done = rest(switch, f"/router/{DATAPATH_ID:016x}", {"address": f"10.0.{n}.254/24"})
+            assert done[0]["command_result"][0]["result"] == "success", done
+            assert switch.bed.run(["ip", "route", "add", "default", "via", f"10.0.{n}.254"], host=f"h{n}").returncode == 0
+        until(lambda: switch.bed.ping("h1", "h2", number=1, wait=1.0).ok, "a way through the router")
+        result = switch.bed.ping("h2", "h1", number=5)
+        assert result.ok, result
+        output = switch.bed.run(["ping", "-n", "-c1", "-W2", "10.0.2.1"], host="h1").stdout
+        assert "ttl=63" in output
+
+
+def test_ofctl_rest_reads_and_writes_the_switch(tmp_path: Path) -> None:
+    with running("ofctl_rest.py", tmp_path) as switch:
+        until(lambda: listens(switch), "the REST API")
+        until(lambda: rest(switch, "/stats/switches") == [DATAPATH_ID], "the switch")
+        for one, other in ((1, 2), (2, 1)):
+            entry = {"dpid": DATAPATH_ID, "priority": 7, "match": {"in_port": one}, "actions": [{"type": "OUTPUT", "port": other}]}
+            rest(switch, "/stats/flowentry/add", entry)
+        assert switch.bed.ping("h1", "h2", number=3).ok
+        key = str(DATAPATH_ID)
+        flows = rest(switch, f"/stats/flow/{key}")[key]
+        assert {(flow["match"]["in_port"], tuple(flow["actions"])) for flow in flows} == {(1, ("OUTPUT:2",)), (2, ("OUTPUT:1",))}
+        assert all(flow["packet_count"] >= 3 for flow in flows)
+        assert rest(switch, f"/stats/desc/{key}")[key]["mfr_desc"] == "ofswitch"
+        ports = {port["port_no"]: port for port in rest(switch, f"/stats/port/{key}")[key]}
+        assert ports[1]["rx_packets"] >= 3
+        assert {port["name"] for port in rest(switch, f"/stats/portdesc/{key}")[key]} >= set(switch.bed.interfaces)
+        tables = rest(switch, f"/stats/table/{key}")[key]
+        assert tables[0]["active_count"] == 2
+        assert rest(switch, f"/stats/aggregateflow/{key}")[key][0]["flow_count"] == 2
+        rest(switch, "/stats/flowentry/delete", {"dpid": DATAPATH_ID, "match": {"in_port": 1}})
+        until(lambda: len(rest(switch, f"/stats/flow/{key}")[key]) == 1, "the deletion")
