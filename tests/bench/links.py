@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
+import socket
+import struct
 import subprocess
 from collections.abc import Sequence
 
@@ -9,6 +13,10 @@ from kernel import BenchError
 from pyroute2 import IPRoute
 
 from appliance.lab import namespace
+
+_SIOCETHTOOL = 0x8946
+_ETHTOOL_SGRO = 0x2C
+_IFREQ_BYTES = 40
 
 
 def veth(one: str, other: str) -> tuple[int, int]:
@@ -35,4 +43,7 @@ def command(argv: Sequence[str], **options: object) -> str:
 
 def needs_napi(interface: str) -> None:
     """GRO makes a veth poll, without which live frames that are redirected to its peer are dropped."""
-    command(["ethtool", "-K", interface, "gro", "on"])
+    value = ctypes.create_string_buffer(struct.pack("=II", _ETHTOOL_SGRO, 1), 8)
+    request = struct.pack(f"16sP{_IFREQ_BYTES - 16 - struct.calcsize('P')}x", interface.encode(), ctypes.addressof(value))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCETHTOOL, request)

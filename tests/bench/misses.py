@@ -33,7 +33,8 @@ from appliance.lab.testbed import Testbed
 GROUP = "misses"
 OURS, OVS = "ofswitch", "Open vSwitch, netdev"
 WINDOW = 128
-STALL_SECONDS = 0.25
+STALL_SECONDS = 1.0
+"""What has not come by then since something last came is lost."""
 FIRST_SOURCE, FIRST_DESTINATION = 10000, 30000
 TIMEOUT_SECONDS = 1.0
 PAUSE_SECONDS = 0.0005
@@ -93,13 +94,13 @@ class Misses:
             for name, contender in contenders.items():
                 notes.append(f"{name}: {contender.arrived:,} of {contender.sent:,} arrived, {contender.megaflows():,} megaflows")
         note = "; ".join(notes)
-        yield Row("misses.rate", GROUP, "new flows", "1/s", samples[OURS], OVS, samples.get(OVS, []), Aim(">=", 1), note)
+        yield Row("misses.rate", GROUP, f"{OURS}, new flows", "1/s", samples[OURS], OVS, samples.get(OVS, []), Aim(">=", 1), note)
         for place, percentile in enumerate((50, 99)):
             ours, theirs = ([both[place] for both in self._percentiles.get(name, [])] for name in (OURS, OVS))
             yield Row(
                 f"misses.latency_p{percentile}",
                 GROUP,
-                f"first packet's latency, p{percentile}",
+                f"{OURS}, first packet's latency, p{percentile}",
                 "µs",
                 ours,
                 OVS,

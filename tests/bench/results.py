@@ -14,13 +14,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """``op`` is ``<=`` or ``>=``, on the ratio."""
+    """``op`` is ``<=`` or ``>=``, on the ratio as it is shown: to two decimals."""
 
     op: str
     limit: float
 
     def met(self, ratio: float) -> bool:
-        return ratio <= self.limit if self.op == "<=" else ratio >= self.limit
+        shown = round(ratio, 2)
+        return shown <= self.limit if self.op == "<=" else shown >= self.limit
 
     def __str__(self) -> str:
         return f"{'≤' if self.op == '<=' else '≥'} {self.limit:g}"

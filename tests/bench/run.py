@@ -43,6 +43,9 @@ from appliance.lab.testbed import LabError  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"
 BUSY_LOAD = 0.5
+LEGEND = (
+    "Value: the median. Ratio: the median of the ratios of samples taken one after the other; spread: half its interquartile range."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def measure(plan: Plan, only: list[str], found: Callable[[Row], None], begins: C
         "cost": lambda: in_own_namespace(FastPathCost(programs, **plan.cost).rows, found),
         "forwarding": lambda: in_own_namespace(Forwarding(programs, **plan.forwarding).rows, found),
         "misses": lambda: _all(Misses(programs, **plan.misses).rows(), found),
-        "tcp": lambda: _all(Tcp(**plan.tcp).rows(), found),
+        "tcp": lambda: _all(Tcp(programs, **plan.tcp).rows(), found),
     }
     try:
         for name, group in groups.items():
@@ -213,7 +216,7 @@ def main() -> int:
                 QUICK if arguments.quick else FULL,
                 arguments.only,
                 found,
-                lambda name: status.update(f"{name} …"),
+                lambda name: log.print(f"measures {name}"),
             )
         except (BenchError, DatapathError, LabError, OSError) as error:
             failure = f"{type(error).__name__}: {error}"
@@ -221,6 +224,7 @@ def main() -> int:
     console.print(table(rows))
     for number, note in enumerate(footnotes(rows), 1):
         console.print(f"({number}) {note}", style="dim", markup=False, highlight=False)
+    console.print(LEGEND, style="dim", highlight=False)
     console.print(f"{about['seconds']:.0f} s, {where(about)}")
     if failure:
         log.print(failure, style="red", markup=False)

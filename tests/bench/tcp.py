@@ -1,8 +1,9 @@
 """TCP between two hosts: throughput by iperf3, and the time of a request and its response.
 
 The whole product (at TC, as on any veth), the Linux bridge and Open vSwitch (netdev), each between two namespaces of its own, each
-switching as L2 learning does. Open vSwitch's userspace datapath needs help with a local stack's segmentation offload: it gets
-userspace-tso-enable; without it, TCP would not go through at all unless the hosts gave up checksum offload.
+switching as L2 learning does; and a TC program that only redirects. Open vSwitch's userspace datapath needs help with a local
+stack's segmentation offload: it gets userspace-tso-enable; without it, TCP would not go through at all unless the hosts gave up
+checksum offload. Sender and receiver have a CPU each (if there are two), so that the scheduler's choice is not measured too.
 
 Invariant: a transfer of nothing is an error, not a figure.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -19,33 +21,40 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import kernel
 import openvswitch
-from kernel import BenchError
+from kernel import BenchError, Kernel
 from openvswitch import OpenVSwitch
 from product import Product
 from pyroute2 import IPRoute
 from results import Aim, Row, in_turn
 
+from appliance.datapath import netlink
 from appliance.lab import namespace
 from appliance.lab.testbed import Testbed
 
 GROUP = "TCP"
-OURS, BRIDGE, OVS = "ofswitch, TC", "Linux bridge", "Open vSwitch, netdev"
+OURS, MINIMAL, BRIDGE, OVS = "ofswitch, TC", "minimal TC redirect", "Linux bridge", "Open vSwitch, netdev"
+REFERENCES = ((MINIMAL, "minimal"), (BRIDGE, "bridge"), (OVS, "ovs"))
 STREAMS = (1, 8)
 READY_SECONDS = 5.0
 ASK = str(Path(__file__).with_name("ask.py"))
 
 
 class Tcp:
-    def __init__(self, *, seconds: int, rounds: int, requests: int) -> None:
+    def __init__(self, programs: Kernel, *, seconds: int, rounds: int, requests: int) -> None:
+        self._programs = programs
         self._seconds = seconds
         self._rounds = rounds
         self._requests = requests
+        cpus = sorted(os.sched_getaffinity(0))
+        self._cpus = f"{cpus[0]},{cpus[-1]}"
+        """Of sender and receiver."""
 
     def rows(self) -> Iterator[Row]:
         no_ovs, no_iperf = openvswitch.why_not(), "" if shutil.which("iperf3") else "not installed: iperf3"
         with ExitStack() as stack:
-            beds = {OURS: self._ours(stack), BRIDGE: self._bridge(stack)}
+            beds = {OURS: self._ours(stack), MINIMAL: self._minimal(stack), BRIDGE: self._bridge(stack)}
             if not no_ovs:
                 beds[OVS] = self._ovs(stack)
             for bed in beds.values():
@@ -59,7 +68,8 @@ class Tcp:
                         self._rounds,
                     )
                 text = f"{OURS}, {streams} stream{'s' if streams > 1 else ''}"
-                for reference, key, aim in ((BRIDGE, "bridge", Aim(">=", 1.15)), (OVS, "ovs", None)):
+                for reference, key in REFERENCES:
+                    aim = Aim(">=", 1.15) if reference == BRIDGE else None
                     note = no_iperf or (f"{OVS}: {no_ovs}" if reference == OVS and no_ovs else "")
                     yield Row(
                         f"tcp.{key}.{streams}", GROUP, text, "Gb/s", samples[OURS], reference, samples.get(reference, []), aim, note
@@ -68,7 +78,8 @@ class Tcp:
                 {name: lambda bed=bed: self._round_trip(bed) for name, bed in beds.items()},  # type: ignore[misc]
                 self._rounds,
             )
-            for reference, key, aim in ((BRIDGE, "bridge", Aim("<=", 1)), (OVS, "ovs", None)):
+            for reference, key in REFERENCES:
+                aim = Aim("<=", 1) if reference == BRIDGE else None
                 note = f"{OVS}: {no_ovs}" if reference == OVS and no_ovs else ""
                 yield Row(
                     f"tcp.{key}.rtt",
@@ -88,6 +99,20 @@ class Tcp:
         bed = stack.enter_context(Testbed.of(2))
         product = stack.enter_context(Product(bed))
         product.add_flows(["priority=0,actions=NORMAL"])
+        return bed
+
+    def _minimal(self, stack: ExitStack) -> Testbed:
+        """Each port's packets to the other: as fast as any TC program can be."""
+        bed = stack.enter_context(Testbed.of(2))
+        program = self._programs.program("tc_minimal")
+
+        def attach() -> None:
+            one, other = (socket.if_nametoindex(name) for name in bed.interfaces)
+            for inside, out in ((one, other), (other, one)):
+                self._programs.write("minimal", kernel.word(inside), kernel.word(0) + kernel.word(out))
+                netlink.attach_tc(inside, program)
+
+        bed.inside(None, attach)
         return bed
 
     @staticmethod
@@ -122,7 +147,7 @@ class Tcp:
         server = bed.start(["iperf3", "-s", "-1", "-4"], host="h2", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             self._wait_for_listener(bed)
-            argv = ["iperf3", "-c", bed["h2"].address4, "-P", str(streams), "-t", f"{self._seconds}", "-J"]
+            argv = ["iperf3", "-c", bed["h2"].address4, "-P", str(streams), "-t", f"{self._seconds}", "-J", "-A", self._cpus]
             done = bed.run(argv, host="h1", timeout=self._seconds + 30)
         finally:
             bed.stop(server)

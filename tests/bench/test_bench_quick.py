@@ -25,7 +25,7 @@ FORWARDING = {
     for flows in ("one", "many_1")
 }
 MISSES = {"misses.rate", "misses.latency_p50", "misses.latency_p99"}
-TCP = {f"tcp.{reference}.{what}" for reference in ("bridge", "ovs") for what in ("1", "8", "rtt")}
+TCP = {f"tcp.{reference}.{what}" for reference in ("minimal", "bridge", "ovs") for what in ("1", "8", "rtt")}
 
 
 def test_every_row_is_measured_or_says_what_is_missing(tmp_path: Path) -> None:
