@@ -1,8 +1,8 @@
 """A fast path in memory, for tests of what stands above one: no kernel, no root.
 
-It keeps the protocol of ``driver.Datapath`` to the letter, with the reference parser and executor of ``packet``. A test puts
-frames in by ``inject`` and reads what came out in ``sent``. Invariant: every injected frame is counted once, as forwarded,
-dropped or punted.
+It keeps the protocol of ``driver.Datapath`` to the letter, with the reference parser and executor of ``packet``; it punts what
+``compile`` has no ops for. A test puts frames in by ``inject`` and reads what came out in ``sent``. Invariant: every injected frame
+is counted once, as forwarded, dropped or punted.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import dropwhile, takewhile
+from itertools import takewhile
 
+from appliance.datapath.compile import compile_actions
 from appliance.datapath.driver import DatapathError, DatapathPort, TierCounters
+from appliance.datapath.layout import MegaflowFlag
 from appliance.model.actions import Meter
 from appliance.model.fields import BY_NAME
 from appliance.model.megaflow import (
     NO_MEGAFLOW,
-    Clone,
     Controller,
     DatapathAction,
     DropReason,
@@ -46,6 +47,7 @@ class _Installed:
     megaflow: Megaflow
     statistics: MegaflowStatistics
     ways: list[tuple[int, int]]
+    flags: MegaflowFlag
     caught_up: bool = False
     waiting: int = 0
     """CATCHING_UP packets that are not served yet."""
@@ -118,7 +120,8 @@ class FakeDatapath:
             return False
         last = megaflow.actions[-1] if megaflow.actions else None
         ways = [(0, 0)] * (len(last.ways) if isinstance(last, Select | Failover) else 0)
-        self._installed[megaflow.id] = _Installed(megaflow, MegaflowStatistics(0, 0, 0.0, ways=tuple(ways)), ways)
+        flags = compile_actions(megaflow.actions, {meter_id: at for at, meter_id in enumerate(self._meters)}).flags
+        self._installed[megaflow.id] = _Installed(megaflow, MegaflowStatistics(0, 0, 0.0, ways=tuple(ways)), ways, flags)
         return True
 
     def remove(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
@@ -160,7 +163,7 @@ class FakeDatapath:
             if (entry := self._installed.get(number)) is not None:
                 entry.caught_up = True
 
-    def send(self, port: int, frame: bytes, gso_size: int = 0) -> None:
+    def send(self, port: int, frame: bytes, gso_size: int = 0, queue_id: int | None = None) -> None:
         if port in self.ports:
             self.sent.append((port, frame))
 
@@ -182,19 +185,19 @@ class FakeDatapath:
     # ── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _forward(self, in_port: int, key: int, frame: bytes, entry: _Installed) -> None:
         actions = entry.megaflow.actions
-        # Whether it is punted is seen before anything is done, the meters' work included.
-        dry = execute(frame, actions, in_port)
-        if any(emission.action is INVALID_TTL for emission in dry):
-            self._punt(Upcall(in_port, UpcallReason.TTL, entry.megaflow.id, key, frame))
-            return
-        if _punted(actions):
-            metered = _meters(actions)
+        if entry.flags & MegaflowFlag.PUNT:
+            metered = _meters(actions) if entry.flags & MegaflowFlag.METERED else []
             passed = execute(frame, (*(Meter(number) for number in metered), Forward(0)), in_port, meter=self._run_meter)
             if passed:
                 self._punt(Upcall(in_port, UpcallReason.ACTION, entry.megaflow.id, key, passed[0].frame))
             else:
                 self._count_megaflow(entry, key, frame)
                 self._drop(in_port, DropReason.METER)
+            return
+        # Whether it is punted is seen before anything is done, the meters' work included.
+        dry = execute(frame, actions, in_port)
+        if any(emission.action is INVALID_TTL for emission in dry):
+            self._punt(Upcall(in_port, UpcallReason.TTL, entry.megaflow.id, key, frame))
             return
         self._count_megaflow(entry, key, frame)
 
@@ -253,13 +256,3 @@ class FakeDatapath:
 def _meters(actions: Iterable[DatapathAction]) -> list[int]:
     """Those that stand before everything else."""
     return [action.meter_id for action in takewhile(lambda action: isinstance(action, Meter), actions) if isinstance(action, Meter)]
-
-
-def _punted(actions: Iterable[DatapathAction]) -> bool:
-    """Whether the slow path is needed: for packet-ins, for copies, and for meters behind something else."""
-    behind = dropwhile(lambda action: isinstance(action, Meter), actions)
-    return any(
-        isinstance(action, Controller | Clone | Meter)
-        or (isinstance(action, Select | Failover) and any(_punted(way.actions) for way in action.ways))
-        for action in behind
-    )
