@@ -1,0 +1,512 @@
+"""Groups, meters, queues and encapsulations in translation, case by case."""
+
+from __future__ import annotations
+
+import pytest
+from vectors import frames
+
+from appliance.datapath.compile import compile_actions
+from appliance.datapath.layout import MegaflowFlag
+from appliance.model.actions import (
+    Action,
+    ApplyActions,
+    CopyTtlIn,
+    CopyTtlOut,
+    DecMplsTtl,
+    DecNwTtl,
+    GotoTable,
+    Group,
+    Instruction,
+    Meter,
+    Output,
+    PopMpls,
+    PopPbb,
+    PopVlan,
+    PushMpls,
+    PushPbb,
+    PushVlan,
+    SetField,
+    SetMplsTtl,
+    SetQueue,
+    WriteActions,
+)
+from appliance.model.fields import BY_NAME, ETH_DST, ETH_TYPE, IN_PORT, MPLS_TTL, VLAN_VID
+from appliance.model.match import Match, MatchField
+from appliance.model.megaflow import (
+    MAX_WAYS,
+    Clone,
+    Controller,
+    DatapathAction,
+    DecTtl,
+    Failover,
+    Forward,
+    MeterBand,
+    PacketInReason,
+    PopTag,
+    PushTag,
+    Select,
+    Way,
+)
+from appliance.model.ports import PortNo
+from appliance.packet.parse import parse
+from appliance.pipeline.flow_table import FlowEntry, Pipeline
+from appliance.pipeline.group_table import Bucket, GroupEntry, GroupHit, GroupType, count
+from appliance.pipeline.group_walk import MAX_COPIES
+from appliance.pipeline.meter_table import MeterEntry, MeterFlags
+from appliance.pipeline.xlate import Stage, Translation, resume, translate, translate_actions
+
+F = BY_NAME
+ALL, SELECT, INDIRECT, FF = GroupType
+DST, SRC = SetField(ETH_DST, 5), SetField(F["eth_src"], 6)
+TABLE_MISS = 0
+
+
+def key_of(*tcis: int, ethertype: int = 0x0800) -> int:
+    packet = frames.ipv4(6, frames.tcp()) if ethertype == 0x0800 else bytes.fromhex("00010140") + bytes(20)
+    return parse(frames.ethernet(ethertype, packet, tuple((0x8100, tci) for tci in tcis)), 1).key
+
+
+def vid(number: int) -> SetField:
+    return SetField(VLAN_VID, number | 0x1000)
+
+
+def bucket(*actions: Action, weight: int = 1, **watched: int) -> Bucket:
+    return Bucket(actions, weight=weight, **watched)
+
+
+class Setup:
+    """One pipeline. Groups are numbered from 1 in the order of adding."""
+
+    def __init__(self, *instructions: Instruction) -> None:
+        self.pipeline = Pipeline()
+        self.entry(0, *instructions)
+
+    def entry(self, table_id: int, *instructions: Instruction, priority: int = TABLE_MISS, **fields: int) -> Setup:
+        match = Match.of(MatchField(F[name], value) for name, value in fields.items())
+        self.pipeline.table(table_id).add(FlowEntry(priority, match, instructions, cookie=table_id))
+        return self
+
+    def group(self, kind: GroupType, *buckets: Bucket) -> Setup:
+        self.pipeline.groups.add(GroupEntry(len(self.pipeline.groups) + 1, kind, buckets))
+        return self
+
+    def translate(self, key: int | None = None, live: tuple[int, ...] = ()) -> Translation:
+        return translate(self.pipeline, key_of() if key is None else key, None, live.__contains__)
+
+
+def apply(*actions: Action) -> Setup:
+    return Setup(ApplyActions(actions))
+
+
+def write(*actions: Action) -> Setup:
+    return Setup(WriteActions(actions))
+
+
+def all_of(*buckets: Bucket, key: int | None = None) -> Translation:
+    """The only thing done: an ALL group."""
+    return write(Group(1)).group(ALL, *buckets).translate(key)
+
+
+def fast(actions: tuple[DatapathAction, ...]) -> bool:
+    return not compile_actions(actions, {1: 0, 2: 1}).flags & MegaflowFlag.PUNT
+
+
+# ── ALL and INDIRECT ───────────────────────────────────────────────────────────────────────────────────────────────────
+def test_buckets_that_only_output_are_outputs() -> None:
+    translation = all_of(bucket(Output(2)), bucket(Output(3)), bucket(), bucket(Output(1)))
+    assert translation.actions == (Forward(2), Forward(3))
+    assert translation.mask == IN_PORT.mask
+    assert not translation.slow_path_only
+
+
+def test_the_last_copy_is_the_packet_itself() -> None:
+    translation = all_of(bucket(DecNwTtl(), DST, Output(2)), bucket(Output(3)))
+    assert translation.actions == (Forward(3), DecTtl(), DST, Forward(2))
+    assert fast(translation.actions)
+
+
+def test_buckets_that_do_the_same_share_it() -> None:
+    translation = all_of(bucket(PopVlan(), Output(2)), bucket(Output(3)), bucket(PopVlan(), Output(4)), key=key_of(9))
+    assert translation.actions == (Forward(3), PopTag(), Forward(2), Forward(4))
+
+
+def test_a_pushed_tag_is_popped_for_the_next_copy() -> None:
+    translation = all_of(bucket(PushVlan(0x8100), vid(7), Output(2)), bucket(PushVlan(0x8100), vid(8), Output(3)))
+    assert translation.actions == (PushTag(0x8100, 7), Forward(2), PopTag(), PushTag(0x8100, 8), Forward(3))
+    assert fast(translation.actions)
+
+
+def test_what_the_next_copy_sets_anyway_is_not_set_back() -> None:
+    other = SetField(ETH_DST, 9)
+    translation = all_of(bucket(DST, Output(2)), bucket(other, Output(3)), bucket(other, SRC, Output(4)))
+    assert translation.actions == (DST, Forward(2), other, Forward(3), other, SRC, Forward(4))
+    assert translation.mask == IN_PORT.mask
+
+
+def test_what_is_set_back_is_in_the_mask() -> None:
+    translation = all_of(bucket(DST, Output(2)), bucket(SRC, Output(3)))
+    was = SetField(ETH_DST, ETH_DST.get(key_of()))
+    assert translation.actions == (DST, Forward(2), was, SRC, Forward(3))
+    assert translation.mask == IN_PORT.mask | ETH_DST.mask
+    tagged = all_of(bucket(vid(7), Output(2)), bucket(SRC, Output(3)), key=key_of(0x6005))
+    assert tagged.actions == (vid(7), Forward(2), vid(5), SRC, Forward(3))
+
+
+def test_what_cannot_be_undone_goes_last_and_a_second_such_copy_is_a_clone() -> None:
+    dscp = [SetField(F["ip_dscp"], value) for value in (1, 2)]
+    translation = all_of(bucket(dscp[0], Output(2)), bucket(PushVlan(0x8100), Output(3)))
+    assert translation.actions == (PushTag(0x8100, 0), Forward(3), PopTag(), dscp[0], Forward(2))
+    translation = all_of(bucket(dscp[0], Output(2)), bucket(dscp[1], Output(3)))
+    assert translation.actions == (Clone((dscp[0], Forward(2))), dscp[1], Forward(3))
+    assert not fast(translation.actions)
+    assert not translation.slow_path_only
+
+
+def test_a_group_in_an_action_list_works_on_a_copy() -> None:
+    translation = apply(Group(1), Output(3), SRC, Output(4)).group(INDIRECT, bucket(DST, Output(2))).translate()
+    was = SetField(ETH_DST, ETH_DST.get(key_of()))
+    assert translation.actions == (DST, Forward(2), was, Forward(3), SRC, Forward(4))
+    # With nothing but outputs behind it, these go first.
+    translation = apply(Group(1), Output(3)).group(INDIRECT, bucket(DecNwTtl(), Output(2))).translate()
+    assert translation.actions == (Forward(3), DecTtl(), Forward(2))
+
+
+def test_later_tables_see_the_packet_as_it_was() -> None:
+    setup = Setup(ApplyActions((Group(1),)), GotoTable(1)).group(ALL, bucket(DST, Output(2)))
+    setup.entry(1, ApplyActions((Output(3),)), priority=1, eth_dst=ETH_DST.get(key_of()))
+    setup.entry(1, ApplyActions((Output(4),)), priority=2, eth_dst=5)
+    translation = setup.translate()
+    assert translation.actions == (Forward(3), DST, Forward(2))
+
+
+def test_a_bucket_is_an_action_set() -> None:
+    translation = all_of(bucket(Output(2), DST, Output(3), SetField(ETH_DST, 9), PushVlan(0x8100)))
+    assert translation.actions == (PushTag(0x8100, 0), SetField(ETH_DST, 9), Forward(3))
+
+
+def test_a_packet_in_from_a_bucket_says_action_and_the_entrys_cookie() -> None:
+    setup = Setup(GotoTable(4)).entry(4, ApplyActions((Group(1),))).group(ALL, bucket(Output(PortNo.CONTROLLER, 9)))
+    assert setup.translate().actions == (Controller(PacketInReason.ACTION, 4, 4, 9),)
+
+
+def test_groups_are_chained() -> None:
+    setup = (
+        write(Group(1)).group(ALL, bucket(DST, Group(2)), bucket(Output(9))).group(ALL, bucket(Output(2)), bucket(SRC, Output(3)))
+    )
+    translation = setup.translate()
+    assert translation.actions == (Forward(9), DST, Forward(2), SRC, Forward(3))
+    assert translation.groups == {1, 2}
+
+
+def test_a_group_that_is_not_there_does_nothing_but_the_translation_depends_on_it() -> None:
+    translation = apply(Group(1), Output(2)).translate()
+    assert translation.actions == (Forward(2),)
+    assert translation.groups == {1}
+    assert translation.hits == ()
+
+
+def test_chained_groups_do_not_multiply_without_end() -> None:
+    setup = write(Group(1))
+    for group_id in range(2, 42):
+        setup.group(ALL, bucket(Group(group_id)), bucket(Group(group_id)))
+    setup.group(ALL, bucket(Output(2)))
+    translation = setup.translate()
+    assert len(translation.hits) <= 2 * MAX_COPIES + 2
+
+
+def test_a_packet_out_runs_groups_and_goes_on_with_the_packet() -> None:
+    setup = Setup(ApplyActions((Output(9),))).group(ALL, bucket(DST, Output(2)))
+    actions = (Group(1), SRC, Output(PortNo.TABLE), Group(1))
+    translation = translate_actions(setup.pipeline, key_of(), actions)
+    was = SetField(ETH_DST, ETH_DST.get(key_of()))
+    assert translation.actions == (DST, Forward(2), was, SRC, Forward(9))
+    (rest,) = translation.also
+    assert rest.actions == (SRC, DST, Forward(2))
+
+
+# ── SELECT ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_select_is_one_megaflow_for_all_flows() -> None:
+    setup = write(Group(1)).group(SELECT, bucket(Output(2), weight=3), bucket(DST, Output(3)), bucket(Output(4), weight=0))
+    translation = setup.translate()
+    assert translation.actions == (Select(1, (Way(0, (Forward(2),), 3), Way(1, (DST, Forward(3)), 1))),)
+    assert translation.mask == IN_PORT.mask
+    assert fast(translation.actions)
+
+
+def test_without_weights_shares_are_equal() -> None:
+    setup = write(Group(1)).group(SELECT, bucket(Output(2), weight=0), bucket(Output(3), weight=0))
+    assert setup.translate().actions == (Select(1, (Way(0, (Forward(2),), 1), Way(1, (Forward(3),), 1))),)
+
+
+def test_what_one_way_consults_is_in_the_mask() -> None:
+    setup = write(Group(1)).group(SELECT, bucket(Output(2)), bucket(PopVlan(), Output(3)))
+    assert setup.translate().mask == IN_PORT.mask | 0x1000 << F["vlan_tci"].shift
+
+
+def test_select_leaves_out_dead_buckets_and_depends_on_their_ports() -> None:
+    setup = write(Group(1)).group(SELECT, bucket(Output(2), watch_port=2), bucket(Output(3), watch_port=3), bucket(Output(4)))
+    translation = setup.translate(live=(3,))
+    assert [way.bucket for way in _choice(translation).ways] == [1, 2]
+    assert translation.watched_ports == {2, 3}
+    assert setup.translate().actions == (Forward(4),)
+    empty = write(Group(1)).group(SELECT, bucket(Output(2), watch_port=2)).translate()
+    assert empty.actions == (Select(1, ()),)
+
+
+def test_more_ways_than_the_fast_path_has_stay_on_the_slow_path() -> None:
+    setup = write(Group(1)).group(SELECT, *[bucket(Output(port)) for port in range(2, MAX_WAYS + 3)])
+    assert setup.translate().slow_path_only
+    setup.pipeline.groups.modify(1, SELECT, [bucket(Output(port)) for port in range(2, MAX_WAYS + 2)])
+    assert not setup.translate().slow_path_only
+
+
+def test_a_choice_before_the_end_of_a_list_is_made_for_a_copy() -> None:
+    setup = apply(Group(1), DST, Output(9)).group(SELECT, bucket(Output(2)), bucket(Output(3)))
+    translation = setup.translate()
+    choice = Select(1, (Way(0, (Forward(2),)), Way(1, (Forward(3),))))
+    assert translation.actions == (Clone((choice,)), DST, Forward(9))
+    outputs = apply(Group(1), Output(9)).group(SELECT, bucket(Output(2)), bucket(Output(3))).translate()
+    assert outputs.actions == (Forward(9), choice)
+
+
+# ── FAST FAILOVER ──────────────────────────────────────────────────────────────────────────────────────────────────────
+def _choice(translation: Translation) -> Select | Failover:
+    choice = translation.actions[-1]
+    assert isinstance(choice, Select | Failover)
+    return choice
+
+
+def test_failover_leaves_liveness_to_the_fast_path() -> None:
+    setup = write(Group(1)).group(FF, bucket(Output(2), watch_port=2), bucket(Output(3), watch_port=3))
+    for live in ((), (2,), (3,)):
+        translation = setup.translate(live=live)
+        assert translation.actions == (Failover(1, (Way(0, (Forward(2),), 1, 2), Way(1, (Forward(3),), 1, 3))),)
+        assert translation.watched_ports == frozenset()
+    assert fast(translation.actions)
+
+
+def test_a_watched_group_is_its_ports() -> None:
+    setup = write(Group(1)).group(FF, bucket(Output(2), watch_group=2), bucket(Output(3), watch_group=3), bucket(Output(4)))
+    setup.group(FF, bucket(Output(7), watch_port=7), bucket(Output(6), watch_port=6)).group(FF)
+    translation = setup.translate()
+    assert [(way.bucket, way.watch_port) for way in _choice(translation).ways] == [(0, 6), (0, 7), (2, 0)]
+    assert translation.groups == {1, 2, 3}
+    assert translation.watched_ports == frozenset()
+
+
+def test_what_watches_nothing_ends_the_ways() -> None:
+    setup = write(Group(1)).group(FF, bucket(Output(2)), bucket(Output(3), watch_port=3))
+    assert setup.translate().actions == (Forward(2),)
+
+
+def test_ports_that_are_none_of_the_datapaths_are_looked_at_now() -> None:
+    local = int(PortNo.LOCAL)
+    setup = write(Group(1)).group(FF, bucket(Output(2), watch_port=local), bucket(Output(3), watch_port=3))
+    assert setup.translate(live=(local,)).actions == (Forward(2),)
+    dead = setup.translate()
+    assert [(way.bucket, way.watch_port) for way in _choice(dead).ways] == [(1, 3)]
+    assert dead.watched_ports == {local}
+
+
+def test_too_many_ways_are_decided_now() -> None:
+    ports = range(2, MAX_WAYS + 4)
+    setup = write(Group(1)).group(FF, *[bucket(Output(port), watch_port=port) for port in ports])
+    translation = setup.translate(live=(9, 20))
+    assert translation.actions == (Forward(9),)
+    assert translation.watched_ports == set(range(2, 10))
+    assert not translation.slow_path_only
+
+
+# ── who counts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_hits_are_what_every_packet_meets_and_way_hits_what_those_of_one_way_meet() -> None:
+    setup = write(Group(1)).group(ALL, bucket(Output(9)), bucket(Group(2)))
+    setup.group(SELECT, bucket(Output(2)), bucket(Group(3))).group(INDIRECT, bucket(Output(3)))
+    one, two, three = setup.pipeline.groups
+    translation = setup.translate()
+    assert translation.actions[0] == Forward(9)
+    assert translation.hits == (GroupHit(one), GroupHit(one, one.buckets[0]), GroupHit(one, one.buckets[1]), GroupHit(two))
+    assert translation.hits_of_ways == (
+        (GroupHit(two, two.buckets[0]),),
+        (GroupHit(two, two.buckets[1]), GroupHit(three), GroupHit(three, three.buckets[0])),
+    )
+    count(translation.hits, 5, 500)
+    count(translation.hits_of_ways[1], 2, 200)
+    assert [group.packet_count for group in (one, two, three)] == [5, 5, 2]
+    assert [item.byte_count for item in two.buckets] == [0, 200]
+
+
+def test_ways_of_one_bucket_count_for_it() -> None:
+    setup = write(Group(1)).group(FF, bucket(Output(2), watch_port=5, watch_group=2), bucket(Output(3)))
+    setup.group(FF, bucket(watch_port=6))
+    (group, _) = setup.pipeline.groups
+    first, last = group.buckets
+    assert setup.translate().hits_of_ways == ((GroupHit(group, first),), (GroupHit(group, first),), (GroupHit(group, last),))
+    assert apply(Output(2)).translate().hits_of_ways == ()
+
+
+# ── forks ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_copies_that_need_another_parse_go_their_own_ways() -> None:
+    hidden = bucket(PushVlan(0x8100), SetField(F["ipv4_dst"], 1), Output(2))
+    setup = Setup(ApplyActions((DST, Group(1), SRC)), WriteActions((Output(9),))).group(ALL, hidden, bucket(Output(3)))
+    group = setup.pipeline.groups.get(1)
+    assert group is not None
+    translation = setup.translate(key_of(1, 2))
+    assert translation.actions == (DST,)
+    assert translation.slow_path_only
+    assert [fork.stage for fork in translation.forks] == [Stage.BUCKET, Stage.BUCKET]
+    assert translation.hits == (GroupHit(group), *(GroupHit(group, item) for item in group.buckets))
+    after = ETH_DST.put(key_of(1, 2), 5)
+    first, second = (resume(setup.pipeline, fork, after) for fork in translation.forks)
+    assert first.actions == (PushTag(0x8100, 1),)
+    assert first.again is not None
+    assert (second.actions, second.again, second.hits) == ((Forward(3),), None, ())
+    assert translation.again is not None
+    assert resume(setup.pipeline, translation.again, after).actions == (SRC, Forward(9))
+
+
+def test_a_choice_whose_ways_need_another_parse_is_made_for_each_packet() -> None:
+    hidden = [bucket(PushVlan(0x8100), SetField(F["ipv4_dst"], port), Output(port), watch_port=port) for port in (2, 3)]
+    for kind in (SELECT, FF):
+        setup = write(Group(1)).group(kind, *hidden)
+        first = setup.translate(key_of(1, 2), live=(3,))
+        assert (first.actions, first.forks, first.hits) == ((), (), ())
+        assert first.again is not None
+        second = resume(setup.pipeline, first.again, key_of(1, 2), None, (3,).__contains__)
+        assert second.again is None
+        assert [hit.bucket for hit in second.hits] == [None, hidden[1]]
+        (fork,) = second.forks
+        assert resume(setup.pipeline, fork, key_of(1, 2)).actions == (PushTag(0x8100, 1),)
+
+
+# ── meters ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def metered(*instructions: Instruction, remark: int | None = None) -> Setup:
+    setup = Setup(Meter(1), *instructions)
+    setup.pipeline.meters.add(MeterEntry(1, MeterFlags.PKTPS, [MeterBand(10, 1, remark)]))
+    return setup
+
+
+def test_a_meter_comes_before_everything_else_of_its_entry() -> None:
+    translation = metered(ApplyActions((Output(2),))).translate()
+    assert translation.actions == (Meter(1), Forward(2))
+    assert translation.meters == {1}
+    assert fast(translation.actions)
+
+
+def test_a_meter_runs_though_nothing_leaves() -> None:
+    assert metered().translate().actions == (Meter(1),)
+    assert Setup(Meter(9), ApplyActions((Output(2),))).translate().actions == (Forward(2),)
+
+
+def test_a_later_meter_comes_before_changes_that_it_does_not_see() -> None:
+    def later(*actions: Action) -> Translation:
+        setup = Setup(ApplyActions(actions), GotoTable(1)).entry(1, Meter(1), ApplyActions((Output(2),)))
+        setup.pipeline.meters.add(MeterEntry(1, MeterFlags.PKTPS, [MeterBand(10, 1)]))
+        return setup.translate()
+
+    assert later(DST, SRC).actions == (Meter(1), DST, SRC, Forward(2))
+    for seen in (SetField(F["ip_dscp"], 3), SetField(ETH_TYPE, 0x1234)):
+        assert later(DST, seen).actions == (DST, seen, Meter(1), Forward(2))
+    assert later(PushVlan(0x8100)).actions == (PushTag(0x8100, 0), Meter(1), Forward(2))
+    assert later(Output(3)).actions == (Forward(3), Meter(1), Forward(2))
+
+
+def test_what_a_remark_may_have_changed_is_not_known() -> None:
+    for remark, again in ((1, True), (None, False)):
+        setup = metered(GotoTable(1), remark=remark).entry(1, ApplyActions((Output(2),)), priority=1, eth_type=0x0800, ip_dscp=0)
+        translation = setup.translate()
+        assert (translation.again is not None) is again
+    setup = metered(ApplyActions((SetField(F["ip_dscp"], 5),)), GotoTable(1), remark=1)
+    setup.entry(1, ApplyActions((Output(2),)), priority=1, eth_type=0x0800, ip_dscp=5)
+    assert setup.translate().actions == (Meter(1), SetField(F["ip_dscp"], 5), Forward(2))
+
+
+def test_more_meters_than_the_fast_path_runs_stay_on_the_slow_path() -> None:
+    setup = metered(GotoTable(1))
+    for table_id in range(1, 5):
+        assert not setup.translate().slow_path_only
+        setup.entry(table_id, Meter(1), GotoTable(table_id + 1))
+    assert setup.translate().slow_path_only
+
+
+# ── queues ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_queues() -> None:
+    assert apply(SetQueue(1), SetQueue(2), Output(2), SetQueue(3)).translate().actions == (SetQueue(2), Forward(2))
+    assert write(Output(2), SetQueue(3)).translate().actions == (SetQueue(3), Forward(2))
+    one, two = bucket(SetQueue(1), Output(2)), bucket(SetQueue(2), Output(3))
+    assert all_of(one, two).actions == (SetQueue(1), Forward(2), SetQueue(2), Forward(3))
+    assert apply(SetQueue(7), Group(1), DST, Output(9)).group(ALL, one).translate().actions == (
+        SetQueue(1),
+        Forward(2),
+        SetQueue(7),
+        DST,
+        Forward(9),
+    )
+    no_queue = apply(Group(1), DST, Output(9)).group(ALL, one).translate()
+    assert no_queue.actions == (Clone((SetQueue(1), Forward(2))), DST, Forward(9))
+
+
+def test_the_queue_goes_along_when_the_frame_is_parsed_again() -> None:
+    setup = apply(SetQueue(7), PopVlan(), SetField(F["ipv4_dst"], 1), Output(2))
+    first = setup.translate(key_of(1, 2, 3))
+    assert first.again is not None
+    second = resume(setup.pipeline, first.again, key_of(2, 3))
+    assert second.actions == (SetQueue(7), SetField(F["ipv4_dst"], 1), Forward(2))
+
+
+# ── MPLS and PBB ───────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_what_is_set_in_a_pushed_header_needs_no_other_parse() -> None:
+    label, bos = SetField(F["mpls_label"], 9), SetField(F["mpls_bos"], 0)
+    pushed = apply(PushMpls(0x8847), label, bos, SetMplsTtl(4), Output(2)).translate()
+    assert pushed.actions == (PushMpls(0x8847), label, bos, SetField(MPLS_TTL, 4), Forward(2))
+    assert pushed.mask == IN_PORT.mask
+    isid = SetField(F["pbb_isid"], 9)
+    pushed = apply(PushPbb(0x88E7), isid, DST, Output(2)).translate()
+    assert pushed.actions == (PushPbb(0x88E7), isid, DST, Forward(2))
+    assert not pushed.slow_path_only
+
+
+@pytest.mark.parametrize(
+    ("action", "matched", "again"),
+    [
+        (PushMpls(0x8847), {"eth_type": 0x8847}, False),
+        (PushMpls(0x8847), {"eth_type": 0x8847, "mpls_label": 0}, True),
+        (PushMpls(0x8847), {"eth_type": 0x8847, "vlan_vid": 0}, True),
+        (PushPbb(0x88E7), {"eth_type": 0x88E7}, False),
+        (PushPbb(0x88E7), {"eth_type": 0x88E7, "eth_dst": 5}, False),
+        (PushPbb(0x88E7), {"eth_type": 0x88E7, "pbb_isid": 0}, True),
+    ],
+)
+def test_what_is_known_behind_a_pushed_header(action: Action, matched: dict[str, int], again: bool) -> None:
+    setup = Setup(ApplyActions((action,)), GotoTable(1)).entry(1, ApplyActions((Output(2),)), priority=1, **matched)
+    assert (setup.translate().again is not None) is again
+
+
+def test_what_was_set_in_a_pushed_header_is_matched_later() -> None:
+    setup = Setup(ApplyActions((PushMpls(0x8847), SetField(F["mpls_label"], 9))), GotoTable(1))
+    setup.entry(1, ApplyActions((Output(2),)), priority=1, eth_type=0x8847, mpls_label=9)
+    translation = setup.translate()
+    assert translation.actions == (PushMpls(0x8847), SetField(F["mpls_label"], 9), Forward(2))
+    assert translation.mask == IN_PORT.mask
+
+
+@pytest.mark.parametrize("action", [PopVlan(), PushVlan(0x8100), PopMpls(0x0800)])
+def test_what_is_done_behind_pushed_headers(action: Action) -> None:
+    translation = apply(PushMpls(0x8847), action, SetField(F["ipv4_dst"], 1), Output(2)).translate()
+    assert translation.again is not None
+    assert translation.actions[0] == PushMpls(0x8847)
+
+
+def test_pops_of_what_is_not_there_do_nothing() -> None:
+    assert apply(PopMpls(0x0800), PopPbb(), DecMplsTtl(), SetMplsTtl(3), Output(2)).translate().actions == (Forward(2),)
+    assert apply(PopMpls(0x0800), Output(2)).translate(key_of(ethertype=0x8847)).actions == (PopMpls(0x0800), Forward(2))
+
+
+def test_mpls_ttls() -> None:
+    key = key_of(ethertype=0x8847)
+    assert apply(DecMplsTtl(), Output(2)).translate(key).actions == (DecMplsTtl(), Forward(2))
+    assert apply(SetMplsTtl(9), DecMplsTtl(), Output(2)).translate(key).actions == (SetField(MPLS_TTL, 8), Forward(2))
+    used_up = apply(SetMplsTtl(1), DecMplsTtl(), Output(2)).translate(key).actions
+    assert isinstance(used_up[-1], Controller)
+    assert used_up[-1].reason is PacketInReason.INVALID_TTL
+    copied = apply(SetMplsTtl(9), CopyTtlOut(), CopyTtlIn(), DecMplsTtl(), Output(2)).translate(key).actions
+    assert copied == (SetField(MPLS_TTL, 9), CopyTtlOut(), CopyTtlIn(), DecMplsTtl(), Forward(2))
