@@ -9,9 +9,9 @@ Invariant: each packet is counted once, here, by the entries that it met here.
 
 from __future__ import annotations
 
-from appliance.model.actions import OFP_NO_BUFFER
+from appliance.model.actions import OFP_NO_BUFFER, Meter, SetField, SetQueue
 from appliance.model.fields import IN_PORT, LAYERS, Layer
-from appliance.model.megaflow import NO_MEGAFLOW, Controller, Flood, Forward, Upcall, UpcallReason
+from appliance.model.megaflow import NO_MEGAFLOW, Controller, DecTtl, Flood, Forward, PopTag, PushTag, Upcall, UpcallReason
 from appliance.model.ports import PortNo
 from appliance.openflow.errors import BadRequest, ErrorType, ProtocolError
 from appliance.openflow.messages import PacketOut
@@ -19,6 +19,7 @@ from appliance.packet import checksum
 from appliance.packet.execute import Emission, execute
 from appliance.packet.meter import METER_PASSES
 from appliance.packet.parse import ETHERNET_BYTES, parse
+from appliance.packet.segment import segment
 from appliance.pipeline import group_table, xlate
 from appliance.pipeline.translation import Translation
 from appliance.switch.controllers import Controllers
@@ -33,6 +34,10 @@ _TCP_HEADERS_BYTES = 54
 """Of Ethernet, IPv4 and TCP without options."""
 _REST = Forward(0)
 """Stands behind the actions of a translation that goes on later: its emission is the frame to go on with."""
+
+
+_CUT_AFTER = (Forward, Flood, SetField, PushTag, PopTag, DecTtl, SetQueue, Meter)
+"""Actions after which a segmentation-offload frame still is one."""
 
 
 class _Packet:
@@ -96,8 +101,13 @@ class PacketIo:
                 live.punted += 1
                 live.last_punted = now
                 made.setdefault(lasting.mask, {})[lasting.key & lasting.mask] = lasting
-            packet = _Packet(upcall.frame, upcall.key, upcall.gso_size, finish=True)
-            self._run(translation, packet, now, effects, metered=upcall.reason is UpcallReason.ACTION)
+            metered = upcall.reason is UpcallReason.ACTION
+            if upcall.gso_size and not _leaves_segmentation(translation):
+                for frame in segment(upcall.frame, upcall.gso_size):
+                    self._run(translation, _Packet(frame, upcall.key), now, effects, metered=metered)
+            else:
+                packet = _Packet(upcall.frame, upcall.key, upcall.gso_size, finish=True)
+                self._run(translation, packet, now, effects, metered=metered)
             if upcall.reason is UpcallReason.CATCHING_UP:
                 effects.append(Served(upcall.megaflow_id))
         return effects + fast_path.install()
@@ -207,6 +217,11 @@ class PacketIo:
                     if packet.partial:
                         frame = checksum.complete(frame, parse(frame, packet.in_port))
                     effects += self._controllers.packet_in(emission.action, frame, packet.key, kept, now)
+
+
+def _leaves_segmentation(translation: Translation) -> bool:
+    """Whether the kernel can still cut a segmentation-offload frame after these actions: IP stays where it looks for it."""
+    return translation.again is None and all(isinstance(action, _CUT_AFTER) for action in translation.actions)
 
 
 def _find(made: dict[int, dict[int, Translation]], key: int) -> Translation | None:

@@ -119,3 +119,18 @@ def test_all_in_the_slow_path(switch: RunningSwitch, family: int) -> None:
     result = switch.bed.transfer("h1", "h2", 2_000_000, family)
     assert result.ok, result
     assert switch.packets()["slow_path"] - before["slow_path"] > 50
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_through_mpls(switch: RunningSwitch, family: int) -> None:
+    """A label is pushed and popped again in Python: frames that no kernel could cut behind a label are cut before."""
+    ip = "ip" if family == 4 else "ipv6"
+    ethertype = "0x0800" if family == 4 else "0x86dd"
+    for one, other in ((1, 2), (2, 1)):
+        switch.add_flows(
+            f"in_port={one},{ip},actions=push_mpls:0x8847,set_field:77->mpls_label,goto_table:1",
+            f"table=1,in_port={one},mpls,mpls_label=77,actions=pop_mpls:{ethertype},goto_table:2",
+            f"table=2,in_port={one},{ip},actions=output:{other}",
+        )
+    result = switch.bed.transfer("h1", "h2", 2_000_000, family)
+    assert result.ok, result

@@ -42,6 +42,7 @@ from appliance.openflow.messages import (
     TableStatsRequest,
 )
 from appliance.packet.parse import parse
+from appliance.packet.segment import segment
 from appliance.switch.effects import Effect, InstallMegaflow, SendFrame, SendMessage, Served
 from appliance.switch.events import Upcalls
 
@@ -221,7 +222,7 @@ def test_a_partial_checksum_is_finished() -> None:
 
 def test_a_frame_to_be_segmented_keeps_its_partial_checksum() -> None:
     shell = Shell()
-    add(shell, SetField(BY_NAME["ipv4_dst"], 0x0A000001), Output(2), Output(PortNo.CONTROLLER), eth_type=0x0800)
+    add(shell, SetField(BY_NAME["ipv4_dst"], 0x0A000001), Output(2), eth_type=0x0800)
     partial, finished = partial_tcp(bytes(4000))
     call = Upcall(1, UpcallReason.MISS, NO_MEGAFLOW, parse(partial, 1).key, partial, 1000)
     sent = [effect for effect in shell.step(Upcalls((call,))) if isinstance(effect, SendFrame)]
@@ -231,7 +232,18 @@ def test_a_frame_to_be_segmented_keeps_its_partial_checksum() -> None:
     assert (effect.port, effect.gso_size) == (2, 1000)
     assert effect.frame[:50] == rewritten[:50]
     assert effect.frame[50:52] != rewritten[50:52]
-    assert shell.told(PacketIn)[0].data == rewritten
+
+
+def test_a_frame_to_be_segmented_is_cut_for_a_controller() -> None:
+    """Packets as they would be on a wire, their checksums finished; and so they leave by the port too."""
+    shell = Shell()
+    add(shell, Output(2), Output(PortNo.CONTROLLER), eth_type=0x0800)
+    partial, finished = partial_tcp(bytes(4000))
+    call = Upcall(1, UpcallReason.MISS, NO_MEGAFLOW, parse(partial, 1).key, partial, 1000)
+    effects = shell.step(Upcalls((call,)))
+    sent = [effect for effect in effects if isinstance(effect, SendFrame)]
+    assert [(effect.port, effect.gso_size, effect.frame) for effect in sent] == [(2, 0, part) for part in segment(finished, 1000)]
+    assert [message.data for message in shell.told(PacketIn)] == [effect.frame for effect in sent]
 
 
 # ── packet-out ─────────────────────────────────────────────────────────────────────────────────────────────────────────
