@@ -10,9 +10,8 @@ Invariant: a run in which our programs did not themselves handle at least FAST_S
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import frames
@@ -113,11 +112,9 @@ class FastPathCost:
         self._sizes = Sizes(megaflows=1 << max(many * 5 // 4 - 1, 1023).bit_length(), upcall_pages=64)
         self._next_id = 1
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Generator[Row, None, None]:
         """Each as it is measured."""
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-        datapath = BpfDatapath(self._sizes)
-        try:
+        with closing(BpfDatapath(self._sizes)) as datapath, kernel.on_one_cpu():
             self._attach(datapath)
             yield from self._harness()
             for case in self._cases:
@@ -126,8 +123,6 @@ class FastPathCost:
                     self._programs.set_source(case.flows)
                     for tc in case.hooks:
                         yield self._row(datapath, case, tc, refused)
-        finally:
-            datapath.close()
 
     def _attach(self, datapath: BpfDatapath) -> None:
         places = {}

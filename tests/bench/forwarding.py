@@ -10,9 +10,8 @@ design of the test: it is given frames at several rates, and the one at which it
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 import frames
@@ -87,12 +86,12 @@ class Forwarding:
     _refused: int = 0
     _closers: list[Callable[[], None]] = field(default_factory=list)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Generator[Row, None, None]:
         try:
             self._set_up(max(self.flow_counts))
-            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-            for flows in self.flow_counts:
-                yield from self._measure(flows)
+            with kernel.on_one_cpu():
+                for flows in self.flow_counts:
+                    yield from self._measure(flows)
         finally:
             for close in reversed(self._closers):
                 close()

@@ -14,14 +14,18 @@ import struct
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import bcc
 
 from appliance.datapath.loader import SOURCES, possible_cpus
+from appliance.lab import namespace
 
 BPF_PROG_TEST_RUN = 10
+CLONE_NEWNET = 0x40000000
 LIVE_FRAMES = 1 << 1
 BATCH = 64
 """Live frames that the kernel makes at a time."""
@@ -37,6 +41,41 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 class BenchError(Exception):
     """Something that is measured does not do its job, or cannot be set up: a figure for it would mean nothing."""
+
+
+@contextmanager
+def on_one_cpu() -> Iterator[None]:
+    """This thread keeps to the last CPU that it may use."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@contextmanager
+def own_namespace() -> Iterator[None]:
+    """In a network namespace of its own. It is the main thread that goes there, so that a signal can end what it does."""
+    name = f"ofs-bench-{os.getpid()}"
+    namespace.create(name)
+    try:
+        here, there = os.open("/proc/thread-self/ns/net", os.O_RDONLY), os.open(f"/run/netns/{name}", os.O_RDONLY)
+        try:
+            _enter(there)
+            yield
+        finally:
+            _enter(here)
+            os.close(there)
+            os.close(here)
+    finally:
+        namespace.remove(name)
+
+
+def _enter(fd: int) -> None:
+    if _libc.setns(fd, CLONE_NEWNET) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"setns: {os.strerror(code)}")
 
 
 def test_run(fd: int, frame: bytes, repeat: int) -> tuple[int, float]:

@@ -14,7 +14,7 @@ import os
 import socket
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -75,7 +75,7 @@ class Misses:
         self._flows = side * side // rounds - latencies
         self._percentiles: dict[str, list[tuple[float, float]]] = {}
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Generator[Row, None, None]:
         with ExitStack() as stack:
             contenders = {OURS: self._ours(stack)}
             missing = openvswitch.why_not()

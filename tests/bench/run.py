@@ -19,7 +19,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ sys.path[:0] = [str(ROOT)] if str(ROOT) not in sys.path else []
 import picture  # noqa: E402
 from cost import FastPathCost  # noqa: E402
 from forwarding import Forwarding  # noqa: E402
-from kernel import BenchError, Kernel  # noqa: E402
+from kernel import BenchError, Kernel, own_namespace  # noqa: E402
 from misses import Misses  # noqa: E402
 from results import Row  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -38,7 +39,6 @@ from rich.table import Table  # noqa: E402
 from tcp import Tcp  # noqa: E402
 
 from appliance.datapath.driver import DatapathError  # noqa: E402
-from appliance.lab import namespace  # noqa: E402
 from appliance.lab.testbed import LabError  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"
@@ -72,37 +72,25 @@ QUICK = Plan(
 )
 
 
-def in_own_namespace(rows: Callable[[], Iterator[Row]], found: Callable[[Row], None]) -> None:
-    """Run a measurement in a new namespace, and hand out its rows."""
-    name = f"ofs-bench-{os.getpid()}"
-    namespace.create(name)
-    try:
-        namespace.inside(name, lambda: _all(rows(), found))
-    finally:
-        namespace.remove(name)
-
-
 def measure(plan: Plan, only: list[str], found: Callable[[Row], None], begins: Callable[[str], None]) -> None:
     """All groups, or those in ``only``. Raises BenchError, DatapathError, LabError."""
     programs = Kernel()
-    groups: dict[str, Callable[[], None]] = {
-        "cost": lambda: in_own_namespace(FastPathCost(programs, **plan.cost).rows, found),
-        "forwarding": lambda: in_own_namespace(Forwarding(programs, **plan.forwarding).rows, found),
-        "misses": lambda: _all(Misses(programs, **plan.misses).rows(), found),
-        "tcp": lambda: _all(Tcp(programs, **plan.tcp).rows(), found),
+    groups: dict[str, Callable[[], Generator[Row, None, None]]] = {
+        "cost": FastPathCost(programs, **plan.cost).rows,
+        "forwarding": Forwarding(programs, **plan.forwarding).rows,
+        "misses": Misses(programs, **plan.misses).rows,
+        "tcp": Tcp(programs, **plan.tcp).rows,
     }
     try:
         for name, group in groups.items():
-            if not only or name in only:
-                begins(name)
-                group()
+            if only and name not in only:
+                continue
+            begins(name)
+            with own_namespace(), closing(group()) as rows:
+                for row in rows:
+                    found(row)
     finally:
         programs.close()
-
-
-def _all(rows: Iterator[Row], found: Callable[[Row], None]) -> None:
-    for row in rows:
-        found(row)
 
 
 # ── what comes of it ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -194,7 +182,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("the bench needs root: sudo make bench", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is cleaned up
+    for ending in (signal.SIGTERM, signal.SIGINT):  # so that everything is cleaned up
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     console, log = Console(), Console(stderr=True)
     if not console.is_terminal:
         console.width = 150

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class Tcp:
         self._cpus = f"{cpus[0]},{cpus[-1]}"
         """Of sender and receiver."""
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Generator[Row, None, None]:
         no_ovs, no_iperf = openvswitch.why_not(), "" if shutil.which("iperf3") else "not installed: iperf3"
         with ExitStack() as stack:
             beds = {OURS: self._ours(stack), MINIMAL: self._minimal(stack), BRIDGE: self._bridge(stack)}
