@@ -25,9 +25,11 @@ from appliance.agent.green import Greenlet, Signal, sleep, spawn, wait_readable
 from appliance.agent.integrated import ADDRESS, IntegratedController
 from appliance.agent.links import Links
 from appliance.agent.port_manager import PortManager
+from appliance.agent.queues import UNKNOWN_SPEED, port_speed, shares
 from appliance.agent.tls import Certificates
 from appliance.config import Config
 from appliance.datapath.driver import Datapath, DatapathError
+from appliance.model.queues import Queue
 from appliance.openflow import connection as wire
 from appliance.openflow.constants import OFP_VERSION
 from appliance.openflow.messages import Desc
@@ -59,6 +61,7 @@ class Agent:
             fail_mode=config.fail_mode,
             controllers_expected=bool(config.controllers or config.listen or config.uses_integrated_controller),
             max_megaflows=config.max_megaflows,
+            queues=_queues(config, links),
         )
         self.faults = 0
         """Events and effects that failed by a fault of the switch itself; each is in the log."""
@@ -156,6 +159,10 @@ class Agent:
                 self._step(events.StatisticsRead(self._datapath.statistics(self.switch.megaflow_ids)), now)
             if need & events.Need.PORT_COUNTERS:
                 self._step(events.PortCountersRead(self.ports.counters()), now)
+            if need & events.Need.METER_COUNTERS:
+                self._step(events.MeterCountersRead(self._datapath.meter_counters(self.switch.meter_ids)), now)
+            if need & events.Need.QUEUE_COUNTERS:
+                self._step(events.QueueCountersRead(self.ports.queue_counters()), now)
             self._step(event, now)
         except Exception:
             self._fault(type(event).__name__)
@@ -172,8 +179,8 @@ class Agent:
         """Do one effect; returns what the switch has to be told of it. One that fails is in the log, and the next is done."""
         try:
             match effect:
-                case effects.SendFrame(port=port, frame=frame, gso_size=gso_size):
-                    self._datapath.send(port, frame, gso_size)
+                case effects.SendFrame(port=port, frame=frame, gso_size=gso_size, queue_id=queue_id):
+                    self._datapath.send(port, frame, gso_size, queue_id)
                     self.ports.sent(port, len(frame))
                 case effects.SendMessage(connection=connection, message=message):
                     self.connections.send(connection, message)
@@ -189,8 +196,14 @@ class Agent:
                     self._datapath.sync()
                 case effects.Served(megaflow_id=megaflow_id):
                     self._datapath.served(megaflow_id)
-                case effects.UpdatePort(number=number, forward=forward, receive=receive):
-                    self.ports.set_flags(number, forward, receive)
+                case effects.UpdatePort(number=number, forward=forward, receive=receive, live=live):
+                    self.ports.set_flags(number, forward, receive, live)
+                case effects.Advertise(number=number, features=features):
+                    self.ports.advertise(number, features)
+                case effects.SetMeter(meter=meter):
+                    self._datapath.set_meter(meter)
+                case effects.RemoveMeter(meter_id=meter_id):
+                    self._datapath.remove_meter(meter_id)
         except Exception:
             self._fault(type(effect).__name__)
             if isinstance(effect, effects.InstallMegaflow):
@@ -333,6 +346,17 @@ def _derived_datapath_id(config: Config, links: Links) -> int:
         if mac:
             return mac
     return int.from_bytes(hashlib.sha256(f"{socket.gethostname()}/{config.name}".encode()).digest()[:6], "big") or 1
+
+
+def _queues(config: Config, links: Links) -> dict[int, tuple[Queue, ...]]:
+    """By port number, of the ports that have some. Rates are told as shares of the speed that the port has now."""
+    by_name = {interface.name: interface for interface in links.known.values()}
+    found = {}
+    for spec in config.ports:
+        if spec.queues:
+            interface = by_name.get(spec.interface)
+            found[spec.number] = shares(spec, UNKNOWN_SPEED if interface is None else port_speed(links, interface))
+    return found
 
 
 def _number(request: Mapping[str, Any], name: str, default: int | None) -> int | None:

@@ -5,13 +5,14 @@ Invariant: an interface that goes while it is asked for is a ``LinkChange`` to c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from appliance import ports
 from appliance.model.ports import Hook, Port, PortConfig, PortCounters
-from appliance.ports import Interface, LinkChange, LinkWatcher
+from appliance.model.queues import QueueCounters
+from appliance.ports import Interface, LinkChange, LinkWatcher, PortFeature, QueueRates
 from appliance.ports.ethtool import driver
 
 
@@ -46,6 +47,15 @@ class Links(Protocol):
     def counters(self, ifindexes: Iterable[int]) -> Mapping[int, PortCounters]:
         """The kernel's, since the interface was made."""
 
+    def set_queues(self, ifindex: int, queues: Sequence[QueueRates], speed: int) -> None:
+        """In place of those that we gave the interface before. ``speed`` is in bits a second. Raises PortError."""
+
+    def queue_counters(self, ifindex: int, queue_ids: Iterable[int]) -> Mapping[int, QueueCounters]:
+        """By queue id, since ``set_queues``."""
+
+    def advertise(self, interface: Interface, features: int) -> None:
+        """Let the link advertise these features (OFPPF_*). Raises PortError."""
+
     def set_promiscuous(self, ifindex: int, on: bool) -> bool:
         """True if that was a change. Raises PortError."""
 
@@ -79,6 +89,15 @@ class KernelLinks:
 
     def counters(self, ifindexes: Iterable[int]) -> Mapping[int, PortCounters]:
         return ports.read_counters(ifindexes)
+
+    def set_queues(self, ifindex: int, queues: Sequence[QueueRates], speed: int) -> None:
+        ports.set_queues(ifindex, queues, speed)
+
+    def queue_counters(self, ifindex: int, queue_ids: Iterable[int]) -> Mapping[int, QueueCounters]:
+        return ports.queue_counters(ifindex, queue_ids)
+
+    def advertise(self, interface: Interface, features: int) -> None:
+        ports.advertise(interface.name, PortFeature(features))
 
     def set_promiscuous(self, ifindex: int, on: bool) -> bool:
         return ports.set_promiscuous(ifindex, on)

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from appliance.agent.links import Links, Placement
+from appliance.agent.queues import port_speed, rates
 from appliance.config import PortSpec
 from appliance.datapath.driver import Datapath, DatapathError, DatapathPort, TierCounters
 from appliance.model.ports import Hook, PortCounters
+from appliance.model.queues import QueueCounters
 from appliance.ports import Interface, LinkChange, PortError, since
 from appliance.switch.events import Event, PortAdded, PortChanged, PortRemoved
 
@@ -102,6 +104,7 @@ class PortManager:
             port = replace(port, xdp_transmit=self._links.xdp_transmit(interface))
             if port.xdp_transmit:
                 self._datapath.update(port)
+            self._links.set_queues(interface.ifindex, rates(spec), port_speed(self._links, interface) if spec.queues else 0)
             made_promiscuous = self._links.set_promiscuous(interface.ifindex, True)
         except (DatapathError, PortError):
             self._datapath.detach(spec.number)
@@ -121,7 +124,7 @@ class PortManager:
     def _meet(self, spec: PortSpec, interface: Interface) -> tuple[Placement, DatapathPort]:
         """Put the fast path on the interface; where it may choose its hook, TC does if XDP is refused. Raises DatapathError."""
         placement = self._links.place(interface, spec.hook)
-        port = DatapathPort(spec.number, interface.name, interface.ifindex, placement.hook, forward=interface.up)
+        port = DatapathPort(spec.number, interface.name, interface.ifindex, placement.hook, forward=interface.up, live=interface.up)
         try:
             self._datapath.attach(port)
         except DatapathError as error:
@@ -145,16 +148,26 @@ class PortManager:
         self._step(PortRemoved(number))
 
     def _restore(self, attached: AttachedPort) -> None:
+        number, ifindex = attached.spec.number, attached.port.ifindex
         if attached.made_promiscuous:
             try:
-                self._links.set_promiscuous(attached.port.ifindex, False)
+                self._links.set_promiscuous(ifindex, False)
             except PortError as error:
-                LOG.warning("port %d (%s): stays promiscuous: %s", attached.spec.number, attached.spec.interface, error)
+                LOG.warning("port %d (%s): stays promiscuous: %s", number, attached.spec.interface, error)
+        if attached.spec.queues:
+            try:
+                self._links.set_queues(ifindex, (), 0)
+            except PortError as error:
+                LOG.warning("port %d (%s): keeps its queues: %s", number, attached.spec.interface, error)
 
     def _update(self, attached: AttachedPort, interface: Interface) -> None:
         if interface.up != attached.interface.up:
             LOG.info("port %d (%s): link %s", attached.spec.number, interface.name, "up" if interface.up else "down")
         attached.interface = interface
+        if not interface.up:
+            # Before anything that takes time: FAST FAILOVER buckets are to leave the port now.
+            attached.port = replace(attached.port, forward=False, live=False)
+            self._datapath.update(attached.port)
         xdp_transmit = self._links.xdp_transmit(interface)
         if xdp_transmit != attached.port.xdp_transmit:
             attached.port = replace(attached.port, xdp_transmit=xdp_transmit)
@@ -162,12 +175,22 @@ class PortManager:
         self._step(PortChanged(self._links.describe(interface, attached.spec.number)))
 
     # ── what the switch wants ──────────────────────────────────────────────────────────────────────────────────────────
-    def set_flags(self, number: int, forward: bool, receive: bool) -> None:
+    def set_flags(self, number: int, forward: bool, receive: bool, live: bool) -> None:
         """What may leave by the port and come in by it. A port that is gone is passed over. Raises DatapathError."""
         attached = self._attached.get(number)
         if attached is not None:
-            attached.port = replace(attached.port, forward=forward, receive=receive)
+            attached.port = replace(attached.port, forward=forward, receive=receive, live=live)
             self._datapath.update(attached.port)
+
+    def advertise(self, number: int, features: int) -> None:
+        """The link's features (OFPPF_*). A port that is gone is passed over; what the driver does not do is in the log."""
+        attached = self._attached.get(number)
+        if attached is None:
+            return
+        try:
+            self._links.advertise(attached.interface, features)
+        except PortError as error:
+            LOG.warning("port %d (%s): %s", number, attached.spec.interface, error)
 
     def sent(self, number: int, octets: int) -> None:
         """The slow path has put a frame out."""
@@ -175,6 +198,17 @@ class PortManager:
         if attached is not None:
             attached.sent_packets += 1
             attached.sent_bytes += octets
+
+    def queue_counters(self) -> Mapping[tuple[int, int], QueueCounters]:
+        """By port number and queue id."""
+        return {
+            (number, queue_id): counters
+            for number, attached in self._attached.items()
+            if attached.spec.queues
+            for queue_id, counters in self._links.queue_counters(
+                attached.port.ifindex, [queue.id for queue in attached.spec.queues]
+            ).items()
+        }
 
     def counters(self) -> Mapping[int, PortCounters]:
         """OpenFlow's counters by port number: packets and bytes as the switch saw and sent them, the rest as the kernel did."""

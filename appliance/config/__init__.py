@@ -13,6 +13,7 @@ from appliance.config.model import (
     LabHost,
     ListenAddress,
     PortSpec,
+    QueueSpec,
     TlsFiles,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "LabHost",
     "ListenAddress",
     "PortSpec",
+    "QueueSpec",
     "TlsFiles",
     "dump",
     "is_lab",

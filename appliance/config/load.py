@@ -17,13 +17,14 @@ from pydantic_core import ErrorDetails
 
 from appliance.config.document import Document, NodePath, parse, to_text
 from appliance.config.faults import ConfigError, Fault, did_you_mean, one_of
-from appliance.config.model import Config, IntegratedController, Lab, LabHost, PortSpec, TlsFiles
+from appliance.config.model import Config, IntegratedController, Lab, LabHost, PortSpec, QueueSpec, TlsFiles
 
 LAB_KEY = "lab"
 _PRODUCT = str(Path(__file__).resolve().parents[2])
 _SECTIONS: dict[str, type[BaseModel]] = {
     "": Config,
     "ports": PortSpec,
+    "ports.queues": QueueSpec,
     "integrated_controller": IntegratedController,
     "tls": TlsFiles,
     LAB_KEY: Lab,

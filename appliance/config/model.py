@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictInt, StrictSt
 from pydantic_core import PydanticCustomError
 
 from appliance.model.ports import MAX_PORT_NUMBER
+from appliance.model.queues import MAX_QUEUE_ID
 
 DEFAULT_OPENFLOW_PORT = 6653
 RUN_DIRECTORY = "/run/ofswitch"
@@ -23,6 +24,8 @@ DEFAULT_APPS = ("ryu_apps/l2_learning.py",)
 MAX_INTERFACE_NAME = 15
 MAX_SOCKET_PATH = 107
 MAX_MEGAFLOWS = 1 << 22
+MAX_RATE = 10**14
+"""Bits a second."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _HOST_NAME = re.compile(r"(?=.{1,253}$)(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
@@ -148,6 +151,49 @@ def _interface(value: Any) -> Any:
 InterfaceName = Annotated[StrictStr, BeforeValidator(_interface)]
 
 
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]?)(?:bit/s|b/s|bit|bps)?")
+_MULTIPLE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def parse_rate(value: Any) -> Any:
+    """Bits a second of a number or of text such as ``100M`` or ``2.5 Gb/s``. Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        rate = value
+    elif isinstance(value, str) and (matched := _RATE.fullmatch(value)) is not None:
+        rate = round(float(matched[1]) * _MULTIPLE[matched[2]])
+    elif value is None:
+        return None
+    else:
+        rate = 0
+    if not 8 <= rate <= MAX_RATE:
+        raise ValueError(f"{value!r} is not a rate; write bits a second (at least 8), for example 100M or 2.5G")
+    return rate
+
+
+Rate = Annotated[StrictInt | None, BeforeValidator(parse_rate)]
+
+
+class QueueSpec(_Frozen):
+    """One queue of a port. Rates are in bits a second, None for none: what it is promised, and what it never exceeds."""
+
+    id: StrictInt
+    min_rate: Rate = None
+    max_rate: Rate = None
+
+    @field_validator("id")
+    @classmethod
+    def _in_range(cls, value: int) -> int:
+        if not 0 <= value <= MAX_QUEUE_ID:
+            raise ValueError(f"{value} is not a queue's number; it must be 0 to {MAX_QUEUE_ID}")
+        return value
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min_rate is not None and self.max_rate is not None and self.min_rate > self.max_rate:
+            raise ValueError(f"queue {self.id}: min_rate {self.min_rate} is more than max_rate {self.max_rate}")
+        return self
+
+
 class PortSpec(_Frozen):
     """One port, also written ``INTERFACE`` or ``INTERFACE=NUMBER``. In a ``Config``, ``number`` is never 0."""
 
@@ -155,6 +201,16 @@ class PortSpec(_Frozen):
     number: StrictInt = 0
     """0 asks for the lowest number that no other port has."""
     hook: HookChoice = "auto"
+    queues: tuple[QueueSpec, ...] = ()
+
+    @field_validator("queues")
+    @classmethod
+    def _distinct(cls, value: tuple[QueueSpec, ...]) -> tuple[QueueSpec, ...]:
+        given = [queue.id for queue in value]
+        twice = sorted({item for item in given if given.count(item) > 1})
+        if twice:
+            raise ValueError(f"two queues have the same id: {', '.join(map(str, twice))}")
+        return value
 
     @model_validator(mode="before")
     @classmethod

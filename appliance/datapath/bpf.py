@@ -377,8 +377,8 @@ class BpfDatapath:
     def _read_word(self, slot: int, member: str) -> int:
         return self._slot_words[self._word_at(slot, member)]
 
-    def send(self, port: int, frame: bytes, gso_size: int = 0) -> None:
-        self._transmitter.send(port, frame, gso_size)
+    def send(self, port: int, frame: bytes, gso_size: int = 0, queue_id: int | None = None) -> None:
+        self._transmitter.send(port, frame, gso_size, queue_id)
 
     def fileno(self) -> int:
         return self.programs.map_fd("upcalls")

@@ -16,6 +16,7 @@ from appliance.datapath.layout import MAX_METER_OPS, MAX_OPS, ChoiceKind, Megafl
 from appliance.model.actions import Meter, SetField, SetQueue
 from appliance.model.fields import VLAN_PRESENT, Layer
 from appliance.model.megaflow import DatapathAction, DecTtl, Failover, Flood, Forward, PopTag, PushTag, Select, Way
+from appliance.model.queues import queue_class
 from appliance.packet.select import thresholds
 
 _NATIVE: Final = sys.byteorder
@@ -54,8 +55,6 @@ class Compiled:
 
 
 _OP_BYTES: Final = 8
-_QUEUE_QDISC: Final = 1
-"""The major number of the qdisc on every port that has queues."""
 PUNTED: Final = Compiled(b"", MegaflowFlag.PUNT)
 
 
@@ -275,11 +274,6 @@ class _Compilation:
         self.ttl_needed += ttl_needed
         self.choice = CompiledChoice(kind, tuple(compiled))
         self.ops.append(_op(OpCode.CHOOSE))
-
-
-def queue_class(queue_id: int) -> int:
-    """The traffic class of a queue, as in skb->priority: minor number 0 is the qdisc itself."""
-    return _QUEUE_QDISC << 16 | queue_id + 1 & 0xFFFF
 
 
 def _sets_ttl(action: DatapathAction) -> bool:

@@ -92,8 +92,11 @@ class Datapath(Protocol):
     def caught_up(self, megaflow_ids: Iterable[int]) -> None:
         """All misses that came before these megaflows were installed have been sent on: they may stop catching up."""
 
-    def send(self, port: int, frame: bytes, gso_size: int = 0) -> None:
-        """Put a frame out on a port, now. One longer than the port's MTU needs ``gso_size``. A port that is gone is passed over."""
+    def send(self, port: int, frame: bytes, gso_size: int = 0, queue_id: int | None = None) -> None:
+        """Put a frame out on a port, now. One longer than the port's MTU needs ``gso_size``. A port that is gone is passed over.
+
+        A queue that the port has not is the one that packets without any take.
+        """
 
     def port_counters(self) -> Mapping[int, TierCounters]:
         """By port number."""

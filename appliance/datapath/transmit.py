@@ -9,6 +9,7 @@ import socket
 import struct
 
 from appliance.model.fields import Layer
+from appliance.model.queues import queue_class
 from appliance.packet.checksum import TCP_CHECKSUM, UDP_CHECKSUM
 from appliance.packet.parse import parse
 
@@ -41,6 +42,8 @@ class Transmitter:
 
     def __init__(self) -> None:
         self._sockets: dict[int, socket.socket] = {}
+        self._classes: dict[int, int] = {}
+        """Traffic class of each socket, 0 for none."""
         self.failed = 0
         """Frames that the kernel did not take."""
 
@@ -55,13 +58,18 @@ class Transmitter:
             out.close()
             raise
         self._sockets[port] = out
+        self._classes[port] = 0
 
-    def send(self, port: int, frame: bytes, gso_size: int) -> None:
+    def send(self, port: int, frame: bytes, gso_size: int, queue_id: int | None = None) -> None:
         out = self._sockets.get(port)
         if out is None:
             return
         header = _vnet_header(frame, gso_size) if gso_size else _PLAIN
+        traffic_class = 0 if queue_id is None else queue_class(queue_id)
         try:
+            if traffic_class != self._classes[port]:
+                out.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, traffic_class)
+                self._classes[port] = traffic_class
             out.send(header + frame)
         except OSError:
             self.failed += 1

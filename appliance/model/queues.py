@@ -29,3 +29,14 @@ class QueueCounters:
     tx_bytes: int = UNKNOWN_COUNT
     tx_packets: int = UNKNOWN_COUNT
     tx_errors: int = UNKNOWN_COUNT
+
+
+QUEUE_QDISC = 1
+"""The major number of the qdisc on every port that has queues."""
+MAX_QUEUE_ID = 0xFFF0
+"""The minor number of a queue's traffic class is 16 bits, and some are the qdisc's own."""
+
+
+def queue_class(queue_id: int) -> int:
+    """The traffic class of a queue, as in skb->priority: minor number 0 is the qdisc itself."""
+    return QUEUE_QDISC << 16 | queue_id + 1 & 0xFFFF

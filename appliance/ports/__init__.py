@@ -1,9 +1,11 @@
 """The switch's ports as Linux interfaces: what they are, how they are doing, and where the fast path should meet them."""
 
 from appliance.ports.counters import read_counters, since
+from appliance.ports.ethtool import PortFeature, advertise
 from appliance.ports.hook import choose_hook, xdp_transmit
 from appliance.ports.interface import Interface, PortError, find, interface_names, interfaces, set_promiscuous, set_up
 from appliance.ports.port import describe
+from appliance.ports.queues import QueueRates, queue_counters, set_queues
 from appliance.ports.watch import LinkChange, LinkWatcher
 from appliance.ports.xdp_features import XdpFeature, xdp_features
 
@@ -12,14 +14,19 @@ __all__ = [
     "LinkChange",
     "LinkWatcher",
     "PortError",
+    "PortFeature",
+    "QueueRates",
     "XdpFeature",
+    "advertise",
     "choose_hook",
     "describe",
     "find",
     "interface_names",
     "interfaces",
+    "queue_counters",
     "read_counters",
     "set_promiscuous",
+    "set_queues",
     "set_up",
     "since",
     "xdp_features",

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import os
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any
 
+from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST, genlmsg
 from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.generic.ethtool import NlEthtool
+from pyroute2.netlink.generic import GenericNetlinkSocket
+from pyroute2.netlink.generic.ethtool import NlEthtool, ethtoolbitset, ethtoolheader
+
+from appliance.ports.interface import PortError
 
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_GDRVINFO = 3
@@ -25,6 +30,8 @@ _IFREQ_BYTES = 40
 
 _UNKNOWN_SPEED = (0, 0xFFFF, 0xFFFFFFFF)
 _HALF_DUPLEX = 0
+_LINKMODES_SET = 5
+_SET_BIT = ("ETHTOOL_A_BITSET_BIT_VALUE", True)
 
 
 class PortFeature(IntFlag):
@@ -119,6 +126,45 @@ def _bitset(message: Any, attribute: str) -> tuple[list[str], list[str]]:
     names = [bit.get_attr("ETHTOOL_A_BITSET_BIT_NAME") for bit in listed]
     chosen = [bit.get_attr("ETHTOOL_A_BITSET_BIT_NAME") for bit in listed if bit.get_attr("ETHTOOL_A_BITSET_BIT_VALUE")]
     return names, chosen
+
+
+class _LinkModes(genlmsg):  # type: ignore[misc]  # pyroute2 has no types
+    prefix = "ETHTOOL_A_LINKMODES_"
+    nla_map = (
+        (1, "ETHTOOL_A_LINKMODES_HEADER", "ethtoolheader"),
+        (2, "ETHTOOL_A_LINKMODES_AUTONEG", "uint8"),
+        (3, "ETHTOOL_A_LINKMODES_OURS", "ethtoolbitset"),
+    )
+    ethtoolheader = ethtoolheader
+    ethtoolbitset = ethtoolbitset
+
+
+def advertise(name: str, wanted: PortFeature) -> None:
+    """Let the link advertise those of its supported modes that OFPPF_* names. Raises PortError."""
+    try:
+        with NlEthtool() as ethtool:
+            supported, _ = _bitset(ethtool.get_linkmode(name)[0], "ETHTOOL_A_LINKMODES_OURS")
+        set_link_modes(name, {mode: bool(features([mode]) & wanted) for mode in supported}, bool(wanted & PortFeature.AUTONEG))
+    except NetlinkError as error:
+        raise PortError(f"cannot advertise other features: {os.strerror(error.code)}") from error
+
+
+def set_link_modes(name: str, modes: Mapping[str, bool], autonegotiate: bool) -> None:
+    """Of the named modes, which to advertise; the others stay. Raises NetlinkError."""
+    bits = [
+        ("ETHTOOL_A_BITSET_BITS_BIT", {"attrs": [("ETHTOOL_A_BITSET_BIT_NAME", mode), *([_SET_BIT] if on else [])]})
+        for mode, on in modes.items()
+    ]
+    request = _LinkModes()
+    request["cmd"], request["version"] = _LINKMODES_SET, 1
+    request["attrs"] = [
+        ("ETHTOOL_A_LINKMODES_HEADER", {"attrs": [("ETHTOOL_A_HEADER_DEV_NAME", name)]}),
+        ("ETHTOOL_A_LINKMODES_AUTONEG", int(autonegotiate)),
+        ("ETHTOOL_A_LINKMODES_OURS", {"attrs": [("ETHTOOL_A_BITSET_BITS", {"attrs": bits})]}),
+    ]
+    with GenericNetlinkSocket() as ethtool:
+        ethtool.bind("ethtool", _LinkModes)
+        ethtool.nlm_request(request, msg_type=ethtool.prid, msg_flags=NLM_F_REQUEST | NLM_F_ACK)
 
 
 def link_speed(name: str) -> LinkSpeed:

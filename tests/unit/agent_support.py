@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from appliance.agent.links import Placement
 from appliance.config import Config
 from appliance.datapath.fake import FakeDatapath
 from appliance.model.ports import Hook, Port, PortCounters, PortState
+from appliance.model.queues import QueueCounters
 from appliance.openflow.codec import decode, encode
 from appliance.openflow.messages import EchoReply, EchoRequest, Hello, Message
-from appliance.ports import Interface, LinkChange
+from appliance.ports import Interface, LinkChange, QueueRates
 
 ROOT = Path(__file__).parents[2]
 STOCK = ROOT / "tests" / "system" / "stock"
@@ -73,6 +74,9 @@ class FakeLinks:
     def __init__(self, *interfaces: Interface) -> None:
         self.known: dict[int, Interface] = {item.ifindex: item for item in interfaces}
         self.promiscuous: set[int] = set()
+        self.queues: dict[int, tuple[tuple[QueueRates, ...], int]] = {}
+        """Queues and the port's speed by ifindex."""
+        self.advertised: dict[str, int] = {}
         self.closed = False
         self._changes: list[LinkChange] = []
         self._event = os.eventfd(0, os.EFD_NONBLOCK)
@@ -104,6 +108,15 @@ class FakeLinks:
 
     def counters(self, ifindexes: Iterable[int]) -> Mapping[int, PortCounters]:
         return {ifindex: PortCounters(rx_errors=3) for ifindex in ifindexes if ifindex in self.known}
+
+    def set_queues(self, ifindex: int, queues: Sequence[QueueRates], speed: int) -> None:
+        self.queues[ifindex] = (tuple(queues), speed)
+
+    def queue_counters(self, ifindex: int, queue_ids: Iterable[int]) -> Mapping[int, QueueCounters]:
+        return {queue_id: QueueCounters(1000 * ifindex, 10 * queue_id, 3) for queue_id in queue_ids}
+
+    def advertise(self, interface: Interface, features: int) -> None:
+        self.advertised[interface.name] = features
 
     def set_promiscuous(self, ifindex: int, on: bool) -> bool:
         before = ifindex in self.promiscuous

@@ -212,7 +212,7 @@ def test_an_effect_that_fails_does_not_keep_the_others_from_being_done(tmp_path)
     box = Box(tmp_path, fail_mode="standalone", controllers=(f"tcp:127.0.0.1:{free_port()}",))
     send = box.datapath.send
 
-    def fail_on_port_2(port, frame, gso_size=0):
+    def fail_on_port_2(port, frame, gso_size=0, queue_id=None):
         if port == 2:
             raise DatapathError("no")
         send(port, frame, gso_size)
@@ -233,9 +233,23 @@ def test_link_changes_reach_the_controller_and_the_fast_path(box, peer):
     status = peer.expect(PortStatus)
     assert (status.reason, status.port.number, status.port.up) == (PortReason.MODIFY, 2, False)
     assert not box.datapath.ports[2].forward
+    assert not box.datapath.ports[2].live
     box.links.change(102, interface(2))
     assert peer.expect(PortStatus).port.up
     assert box.datapath.ports[2].forward
+    assert box.datapath.ports[2].live
+
+
+def test_a_dead_port_is_left_before_anything_else_is_asked_of_its_interface(box, peer):
+    described = box.links.describe
+
+    def describe(interface, number):
+        assert not box.datapath.ports[2].live
+        return described(interface, number)
+
+    box.links.describe = describe
+    box.links.change(102, interface(2, up=False))
+    assert peer.expect(PortStatus).port.number == 2
 
 
 def test_an_interface_that_vanishes_is_a_port_status_and_comes_back_as_the_same_port(box, peer):

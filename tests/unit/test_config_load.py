@@ -158,6 +158,16 @@ def test_certificates_are_looked_for_beside_the_file_and_those_of_flags_from_her
     assert (other.certificate, other.ca_certificate) == ("mine.pem", "/ca.pem")
 
 
+@pytest.mark.parametrize(
+    ("text", "rate"), [("8", 8), ("100k", 100_000), ("2.5G", 2_500_000_000), ("10 Mb/s", 10_000_000), ("1Tbit/s", 10**12)]
+)
+def test_rates_of_queues_have_units(write: Callable[[str], str], text: str, rate: int) -> None:
+    path = write(f"ports: [{{interface: eth1, queues: [{{id: 3, min_rate: {text}}}, {{id: 0, max_rate: {text}}}]}}]")
+    (port,) = load(path).ports
+    assert [(queue.id, queue.min_rate, queue.max_rate) for queue in port.queues] == [(3, rate, None), (0, None, rate)]
+    assert load(write(dump(load(path)))) == load(path)
+
+
 def test_a_fault_that_a_flag_overrides_is_none(write: Callable[[str], str]) -> None:
     path = write("ports: [eth1]\nfail_mode: sekure")
     assert load(path, {"fail_mode": "standalone"}).fail_mode == "standalone"
@@ -313,6 +323,20 @@ def test_faults_in_flags_name_the_flag() -> None:
             "ports: [eth1]\ntls: {private_key: a, certificate: b, ca_certificate: c, certificates: d}",
             "2:58: unknown key 'certificates'; did you mean 'certificate'?",
         ),
+        (
+            "ports: [{interface: eth1, queues: [{id: 1}, {id: 1}]}]",
+            "1:35: two queues have the same id: 1",
+        ),
+        (
+            "ports: [{interface: eth1, queues: [{id: 1, max_rate: fast}]}]",
+            "1:54: 'fast' is not a rate; write bits a second (at least 8), for example 100M or 2.5G",
+        ),
+        (
+            "ports: [{interface: eth1, queues: [{id: 1, max_rate: 1M, min_rate: 2M}]}]",
+            "1:36: queue 1: min_rate 2000000 is more than max_rate 1000000",
+        ),
+        ("ports: [{interface: eth1, queues: [{id: 65530}]}]", "1:41: 65530 is not a queue's number; it must be 0 to 65520"),
+        ("ports: [{interface: eth1, queues: [{minrate: 8, id: 1}]}]", "1:37: unknown key 'minrate'; did you mean 'min_rate'?"),
         ("lab: {}", "1:1: 'lab' is for `ofswitch lab`, which makes its own ports; a switch's own file has 'ports'"),
     ],
 )
