@@ -221,7 +221,8 @@ class PacketIo:
 
 def _leaves_segmentation(translation: Translation) -> bool:
     """Whether the kernel can still cut a segmentation-offload frame after these actions: IP stays where it looks for it."""
-    return translation.again is None and all(isinstance(action, _CUT_AFTER) for action in translation.actions)
+    goes_on = translation.again is not None or translation.forks
+    return not goes_on and all(isinstance(action, _CUT_AFTER) for action in translation.actions)
 
 
 def _find(made: dict[int, dict[int, Translation]], key: int) -> Translation | None:

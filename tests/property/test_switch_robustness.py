@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pipeline_cases as cases
+import test_switch_tiers as tiers
 from hypothesis import event, given
 from switch_shell import Shell
 
@@ -59,6 +61,7 @@ from appliance.openflow.messages import (
     GroupType,
     Message,
     MeterBandDrop,
+    MeterBandDscpRemark,
     MeterFlags,
     MeterMod,
     MeterModCommand,
@@ -153,11 +156,14 @@ def some_message(rnd: Random) -> Message:
             GroupMod(
                 rnd.choice(tuple(GroupModCommand)), rnd.choice(tuple(GroupType)), number, (Bucket(actions=some_actions(rnd)),)
             ),
-            MeterMod(rnd.choice(tuple(MeterModCommand)), MeterFlags.KBPS, number, (MeterBandDrop(1),)),
+            replace(tiers.group_mod(rnd), group_id=rnd.randrange(3)),
+            MeterMod(rnd.choice(tuple(MeterModCommand)), MeterFlags(rnd.randrange(16)), number, (MeterBandDrop(1),)),
+            replace(tiers.meter_mod(rnd), bands=(rnd.choice((MeterBandDrop(1), MeterBandDscpRemark(1, 1, 1))),)),
+            tiers.flow_mod(rnd),
             TableMod(rnd.choice(TABLES), number),
             SetConfig(rnd.choice(tuple(FragmentHandling)), rnd.randrange(0xFFFF)),
             SetAsync((rnd.randrange(8), 0), (rnd.randrange(8), 0), (rnd.randrange(16), 0)),
-            RoleRequest(rnd.choice(tuple(Role)), number),
+            RoleRequest(rnd.choice((*Role, Role.EQUAL, Role.EQUAL)), number),
             QueueGetConfigRequest(port),
             *(kind() for kind in (FeaturesRequest, BarrierRequest, GetConfigRequest, GetAsyncRequest)),
             Experimenter(number, number),
@@ -174,6 +180,7 @@ def some_message(rnd: Random) -> Message:
                         GroupStatsRequest(number),
                         MeterStatsRequest(number),
                         TableFeaturesRequest((TableFeatures(1),)),
+                        TableFeaturesRequest(tuple(TableFeatures(at) for at in range(3) if rnd.random() < 0.8)),
                         ExperimenterMultipart(number, number),
                     )
                 )
@@ -210,7 +217,7 @@ def test_any_messages_and_packets(rnd: Random) -> None:
             refused = any(isinstance(answer, Error) for _, answer in shell.messages[before:])
             event(f"{type(message).__name__} {'refused' if refused else 'accepted'}")
         elif rnd.random() < 0.7:
-            frame = cases.frame(rnd)
+            frame = cases.frame(rnd, everything=True)
             in_port = rnd.choice((1, 2, 3))
             if rnd.random() < 0.7:
                 shell.inject(in_port, frame)

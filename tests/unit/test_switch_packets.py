@@ -395,3 +395,28 @@ def test_what_one_packet_of_a_batch_teaches_the_next_know() -> None:
     effects = shell.step(Upcalls((upcall(there), upcall(back, 2), upcall(there))))
     assert effects[:4] == [SendFrame(2, there), SendFrame(3, there), SendFrame(1, back), SendFrame(2, there)]
     assert not any(megaflow.actions == (Flood(),) for megaflow in shell.datapath.megaflows)
+
+
+# ── fragments ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+def fragment(offset: int, more: bool) -> bytes:
+    return frames.ethernet(0x0800, frames.ipv4(17, frames.udp(1, 2), fragment=more << 13 | offset))
+
+
+def test_fragments_are_dropped_before_the_tables_where_the_configuration_says_so() -> None:
+    shell = Shell()
+    add(shell, Output(2))
+    whole, pieces = fragment(0, more=False), [fragment(0, more=True), fragment(8, more=True), fragment(16, more=False)]
+    for raw in (whole, *pieces, frame()):
+        assert shell.inject(1, raw) == [(2, raw)]
+    shell.receive(SetConfig(FragmentHandling.DROP, 128))
+    for _ in range(2):
+        for raw in (whole, frame()):
+            assert shell.inject(1, raw) == [(2, raw)]
+        for raw in pieces:
+            assert shell.inject(1, raw) == []
+    stats = shell.ask(MultipartRequest(TableStatsRequest()), MultipartReply).body
+    assert isinstance(stats, TableStatsReply)
+    assert stats.entries[0].lookup_count == 5 + 4, "fragments did not come to the tables"
+    shell.receive(SetConfig(FragmentHandling.NORMAL, 128))
+    for raw in (whole, *pieces):
+        assert shell.inject(1, raw) == [(2, raw)]

@@ -12,7 +12,7 @@ from appliance.model.actions import ApplyActions, Output
 from appliance.model.ports import PortConfig, PortNo, PortState
 from appliance.openflow.errors import ErrorType, PortModFailed
 from appliance.openflow.messages import FlowMod, PacketIn, PacketOut, PortMod, PortReason, PortStatus, SetAsync
-from appliance.switch.effects import UpdatePort
+from appliance.switch.effects import Advertise, UpdatePort
 from appliance.switch.events import PortAdded, PortChanged, PortRemoved
 
 FRAME = frames.ethernet(0x1234, bytes(46))
@@ -123,3 +123,28 @@ def test_frames_for_a_port_that_is_down_are_dropped() -> None:
     assert output(shell, 2) == set()
     shell.step(PortChanged(port(2)))
     assert shell.inject(1, FRAME) == [(2, FRAME)]
+
+
+# ── liveness and advertised features ───────────────────────────────────────────────────────────────────────────────────
+def test_a_port_that_is_configured_down_is_not_live() -> None:
+    shell = Shell(1)
+    shell.step(PortChanged(replace(port(1), state=PortState.LIVE)))
+    configure(shell, 1, PortConfig.NO_FWD)
+    assert shell.switch.ports[0].state == PortState.LIVE
+    configure(shell, 1, PortConfig.PORT_DOWN)
+    assert shell.switch.ports[0].state == PortState.NONE
+    assert shell.effects[-2] == UpdatePort(1, False, False, False)
+    configure(shell, 1, PortConfig.NONE)
+    assert shell.switch.ports[0].state == PortState.LIVE, "as its link says"
+
+
+@pytest.mark.parametrize(("advertise", "told"), [(0, False), (0x6, False), (0x2, True), (0x16, True)])
+def test_port_mod_changes_what_is_advertised(advertise: int, told: bool) -> None:
+    shell = Shell(1)
+    shell.step(PortChanged(replace(port(1), supported=0x16, advertised=0x6)))
+    before = len(shell.effects)
+    assert shell.receive(PortMod(1, port(1).hw_addr, advertise=advertise)) == []
+    assert shell.effects[before:] == ([Advertise(1, advertise)] if told else [])
+    refused = PortMod(1, port(1).hw_addr, PortConfig.NO_FWD, PortConfig.NO_FWD, advertise | 0x8)
+    assert shell.refused(refused) == (ErrorType.PORT_MOD_FAILED, PortModFailed.BAD_ADVERTISE)
+    assert shell.switch.ports[0].config == PortConfig.NONE

@@ -1,0 +1,229 @@
+"""One switch with a fast path and one without, told and sent the same: the same frames leave, and the same is counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pipeline_cases as cases
+from hypothesis import event, given
+from switch_shell import Shell, port
+
+from appliance.model.actions import (
+    Action,
+    ApplyActions,
+    CopyTtlOut,
+    DecNwTtl,
+    GotoTable,
+    Group,
+    Instruction,
+    Meter,
+    Output,
+    PopMpls,
+    PopPbb,
+    PopVlan,
+    PushMpls,
+    PushPbb,
+    PushVlan,
+    SetField,
+    SetQueue,
+    WriteActions,
+)
+from appliance.model.fields import BY_NAME, VLAN_PRESENT
+from appliance.model.match import Match, MatchField
+from appliance.model.ports import PortNo, PortState
+from appliance.model.queues import Queue
+from appliance.openflow.messages import (
+    BarrierRequest,
+    Bucket,
+    Error,
+    FlowMod,
+    FlowModCommand,
+    FlowModFlags,
+    FlowRemoved,
+    FlowStatsReply,
+    FlowStatsRequest,
+    FragmentHandling,
+    GroupMod,
+    GroupModCommand,
+    GroupStatsReply,
+    GroupStatsRequest,
+    GroupType,
+    Message,
+    MeterBandDrop,
+    MeterBandDscpRemark,
+    MeterFlags,
+    MeterMod,
+    MeterModCommand,
+    MeterStatsReply,
+    MeterStatsRequest,
+    MultipartReply,
+    MultipartRequest,
+    PacketIn,
+    SetConfig,
+    TableStatsReply,
+    TableStatsRequest,
+)
+from appliance.switch.events import Event, PortChanged, Tick
+
+GROUPS = (1, 2, 3)
+METERS = (1, 2)
+PORTS = (1, 2, 3)
+OUTPUTS = (*PORTS, *PORTS, *PORTS, PortNo.IN_PORT, PortNo.FLOOD, PortNo.CONTROLLER)
+NAMES = ("in_port", "eth_dst", "vlan_vid")
+"""Fields of matches. Each set of them has a priority of its own: where entries of one priority overlap, any of them may win."""
+PLENTY = 1_000_000
+"""No meter drops: each tier's buckets are its own, so that which packet exceeds a band is not the same."""
+
+
+ANYWHERE: tuple[Action, ...] = (
+    PushVlan(0x8100),
+    PushVlan(0x88A8),
+    PushMpls(0x8847),
+    PushPbb(0x88E7),
+    SetQueue(1),
+    *(SetField(BY_NAME["eth_dst"], value) for value in cases.POOLS["eth_dst"]),
+)
+"""Actions that go with every match."""
+IN_BUCKETS: tuple[Action, ...] = (
+    *ANYWHERE,
+    PopVlan(),
+    PopMpls(0x0800),
+    PopPbb(),
+    DecNwTtl(),
+    CopyTtlOut(),
+    SetField(BY_NAME["vlan_vid"], VLAN_PRESENT | 5),
+    SetField(BY_NAME["tcp_dst"], 80),
+    SetField(BY_NAME["ipv4_src"], 0x0A000001),
+)
+
+
+def actions(rnd: Random, groups: tuple[int, ...], kinds: tuple[Action, ...] = ANYWHERE) -> tuple[Action, ...]:
+    made: list[Action] = [rnd.choice(kinds) for _ in range(rnd.choice((0, 0, 0, 1, 2)))]
+    made += [Output(rnd.choice(OUTPUTS)) for _ in range(rnd.randrange(2))]
+    if groups and rnd.random() < 0.7:
+        made.append(Group(rnd.choice(groups)))
+    return tuple(made)
+
+
+def bucket(rnd: Random, kind: GroupType, later: tuple[int, ...]) -> Bucket:
+    """Groups forward to those with higher numbers only, so that most are accepted."""
+    made = Bucket(
+        rnd.randrange(3), actions=(*actions(rnd, later if rnd.random() < 0.4 else (), IN_BUCKETS), Output(rnd.choice(OUTPUTS)))
+    )
+    if kind is GroupType.FF:
+        return replace(made, watch_port=rnd.choice(PORTS)) if rnd.random() < 0.7 else replace(made, watch_group=rnd.choice(GROUPS))
+    return made
+
+
+def group_mod(rnd: Random) -> GroupMod:
+    number = rnd.choice(GROUPS)
+    kind = rnd.choice(tuple(GroupType))
+    size = 1 if kind is GroupType.INDIRECT else rnd.choice((0, 1, 2, 2, 3))
+    buckets = tuple(bucket(rnd, kind, tuple(range(number + 1, len(GROUPS) + 1))) for _ in range(size))
+    command = rnd.choice((GroupModCommand.ADD,) * 4 + (GroupModCommand.MODIFY,) * 4 + (GroupModCommand.DELETE,))
+    return GroupMod(command, kind, number, () if command is GroupModCommand.DELETE else buckets)
+
+
+def meter_mod(rnd: Random) -> MeterMod:
+    bands = (MeterBandDrop(PLENTY, PLENTY), MeterBandDscpRemark(PLENTY, PLENTY, 1))
+    command = rnd.choice((MeterModCommand.ADD,) * 3 + (MeterModCommand.MODIFY,) * 3 + (MeterModCommand.DELETE,))
+    return MeterMod(command, MeterFlags.PKTPS | MeterFlags.BURST, rnd.choice(METERS), bands[: rnd.randrange(3)])
+
+
+def flow_mod(rnd: Random) -> FlowMod:
+    table_id = rnd.randrange(2)
+    instructions: list[Instruction] = [ApplyActions(actions(rnd, GROUPS))]
+    if rnd.random() < 0.4:
+        instructions.append(WriteActions(actions(rnd, GROUPS)))
+    if rnd.random() < 0.3:
+        instructions.append(Meter(rnd.choice(METERS)))
+    if table_id == 0 and rnd.random() < 0.5:
+        instructions.append(GotoTable(1))
+    names = [name for name in NAMES if rnd.random() < 0.2]
+    return FlowMod(
+        table_id=table_id,
+        command=rnd.choice((FlowModCommand.ADD,) * 4 + (FlowModCommand.MODIFY_STRICT, FlowModCommand.DELETE_STRICT)),
+        priority=sum(1 << NAMES.index(name) for name in names),
+        idle_timeout=rnd.choice((0, 0, 5)),
+        flags=FlowModFlags.SEND_FLOW_REM,
+        match=Match.of(MatchField(BY_NAME[name], rnd.choice(cases.POOLS[name])) for name in names),
+        instructions=tuple(instructions),
+    )
+
+
+def message(rnd: Random) -> Message:
+    kind = rnd.choice((group_mod, group_mod, meter_mod, flow_mod, flow_mod))
+    return SetConfig(rnd.choice((FragmentHandling.NORMAL, FragmentHandling.DROP)), 128) if rnd.random() < 0.03 else kind(rnd)
+
+
+class Both:
+    """The two switches."""
+
+    def __init__(self, rnd: Random) -> None:
+        queues = {1: (Queue(1),)}
+        self.fast = Shell(queues=queues, max_megaflows=rnd.choice((4, 1000)), capacity=rnd.choice((3, 1000)))
+        self.slow = Shell(queues=queues, capacity=0)
+
+    def receive(self, wanted: Message) -> None:
+        fast, slow = (
+            [(answer.type, answer.code) for answer in shell.receive(wanted) if isinstance(answer, Error)]
+            for shell in (self.fast, self.slow)
+        )
+        assert fast == slow
+        event(f"{type(wanted).__name__} {'refused' if fast else 'accepted'}")
+
+    def step(self, happening: Event) -> None:
+        for shell in (self.fast, self.slow):
+            shell.step(happening)
+
+    def wait(self, seconds: float) -> None:
+        for shell in (self.fast, self.slow):
+            shell.now += seconds
+        self.step(Tick())
+
+    def inject(self, in_port: int, frame: bytes) -> None:
+        sent = [shell.inject(in_port, frame) for shell in (self.fast, self.slow)]
+        assert sent[0] == sent[1]
+        event(f"left: {min(len(sent[0]), 3)}")
+
+    def compare(self) -> None:
+        for body, kind in (
+            (FlowStatsRequest(), FlowStatsReply),
+            (TableStatsRequest(), TableStatsReply),
+            (GroupStatsRequest(), GroupStatsReply),
+            (MeterStatsRequest(), MeterStatsReply),
+        ):
+            fast, slow = (shell.ask(MultipartRequest(body), MultipartReply).body for shell in (self.fast, self.slow))
+            assert isinstance(fast, kind)
+            assert fast == slow
+        for told in (PacketIn, FlowRemoved):
+            fast_told, slow_told = (sorted(map(repr, shell.told(told))) for shell in (self.fast, self.slow))
+            assert fast_told == slow_told
+
+
+@given(cases.RANDOMS)
+def test_both_tiers_do_and_count_the_same(rnd: Random) -> None:
+    both = Both(rnd)
+    for number in reversed(GROUPS):
+        both.receive(replace(group_mod(rnd), command=GroupModCommand.ADD, group_id=number))
+    for number in METERS:
+        both.receive(replace(meter_mod(rnd), command=MeterModCommand.ADD, meter_id=number))
+    both.receive(FlowMod(priority=0, instructions=(Meter(1), ApplyActions((Group(rnd.choice(GROUPS)),)))))
+    for _ in range(3):
+        both.receive(flow_mod(rnd))
+    traffic = [(rnd.choice(PORTS), cases.frame(rnd)) for _ in range(4)]
+    for _ in range(12):
+        for _ in range(rnd.randrange(3)):
+            both.receive(message(rnd))
+        both.receive(BarrierRequest())
+        if rnd.random() < 0.3:
+            state = rnd.choice((PortState.LINK_DOWN, PortState.LIVE))
+            both.step(PortChanged(replace(port(rnd.choice(PORTS)), state=state)))
+        if rnd.random() < 0.2:
+            both.wait(rnd.choice((0.5, 3, 20)))
+        for _ in range(rnd.randrange(6)):
+            both.inject(*rnd.choice(traffic))
+    both.compare()
+    event(f"the fast path worked: {any(port.forwarded_tc for port in both.fast.datapath.port_counters().values())}")
+    event(f"a megaflow chose: {any(live.statistics.ways for live in both.fast.switch.megaflows)}")
