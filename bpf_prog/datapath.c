@@ -16,7 +16,14 @@
 
 static __always_inline u32 port_number(u32 ifindex)
 {
-	u32 *number = ifindex < SMALL_IFINDEX ? small_ifindex.lookup(&ifindex) : large_ifindex.lookup(&ifindex);
+	u32 *number;
+
+	if (ifindex < SMALL_IFINDEX) {
+		number = small_ifindex.lookup(&ifindex);
+		opaque(number); /* or the compiler makes one call of the two look-ups, which the kernel then cannot turn into a load */
+		return number ? *number : 0;
+	}
+	number = large_ifindex.lookup(&ifindex);
 	return number ? *number : 0;
 }
 

@@ -5,6 +5,8 @@
  */
 #pragma once
 
+#define HASH_FINAL 0x9e3779b97f4a7c15ULL
+
 /* Adds word n, folded so that its high bits count too, times a random odd constant. appliance/datapath/index.py does the same. */
 static __always_inline u64 hash_word(u64 word, u64 constant)
 {
@@ -17,6 +19,8 @@ static __always_inline u64 hash_masked(const u64 *key, const u64 *mask)
 	u64 hash = TERM(0) + TERM(1) + TERM(2) + TERM(3) + TERM(4) + TERM(5) + TERM(6) + TERM(7) + TERM(8) + TERM(9) + TERM(10) +
 		   TERM(11) + TERM(12) + TERM(13) + TERM(14) + TERM(15);
 #undef TERM
+	/* The sum is linear in the words: without this, flows that count up may crowd in few buckets. */
+	hash = (hash ^ hash >> 32) * HASH_FINAL;
 	return hash ^ hash >> 32;
 }
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import takewhile
 from typing import Final
 
@@ -165,21 +166,37 @@ def compile_actions(actions: Sequence[DatapathAction], meters: Mapping[int, int]
 
     ``meters`` are the indices of the meters that the fast path has, by id.
     """
+    if not actions or not isinstance(actions[0], Meter):
+        return _compile_unmetered(tuple(actions))
     leading = list(takewhile(lambda action: isinstance(action, Meter), actions))
     metered = [meters[action.meter_id] for action in leading if isinstance(action, Meter) and meters and action.meter_id in meters]
     if len(metered) != len(leading) or len(metered) > MAX_METER_OPS:
         return PUNTED
     meter_ops = [_op(OpCode.METER, arg32=index) for index in metered]
-    flags = MegaflowFlag.METERED if metered else MegaflowFlag(0)
-    body = _Compilation(after_meters=bool(metered))
     try:
-        body.run(actions[len(leading) :])
-        ops = [*meter_ops, *body.ops]
-        if len(ops) > MAX_OPS:
-            raise _UnsupportedError
+        rest = _compile(actions[len(leading) :], meter_ops)
     except _UnsupportedError:
-        return Compiled(b"".join([*meter_ops, _op(OpCode.END)]), MegaflowFlag.PUNT | flags) if metered else PUNTED
-    return Compiled(b"".join(ops), flags | body.flags, body.xdp_port, body.ttl_needed, body.choice)
+        return Compiled(b"".join([*meter_ops, _op(OpCode.END)]), MegaflowFlag.PUNT | MegaflowFlag.METERED)
+    return replace(rest, flags=rest.flags | MegaflowFlag.METERED)
+
+
+@lru_cache(maxsize=1024)
+def _compile_unmetered(actions: tuple[DatapathAction, ...]) -> Compiled:
+    """Many megaflows have the same few lists of actions."""
+    try:
+        return _compile(actions)
+    except _UnsupportedError:
+        return PUNTED
+
+
+def _compile(actions: Sequence[DatapathAction], meter_ops: Sequence[bytes] = ()) -> Compiled:
+    """Raises _UnsupportedError."""
+    body = _Compilation(after_meters=bool(meter_ops))
+    body.run(actions)
+    ops = [*meter_ops, *body.ops]
+    if len(ops) > MAX_OPS:
+        raise _UnsupportedError
+    return Compiled(b"".join(ops), body.flags, body.xdp_port, body.ttl_needed, body.choice)
 
 
 class _Compilation:

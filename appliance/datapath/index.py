@@ -16,6 +16,7 @@ from appliance.datapath.layout import BUCKET_WAYS, KEY_WORDS, MAX_SUBTABLES
 _WORDS = struct.Struct(f"={KEY_WORDS}Q")
 _64_BITS = (1 << 64) - 1
 _32_BITS = (1 << 32) - 1
+_HASH_FINAL = 0x9E3779B97F4A7C15
 
 
 def random_constants() -> tuple[int, ...]:
@@ -30,6 +31,7 @@ def hash_key(raw: bytes, constants: tuple[int, ...]) -> int:
         if word:
             total += (word ^ word >> 32) * constant
     total &= _64_BITS
+    total = (total ^ total >> 32) * _HASH_FINAL & _64_BITS
     return total ^ total >> 32
 
 

@@ -28,6 +28,7 @@ def test_hash_is_the_sum_that_lookup_h_computes(key: int) -> None:
     for n in range(16):
         word = struct.unpack_from("=Q", raw, 8 * n)[0]
         total = (total + (word ^ (word >> 32)) * constants[n]) % 2**64
+    total = (total ^ (total >> 32)) * 0x9E3779B97F4A7C15 % 2**64
     assert hash_key(raw, constants) == total ^ (total >> 32)
 
 
@@ -40,6 +41,16 @@ def test_high_bits_of_two_words_do_not_cancel_out() -> None:
             raw[8 * flip + 7] ^= 0x80
             raw[8 * other + 7] ^= 0x80
             assert hash_key(bytes(raw), constants) != hash_key(bytes(KEY_BYTES), constants)
+
+
+def test_flows_that_count_up_find_their_places() -> None:
+    """As many as there are slots, in a table with two ways for each: hardly one is refused, whatever the constants."""
+    for _ in range(5):
+        index = Index(256, random_constants())
+        subtable = index.subtable(1)
+        assert subtable is not None
+        refused = [n for n in range(1024) if index.take(subtable, (n << 144).to_bytes(KEY_BYTES, "big"), n) is None]
+        assert len(refused) < 40
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), KEYS), unique=True, max_size=200))
