@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -38,6 +39,11 @@ class RunningSwitch:
         result = self.bed.run(["ovs-ofctl", "-O", "OpenFlow13", *command.split(), target, *arguments])
         assert (result.returncode != 0) is fails, f"ovs-ofctl {command}: {result.stdout}{result.stderr}"
         return result.stdout + result.stderr
+
+    def flows(self, *words: str) -> list[str]:
+        """One line a flow entry, as ovs-ofctl prints it, without what changes with time."""
+        lines = [line.strip() for line in self.ofctl("dump-flows", *words).splitlines()]
+        return [re.sub(r" duration=[^ ]*,", "", line) for line in lines if line.startswith("cookie=")]
 
     def add_flows(self, *flows: str) -> None:
         for flow in flows:
