@@ -11,7 +11,18 @@ from __future__ import annotations
 
 from appliance.model.actions import OFP_NO_BUFFER, Meter, SetField, SetQueue
 from appliance.model.fields import IN_PORT, LAYERS, Layer
-from appliance.model.megaflow import NO_MEGAFLOW, Controller, DecTtl, Flood, Forward, PopTag, PushTag, Upcall, UpcallReason
+from appliance.model.megaflow import (
+    NO_MEGAFLOW,
+    Controller,
+    DecTtl,
+    Flood,
+    Forward,
+    PacketInReason,
+    PopTag,
+    PushTag,
+    Upcall,
+    UpcallReason,
+)
 from appliance.model.ports import PortNo
 from appliance.openflow.errors import BadRequest, ErrorType, ProtocolError
 from appliance.openflow.messages import PacketOut
@@ -210,8 +221,8 @@ class PacketIo:
                     SendFrame(port, emission.frame, packet.gso_size, emission.queue_id)
                     for port in self._ports.flood(packet.in_port)
                 ]
-            case Controller():
-                if self._ports.sends_packet_in(packet.in_port):
+            case Controller(reason=reason):
+                if reason is not PacketInReason.NO_MATCH or self._ports.sends_packet_in(packet.in_port):
                     frame = emission.frame
                     kept = BufferedPacket(frame, packet.in_port, packet.gso_size)
                     if packet.partial:

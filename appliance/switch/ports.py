@@ -138,7 +138,7 @@ class Ports:
         return [number for number in self._forwarding if number != in_port]
 
     def sends_packet_in(self, number: int) -> bool:
-        """Whether the controllers want to see packets that came in there (OFPPC_NO_PACKET_IN)."""
+        """Whether the controllers want to see packets from there that miss in a table (OFPPC_NO_PACKET_IN, section 7.2.1)."""
         return number not in self._silent
 
     # ── counters ───────────────────────────────────────────────────────────────────────────────────────────────────────

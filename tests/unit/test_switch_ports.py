@@ -9,6 +9,7 @@ from switch_shell import Shell, mac, port
 from vectors import frames
 
 from appliance.model.actions import ApplyActions, Output
+from appliance.model.megaflow import PacketInReason
 from appliance.model.ports import PortConfig, PortNo, PortState
 from appliance.openflow.errors import ErrorType, PortModFailed
 from appliance.openflow.messages import FlowMod, PacketIn, PacketOut, PortMod, PortReason, PortStatus, SetAsync
@@ -112,6 +113,16 @@ def test_a_port_whose_packets_are_not_for_the_controller() -> None:
     configure(shell, 1, PortConfig.NONE)
     shell.inject(1, FRAME)
     assert len(shell.told(PacketIn)) == 1
+
+
+def test_such_a_port_still_sends_what_a_flow_entry_outputs_to_the_controller() -> None:
+    """As a spanning tree's BPDUs, which must come in also while the port takes part in nothing else."""
+    shell = Shell(2)
+    shell.receive(FlowMod(priority=1, instructions=(ApplyActions((Output(PortNo.CONTROLLER),)),)))
+    configure(shell, 1, PortConfig.NO_PACKET_IN)
+    shell.inject(1, FRAME)
+    (message,) = shell.told(PacketIn)
+    assert message.reason == PacketInReason.ACTION
 
 
 def test_frames_for_a_port_that_is_down_are_dropped() -> None:
