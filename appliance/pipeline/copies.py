@@ -40,7 +40,7 @@ class Copy:
 
 
 Step = DatapathAction | Copy
-Recall = Callable[[Snapshot, int], bool]
+Recall = Callable[[Snapshot, int], None]
 """``TrackedKey.recall``."""
 
 
@@ -134,7 +134,9 @@ def _undo(copy: Copy, rest: Iterable[DatapathAction], recall: Recall) -> tuple[D
             if copy.queue_id is None:
                 return None
             undo.append(SetQueue(copy.queue_id))
-        elif name in _SET_BACK and recall(copy.before, field.mask):
+        elif name in _SET_BACK:
+            # It was not stale: then it could not have been set.
+            recall(copy.before, field.mask)
             undo.append(SetField(field, field.get(copy.before.key)))
         else:
             return None

@@ -194,6 +194,11 @@ class TrackedKey:
         if more:
             self._forget(_BEHIND_TAGS)
 
+    @property
+    def to_look_up(self) -> int:
+        """The key without what is stale: which bits a look-up asks for must not depend on bits that nobody knows."""
+        return self.key & ~self._stale
+
     def snapshot(self) -> Snapshot:
         return Snapshot(self.key, self._written, self._stale, None if self._tags is None else self._origins(self._tags))
 
@@ -202,13 +207,10 @@ class TrackedKey:
         mask = self.mask if then.origins is None else _from_packet(self.mask, *then.origins)
         return (mask | then.written) & ~then.stale
 
-    def recall(self, then: Snapshot, bits: int) -> bool:
-        """Make the megaflow depend on these bits of the key as it was at that moment; False if they were stale."""
+    def recall(self, then: Snapshot, bits: int) -> None:
+        """Make the megaflow depend on these bits of the key as it was at that moment. They must not have been stale."""
         bits &= ~then.written
-        if bits & then.stale:
-            return False
         self.mask |= bits if then.origins is None else _in_packet(bits, *then.origins)
-        return True
 
     def was_written(self, bits: int) -> bool:
         """Whether all of these were, so that they are the same for all packets."""

@@ -164,7 +164,7 @@ class _Walk(GroupWalk):
     def _look_up(self) -> FlowEntry | None:
         key = self._key
         key.settle()
-        entry, consulted = self._pipeline.lookup(self._table_id, key.key)
+        entry, consulted = self._pipeline.lookup(self._table_id, key.to_look_up)
         key.need(consulted)
         self._lookups.append((self._table_id, entry, key.snapshot()))
         return entry

@@ -152,6 +152,27 @@ def test_what_is_set_back_is_in_the_mask() -> None:
     assert tagged.actions == (vid(7), Forward(2), vid(5), SRC, Forward(3))
 
 
+def test_what_is_set_back_in_a_tag_that_has_moved_is_asked_of_where_it_was() -> None:
+    setup = apply(PopVlan(), Group(1), SRC, Output(9)).group(INDIRECT, bucket(vid(7), Output(2)))
+    translation = setup.translate(key_of(5, 6))
+    assert translation.actions == (PopTag(), vid(7), Forward(2), vid(6), SRC, Forward(9))
+    inner_vid = VLAN_VID.max << F["inner_vlan_tci"].shift
+    assert translation.mask == IN_PORT.mask | 0x1000 << F["vlan_tci"].shift | inner_vid
+
+
+def test_a_tag_set_back_is_not_the_one_that_is_pushed_on_it() -> None:
+    setup = apply(Group(1), PushVlan(0x8100), SetQueue(1), vid(8), Output(9)).group(INDIRECT, bucket(vid(7), Output(2)))
+    actions = setup.translate(key_of(5)).actions
+    assert actions == (vid(7), Forward(2), vid(5), PushTag(0x8100, 5), SetQueue(1), vid(8), Forward(9))
+
+
+def test_a_copys_new_protocol_is_its_own() -> None:
+    proto, ipv4 = SetField(F["ip_proto"], 17), SetField(F["ipv4_dst"], 1)
+    translation = apply(Group(1), ipv4, Output(9)).group(INDIRECT, bucket(proto, Output(2))).translate()
+    assert translation.again is None
+    assert translation.actions == (Clone((proto, Forward(2))), ipv4, Forward(9))
+
+
 def test_what_cannot_be_undone_goes_last_and_a_second_such_copy_is_a_clone() -> None:
     dscp = [SetField(F["ip_dscp"], value) for value in (1, 2)]
     translation = all_of(bucket(dscp[0], Output(2)), bucket(PushVlan(0x8100), Output(3)))
@@ -378,6 +399,19 @@ def test_a_choice_whose_ways_need_another_parse_is_made_for_each_packet() -> Non
         assert resume(setup.pipeline, fork, key_of(1, 2)).actions == (PushTag(0x8100, 1),)
 
 
+def test_a_choice_is_made_only_when_what_it_depends_on_is_known() -> None:
+    ipv4 = SetField(F["ipv4_dst"], 1)
+    setup = apply(PopVlan(), ipv4, PopVlan(), Group(1)).group(SELECT, bucket(ipv4, Output(2)), bucket(ipv4, Output(3)))
+    first = setup.translate(key_of(1, 2, 3, 4))
+    assert first.again is not None
+    second = resume(setup.pipeline, first.again, key_of(2, 3, 4))
+    assert second.again is not None
+    assert (second.actions, second.forks, second.hits) == ((PopTag(),), (), ())
+    third = resume(setup.pipeline, second.again, key_of(3, 4))
+    assert third.again is None
+    assert isinstance(third.actions[-1], Select)
+
+
 # ── meters ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def metered(*instructions: Instruction, remark: int | None = None) -> Setup:
     setup = Setup(Meter(1), *instructions)
@@ -487,6 +521,35 @@ def test_what_was_set_in_a_pushed_header_is_matched_later() -> None:
     translation = setup.translate()
     assert translation.actions == (PushMpls(0x8847), SetField(F["mpls_label"], 9), Forward(2))
     assert translation.mask == IN_PORT.mask
+
+
+def test_what_came_before_does_not_matter_to_a_pushed_header() -> None:
+    label = SetField(F["mpls_label"], 9)
+    proto = SetField(F["ip_proto"], 17)
+    assert apply(proto, PushMpls(0x8847), label, Output(2)).translate().actions == (proto, PushMpls(0x8847), label, Forward(2))
+    popped = apply(PopVlan(), PushMpls(0x8847), label, Output(2)).translate(key_of(1, 2, 3))
+    assert popped.actions == (PopTag(), PushMpls(0x8847), label, Forward(2))
+    other = SetField(ETH_DST, 9)
+    assert apply(DST, PushPbb(0x88E7), other, Output(2)).translate().actions == (DST, PushPbb(0x88E7), other, Forward(2))
+
+
+def test_a_look_up_that_needs_another_parse_asks_for_the_same_bits_of_every_packet() -> None:
+    setup = Setup(ApplyActions((PushMpls(0x8847),)), GotoTable(1))
+    setup.entry(1, priority=2, ip_ttl=63).entry(1, priority=1, mpls_label=5)
+    first = setup.translate()
+    assert first.again is not None
+    for ttl in (63, 64):
+        other = F["mpls_label"].put(F["ip_ttl"].put(key_of(), ttl), 5) & ~first.mask | key_of() & first.mask
+        assert setup.translate(other).mask == first.mask
+
+
+def test_behind_an_i_tag_that_was_popped_nothing_is_known() -> None:
+    packet = frames.ethernet(0x88E7, bytes.fromhex("00000007") + frames.ethernet(0x0800, frames.ipv4(6, frames.tcp())))
+    key = parse(packet, 1).key
+    assert apply(PopPbb(), Output(2)).translate(key).actions == (PopPbb(), Forward(2))
+    for field in ({"eth_dst": 5}, {"eth_type": 0x0800}, {"vlan_vid": 0}):
+        setup = Setup(ApplyActions((PopPbb(),)), GotoTable(1)).entry(1, ApplyActions((Output(2),)), priority=1, **field)
+        assert setup.translate(key).again is not None
 
 
 @pytest.mark.parametrize("action", [PopVlan(), PushVlan(0x8100), PopMpls(0x0800)])
