@@ -286,6 +286,8 @@ static __always_inline void run_meters(struct packet *p, struct hook hook, const
 		if (op->code != OP_METER)
 			break;
 		if (run_meter(p, hook, op->arg32) == METER_DROPS) {
+			if (p->punted)
+				count_megaflow(p, p->slot); /* the slow path does not see it */
 			verdict(v, FATE_DROPPED, DROP_METER, TC_ACT_SHOT);
 			return;
 		}

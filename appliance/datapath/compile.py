@@ -13,10 +13,21 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import Final
 
-from appliance.datapath.layout import MAX_METER_OPS, MAX_OPS, ChoiceKind, MegaflowFlag, OpCode
+from appliance.datapath.layout import MAX_OPS, ChoiceKind, MegaflowFlag, OpCode
 from appliance.model.actions import Meter, SetField, SetQueue
 from appliance.model.fields import VLAN_PRESENT, Layer
-from appliance.model.megaflow import DatapathAction, DecTtl, Failover, Flood, Forward, PopTag, PushTag, Select, Way
+from appliance.model.megaflow import (
+    MAX_LEADING_METERS,
+    DatapathAction,
+    DecTtl,
+    Failover,
+    Flood,
+    Forward,
+    PopTag,
+    PushTag,
+    Select,
+    Way,
+)
 from appliance.model.queues import queue_class
 from appliance.packet.select import thresholds
 
@@ -170,7 +181,7 @@ def compile_actions(actions: Sequence[DatapathAction], meters: Mapping[int, int]
         return _compile_unmetered(tuple(actions))
     leading = list(takewhile(lambda action: isinstance(action, Meter), actions))
     metered = [meters[action.meter_id] for action in leading if isinstance(action, Meter) and meters and action.meter_id in meters]
-    if len(metered) != len(leading) or len(metered) > MAX_METER_OPS:
+    if len(metered) != len(leading) or len(metered) > MAX_LEADING_METERS:
         return PUNTED
     meter_ops = [_op(OpCode.METER, arg32=index) for index in metered]
     try:

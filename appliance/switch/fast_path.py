@@ -5,7 +5,7 @@ Invariant: the ids in ``InstallMegaflow`` and ``RemoveMegaflows`` effects, in th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from appliance.model.fields import IP_FRAG
@@ -25,8 +25,11 @@ _SWEPT_PER_SECOND = 13_000
 class FastPath:
     """Translates keys and keeps megaflows. While ``standalone``, the switch learns by itself and its tables say nothing."""
 
-    def __init__(self, pipeline: Pipeline, megaflows: Megaflows, *, standalone: bool = False) -> None:
+    def __init__(
+        self, pipeline: Pipeline, megaflows: Megaflows, port_is_live: Callable[[int], bool], *, standalone: bool = False
+    ) -> None:
         self.pipeline = pipeline
+        self.port_is_live = port_is_live
         self.megaflows = megaflows
         self.mac_table = MacTable()
         self.standalone = standalone
@@ -50,11 +53,11 @@ class FastPath:
         if self.standalone:
             translation = mac_table.normal(key, self.mac_table, now)
         else:
-            translation = xlate.translate(self.pipeline, key, self.normal(now))
+            translation = xlate.translate(self.pipeline, key, self.normal(now), self.port_is_live)
         return replace(translation, mask=translation.mask | IP_FRAG.mask) if self.drops_fragments else translation
 
     def resume(self, again: Continuation, key: int, now: float) -> Translation:
-        return xlate.resume(self.pipeline, again, key, self.normal(now))
+        return xlate.resume(self.pipeline, again, key, self.normal(now), self.port_is_live)
 
     # ── megaflows ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def want(self, translation: Translation, now: float) -> tuple[LiveMegaflow | None, list[Effect]]:

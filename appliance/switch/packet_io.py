@@ -139,7 +139,9 @@ class PacketIo:
         if buffered:
             buffers.release(message.buffer_id)
         fast_path = self._fast_path
-        translation = xlate.translate_actions(fast_path.pipeline, key, message.actions, fast_path.normal(now))
+        translation = xlate.translate_actions(
+            fast_path.pipeline, key, message.actions, fast_path.normal(now), fast_path.port_is_live
+        )
         effects: list[Effect] = []
         packet = _Packet(frame, key, gso_size, finish=buffered)
         for part in (translation, *translation.also):

@@ -102,8 +102,8 @@ class Switch:
         self._controllers_expected = controllers_expected
         self._pipeline = Pipeline()
         self._megaflows = Megaflows(max_megaflows)
-        self._fast_path = FastPath(self._pipeline, self._megaflows, standalone=self._falls_back)
         self._ports = Ports()
+        self._fast_path = FastPath(self._pipeline, self._megaflows, self._ports.live, standalone=self._falls_back)
         self._controllers = Controllers()
         self._queues = Queues(queues or {}, self._ports)
         tables = Tables()

@@ -15,7 +15,7 @@ from appliance.datapath import layout
 from appliance.datapath.loader import SOURCES
 from appliance.model import fields
 from appliance.model.fields import LAYOUT, Fragment, Layer
-from appliance.model.megaflow import MAX_BANDS, MAX_WAYS, DropReason, UpcallReason
+from appliance.model.megaflow import MAX_BANDS, MAX_LEADING_METERS, MAX_WAYS, DropReason, UpcallReason
 from appliance.model.ports import MAX_PORT_NUMBER
 
 STRUCTURES: dict[str, type[ctypes.Structure]] = {
@@ -57,7 +57,7 @@ LIMITS: dict[str, int] = {
     "CRC_SHIFTS": layout.CRC_SHIFTS,
     "MAX_CHOICES": layout.MAX_CHOICES,
     "MAX_METERS": layout.MAX_METERS,
-    "MAX_METER_OPS": layout.MAX_METER_OPS,
+    "MAX_METER_OPS": MAX_LEADING_METERS,
     "MAX_WAYS": MAX_WAYS,
     "MAX_BANDS": MAX_BANDS,
     "MAX_PORT_NUMBER": MAX_PORT_NUMBER,
