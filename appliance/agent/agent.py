@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from appliance.agent import views
-from appliance.agent.connections import Backoff, Connections
+from appliance.agent.connections import Connections
 from appliance.agent.control import CommandError, ControlServer
 from appliance.agent.green import Greenlet, Signal, sleep, spawn, wait_readable
 from appliance.agent.integrated import ADDRESS, IntegratedController
 from appliance.agent.links import Links
+from appliance.agent.outgoing import Backoff
 from appliance.agent.port_manager import PortManager
 from appliance.agent.queues import UNKNOWN_SPEED, port_speed, shares
 from appliance.agent.tls import Certificates
@@ -305,8 +306,8 @@ class _SwitchSide:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
 
-    def opened(self, connection: int, version: int) -> None:
-        self._agent.step(events.ConnectionOpened(connection, version))
+    def opened(self, connection: int, version: int, auxiliary_id: int, main: int | None) -> None:
+        self._agent.step(events.ConnectionOpened(connection, version, auxiliary_id, main))
 
     def received(self, connection: int, event: wire.Event) -> None:
         if isinstance(event, wire.MessageReceived):

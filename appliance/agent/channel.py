@@ -96,6 +96,10 @@ class Channel:
         self.opened_at = time.monotonic()
         self.dropped_packet_ins = 0
         self.transport = transport
+        self.auxiliary_id = 0
+        self.main: Channel | None = None
+        """The main connection, of an auxiliary one."""
+        self.ended = False
         self._owner = owner
         self._to_write = Signal()
         self._drained = Signal()

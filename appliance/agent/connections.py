@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
-import random
 import socket
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from appliance.agent.channel import Channel, Owner, TcpTransport, Transport
-from appliance.agent.green import Greenlet, Timeout, in_thread, sleep, spawn, wait_readable, wait_writable
+from appliance.agent.green import Greenlet, Timeout, sleep, spawn, wait_readable
+from appliance.agent.outgoing import Backoff, Outgoing, describe
 from appliance.agent.tls import Certificates, TlsError, TlsTransport
 from appliance.config import ControllerAddress, ListenAddress
 from appliance.openflow.connection import Connection, Event, Negotiated
@@ -26,41 +24,20 @@ LOG = logging.getLogger("ofswitch.openflow")
 
 DEFAULT_LISTEN_ADDRESS = "127.0.0.1"
 """``ptcp:PORT`` lets in controllers of this machine; others only when asked, by ``ptcp:PORT:0.0.0.0``."""
-CONNECT_SECONDS = 5.0
 HANDSHAKE_SECONDS = 5.0
 """For TLS to come about."""
 MAX_INCOMING = 64
 """Connections from outside at once; one more is closed at once."""
 STOP_SECONDS = 2.0
-STEADY_SECONDS = 8.0
-"""A connection that lasted so long was a good one: the next try comes soon."""
 
 
 class SwitchSide(Protocol):
     """Who is told of controllers and their messages. None of these may wait."""
 
-    def opened(self, connection: int, version: int) -> None: ...
+    def opened(self, connection: int, version: int, auxiliary_id: int, main: int | None) -> None: ...
     def received(self, connection: int, event: Event) -> None: ...
     def closed(self, connection: int) -> None: ...
     def paused(self) -> None: ...
-
-
-@dataclass
-class Backoff:
-    """Seconds until the next try: ``first``, then twice as long each time up to ``longest``, each a little off at random."""
-
-    first: float = 1.0
-    longest: float = 8.0
-    jitter: float = 0.2
-    _next: float = 0.0
-
-    def delay(self) -> float:
-        base = max(self.first, self._next)
-        self._next = min(base * 2, self.longest)
-        return base * random.uniform(1 - self.jitter, 1 + self.jitter)
-
-    def reset(self) -> None:
-        self._next = 0.0
 
 
 class Connections(Owner):
@@ -84,14 +61,26 @@ class Connections(Owner):
         """Of connections that are gone."""
 
     # ── what the agent calls ───────────────────────────────────────────────────────────────────────────────────────────
-    def connect(self, host: str, port: Callable[[], int], name: str, backoff: Backoff | None = None, *, tls: bool = False) -> None:
-        """Keep a connection to a controller. ``port`` is asked before each try, and may wait."""
-        outgoing = Outgoing(self, host, port, name, backoff or Backoff(), tls=tls)
+    def connect(
+        self,
+        host: str,
+        port: Callable[[], int],
+        name: str,
+        backoff: Backoff | None = None,
+        *,
+        tls: bool = False,
+        auxiliary: int = 0,
+    ) -> None:
+        """Keep a connection to a controller, and while there is one, ``auxiliary`` more to it.
+
+        ``port`` is asked before each try, and may wait.
+        """
+        outgoing = Outgoing(self, host, port, name, backoff or Backoff(), tls=tls, auxiliary=auxiliary)
         self._outgoing.append(outgoing)
         self._greenlets.append(spawn(outgoing.run))
 
     def connect_to(self, address: ControllerAddress) -> None:
-        self.connect(address.host, lambda: address.port, str(address), tls=address.tls)
+        self.connect(address.host, lambda: address.port, str(address), tls=address.tls, auxiliary=address.auxiliary)
 
     def listen(self, address: ListenAddress) -> int:
         """Let controllers connect; returns the TCP port. Raises OSError, with words, if nobody can listen there."""
@@ -142,7 +131,7 @@ class Connections(Owner):
         now = time.monotonic()
         described = [outgoing.describe(now) for outgoing in self._outgoing]
         ours = {outgoing.channel for outgoing in self._outgoing}
-        described += [_describe(channel, channel.peer, now) for channel in self._channels.values() if channel not in ours]
+        described += [describe(channel, channel.peer, now) for channel in self._channels.values() if channel not in ours]
         return described
 
     @property
@@ -166,10 +155,19 @@ class Connections(Owner):
             raise
         return transport
 
-    def serve(self, transport: Transport, peer: str, begun: Callable[[Channel], None] | None = None) -> Channel:
-        """Speak OpenFlow until it ends; returns the ended channel."""
+    def serve(
+        self,
+        transport: Transport,
+        peer: str,
+        begun: Callable[[Channel], None] | None = None,
+        *,
+        auxiliary_id: int = 0,
+        main: Channel | None = None,
+    ) -> Channel:
+        """Speak OpenFlow until it ends; returns the ended channel. One with a ``main`` connection ends with that."""
         self._last_number += 1
         channel = Channel(self._last_number, peer, transport, Connection(self._versions), self)
+        channel.auxiliary_id, channel.main = auxiliary_id, main
         self._channels[channel.number] = channel
         if begun is not None:
             begun(channel)
@@ -179,7 +177,11 @@ class Connections(Owner):
             LOG.exception("%s: closed because of a fault of the switch itself", peer)
             channel.reason = "a fault of the switch itself"
         finally:
+            channel.ended = True
             del self._channels[channel.number]
+            for auxiliary in tuple(self._channels.values()):
+                if auxiliary.main is channel:
+                    auxiliary.close("its main connection has ended")
             self.dropped_packet_ins += channel.dropped_packet_ins
             if channel.version is not None:
                 self._side.closed(channel.number)
@@ -189,7 +191,11 @@ class Connections(Owner):
         if isinstance(event, Negotiated):
             security = channel.transport.security
             LOG.info("%s: connected, OpenFlow 1.%d%s", channel.peer, event.version - 1, f", {security}" if security else "")
-            self._side.opened(channel.number, event.version)
+            main = None if channel.main is None else channel.main.number
+            self._side.opened(channel.number, event.version, channel.auxiliary_id, main)
+            for outgoing in self._outgoing:
+                if outgoing.channel is channel:
+                    self._greenlets += outgoing.open_auxiliary(channel)
         else:
             self._side.received(channel.number, event)
 
@@ -229,101 +235,3 @@ class Connections(Owner):
             LOG.info("%s: connection ended: %s", peer, channel.reason)
         finally:
             self._incoming -= 1
-
-
-class Outgoing:
-    """One controller that the switch keeps connecting to. ``channel`` is None while there is no connection."""
-
-    def __init__(
-        self, connections: Connections, host: str, port: Callable[[], int], name: str, backoff: Backoff, *, tls: bool
-    ) -> None:
-        self.channel: Channel | None = None
-        self.problem = ""
-        """Why there is no connection."""
-        self._connections = connections
-        self._host = host
-        self._port = port
-        self._name = name
-        self._backoff = backoff
-        self._tls = tls
-
-    def run(self) -> None:
-        while not self._connections.stopping:
-            began = time.monotonic()
-            try:
-                transport = self._connections.transport(self._connect(), tls=self._tls, server=False)
-            except (OSError, UnicodeError) as error:  # a name may be such that nobody can even ask for it
-                self._failed(getattr(error, "strerror", None) or str(error))
-            else:
-                channel = self._connections.serve(transport, self._name, self._begun)
-                self.channel = None
-                if channel.version is not None:
-                    self.problem = ""  # say it also if it is what it was before
-                    if time.monotonic() - began > STEADY_SECONDS:
-                        self._backoff.reset()
-                self._failed(channel.reason or "")
-            sleep(self._backoff.delay())
-
-    def describe(self, now: float) -> dict[str, Any]:
-        if self.channel is not None:
-            return _describe(self.channel, self._name, now)
-        return {"target": self._name, "state": "disconnected", "problem": self.problem}
-
-    def _begun(self, channel: Channel) -> None:
-        self.channel = channel
-
-    def _failed(self, problem: str) -> None:
-        """Log why there is no connection, once if it stays the same."""
-        if problem != self.problem and not self._connections.stopping:
-            LOG.warning("%s: not connected: %s", self._name, problem)
-        self.problem = problem
-
-    def _connect(self) -> socket.socket:
-        """A connected socket, by whichever of the host's addresses answers first in order. Raises OSError."""
-        failure: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
-        for family, address in self._addresses():
-            connected = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                _connect_socket(connected, address)
-                return connected
-            except OSError as error:
-                connected.close()
-                failure = error
-            except BaseException:
-                connected.close()
-                raise
-        raise failure
-
-    def _addresses(self) -> Iterator[tuple[int, Any]]:
-        port = self._port()
-        try:
-            found = socket.getaddrinfo(self._host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-        except socket.gaierror:
-            found = in_thread(socket.getaddrinfo, self._host, port, 0, socket.SOCK_STREAM)
-        for family, _, _, _, address in found:
-            yield family, address
-
-
-def _connect_socket(connected: socket.socket, address: Any) -> None:
-    """Connect, waiting at most CONNECT_SECONDS. Raises OSError."""
-    connected.setblocking(False)
-    code = connected.connect_ex(address)
-    if code == errno.EINPROGRESS:
-        code = errno.ETIMEDOUT
-        with Timeout(CONNECT_SECONDS, False):
-            wait_writable(connected.fileno())
-            code = connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code != 0:
-        raise OSError(code, os.strerror(code))
-
-
-def _describe(channel: Channel, name: str, now: float) -> dict[str, Any]:
-    return {
-        "target": name,
-        "state": "connecting" if channel.version is None else "connected",
-        "version": None if channel.version is None else f"1.{channel.version - 1}",
-        "security": channel.transport.security,
-        "seconds": now - channel.opened_at,
-        "dropped_packet_ins": channel.dropped_packet_ins,
-        "backlog": channel.backlog,
-    }

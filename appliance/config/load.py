@@ -108,7 +108,9 @@ def dump(config: Config) -> str:
         "fail_mode": config.fail_mode,
         "protocols": list(config.protocols),
         "ports": [port.model_dump() for port in config.ports],
-        "controllers": [str(item) for item in config.controllers],
+        "controllers": [
+            {"target": str(item), "auxiliary": item.auxiliary} if item.auxiliary else str(item) for item in config.controllers
+        ],
         "listen": [str(item) for item in config.listen],
         "control_socket": config.control_socket,
         "max_megaflows": config.max_megaflows,

@@ -24,6 +24,7 @@ DEFAULT_APPS = ("ryu_apps/l2_learning.py",)
 MAX_INTERFACE_NAME = 15
 MAX_SOCKET_PATH = 107
 MAX_MEGAFLOWS = 1 << 22
+MAX_AUXILIARY = 255
 MAX_RATE = 10**14
 """Bits a second."""
 
@@ -67,27 +68,43 @@ def _bracketed(host: str) -> str:
 Scheme = Literal["tcp", "ssl"]
 
 
+def _controller(text: str) -> dict[str, Any]:
+    scheme, colon, rest = text.partition(":")
+    if scheme not in ("tcp", "ssl") or not colon:
+        raise ValueError(f"{text!r} is not a controller; write tcp:HOST or tcp:HOST:PORT (ssl: for TLS)")
+    matched = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::([^:]*))?", rest)
+    if matched is None:
+        raise ValueError(f"{text!r} is not a controller; write {scheme}:HOST:PORT, an IPv6 address in []: {scheme}:[::1]:6653")
+    host, port = matched.groups()
+    number = DEFAULT_OPENFLOW_PORT if port is None else _tcp_port(port, text)
+    return {"host": _address(host, text, names=True), "port": number, "scheme": scheme}
+
+
 class ControllerAddress(_Frozen):
-    """A controller to connect to, written ``tcp:HOST[:PORT]``, or ``ssl:HOST[:PORT]`` for TLS; IPv6 in brackets."""
+    """A controller to connect to, written ``tcp:HOST[:PORT]``, or ``ssl:HOST[:PORT]`` for TLS; IPv6 in brackets.
+
+    With auxiliary connections it is written ``{target: tcp:HOST[:PORT], auxiliary: NUMBER}``.
+    """
 
     host: StrictStr
     port: StrictInt = DEFAULT_OPENFLOW_PORT
     scheme: Scheme = "tcp"
+    auxiliary: StrictInt = 0
+    """Connections besides the main one."""
+
+    @field_validator("auxiliary")
+    @classmethod
+    def _some(cls, value: int) -> int:
+        if not 0 <= value <= MAX_AUXILIARY:
+            raise ValueError(f"{value} is not a number of auxiliary connections; it must be 0 to {MAX_AUXILIARY}")
+        return value
 
     @model_validator(mode="before")
     @classmethod
     def _parse(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        scheme, colon, rest = value.partition(":")
-        if scheme not in ("tcp", "ssl") or not colon:
-            raise ValueError(f"{value!r} is not a controller; write tcp:HOST or tcp:HOST:PORT (ssl: for TLS)")
-        matched = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::([^:]*))?", rest)
-        if matched is None:
-            raise ValueError(f"{value!r} is not a controller; write {scheme}:HOST:PORT, an IPv6 address in []: {scheme}:[::1]:6653")
-        host, port = matched.groups()
-        number = DEFAULT_OPENFLOW_PORT if port is None else _tcp_port(port, value)
-        return {"host": _address(host, value, names=True), "port": number, "scheme": scheme}
+        if isinstance(value, dict) and isinstance(value.get("target"), str):
+            return {**{key: item for key, item in value.items() if key != "target"}, **_controller(value["target"])}
+        return _controller(value) if isinstance(value, str) else value
 
     @property
     def tls(self) -> bool:

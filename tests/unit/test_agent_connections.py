@@ -10,8 +10,10 @@ from agent_support import Listener, Peer, free_port, until
 
 from appliance.agent import channel as channel_module
 from appliance.agent import connections as connections_module
-from appliance.agent.connections import Backoff, Connections
+from appliance.agent import outgoing as outgoing_module
+from appliance.agent.connections import Connections
 from appliance.agent.green import sleep
+from appliance.agent.outgoing import Backoff
 from appliance.config import ControllerAddress, ListenAddress
 from appliance.model.match import MATCH_ALL
 from appliance.model.megaflow import PacketInReason
@@ -28,7 +30,7 @@ class Side:
         self.answer: Connections | None = None
         self.pauses = 0
 
-    def opened(self, connection: int, version: int) -> None:
+    def opened(self, connection: int, version: int, auxiliary_id: int, main: int | None) -> None:
         self.told.append(("opened", connection, version))
 
     def received(self, connection: int, event: wire.Event) -> None:
@@ -128,7 +130,7 @@ def test_a_controller_that_hangs_up_at_once_is_not_tried_faster(connections, lis
 
 
 def test_a_steady_connection_resets_the_delay(connections, listener, monkeypatch):
-    monkeypatch.setattr(connections_module, "STEADY_SECONDS", 0.1)
+    monkeypatch.setattr(outgoing_module, "STEADY_SECONDS", 0.1)
     backoff = Backoff(first=0.05, longest=60.0, jitter=0.0)
     for _ in range(5):
         backoff.delay()

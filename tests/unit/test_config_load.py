@@ -168,6 +168,13 @@ def test_rates_of_queues_have_units(write: Callable[[str], str], text: str, rate
     assert load(write(dump(load(path)))) == load(path)
 
 
+def test_a_controller_may_have_auxiliary_connections(write: Callable[[str], str]) -> None:
+    path = write("ports: [eth1]\ncontrollers: ['tcp:192.0.2.1', {target: 'tcp:[::1]:7', auxiliary: 3}]")
+    config = load(path)
+    assert [(str(item), item.auxiliary) for item in config.controllers] == [("tcp:192.0.2.1:6653", 0), ("tcp:[::1]:7", 3)]
+    assert load(write(dump(config))) == config
+
+
 def test_a_fault_that_a_flag_overrides_is_none(write: Callable[[str], str]) -> None:
     path = write("ports: [eth1]\nfail_mode: sekure")
     assert load(path, {"fail_mode": "standalone"}).fail_mode == "standalone"
@@ -337,6 +344,14 @@ def test_faults_in_flags_name_the_flag() -> None:
         ),
         ("ports: [{interface: eth1, queues: [{id: 65530}]}]", "1:41: 65530 is not a queue's number; it must be 0 to 65520"),
         ("ports: [{interface: eth1, queues: [{minrate: 8, id: 1}]}]", "1:37: unknown key 'minrate'; did you mean 'min_rate'?"),
+        (
+            "ports: [eth1]\ncontrollers: [{target: 'tcp:192.0.2.1', auxiliary: 256}]",
+            "2:52: 256 is not a number of auxiliary connections; it must be 0 to 255",
+        ),
+        (
+            "ports: [eth1]\ncontrollers: [{target: 'udp:192.0.2.1'}]",
+            "2:15: 'udp:192.0.2.1' is not a controller; write tcp:HOST or tcp:HOST:PORT (ssl: for TLS)",
+        ),
         ("lab: {}", "1:1: 'lab' is for `ofswitch lab`, which makes its own ports; a switch's own file has 'ports'"),
     ],
 )
