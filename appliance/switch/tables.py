@@ -60,6 +60,10 @@ _MATCHED = tuple(oxm_id(field, field.maskable) for field in OXM_FIELDS)
 _WILDCARDS = tuple(oxm_id(field) for field in OXM_FIELDS)
 _MASKS = {oxm_id(field): oxm_id(field, True) for field in OXM_FIELDS if field.maskable}
 """For each field that can be masked, its OXM header without a mask and with one."""
+_UNMASKED = {masked: header for header, masked in _MASKS.items()}
+_LENGTHS = 0xFF
+_WITHOUT_LENGTH = {header & ~_LENGTHS: header for header in (*_WILDCARDS, *_MASKS.values())}
+"""OXM headers as Ryu sends them in tables' features: with the length 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +247,8 @@ def _table(wanted: TableFeatures, table_ids: frozenset[int]) -> Table:
         if item.type is PropertyType.MATCH:
             rest["matched"] = _matched(ids)
         elif item.type is PropertyType.WILDCARDS:
-            rest["wildcards"] = _among(_WILDCARDS, ids, item)
+            # They are to be a subset of MATCH: a mask bit there is as good here, and means nothing.
+            rest["wildcards"] = _among(_WILDCARDS, tuple(_UNMASKED.get(header, header) for header in ids), item)
         else:
             name, is_miss = _NAMES[item.type]
             (for_miss if is_miss else abilities)[name] = _among(getattr(there_is.entries, name), ids, item)
@@ -266,8 +271,10 @@ def _ids(item: TableFeatureProperty) -> tuple[int, ...]:
             if any(isinstance(number, ExperimenterId) for number in ids):
                 raise _failed(TableFeaturesFailed.BAD_ARGUMENT, f"{item.type.name} of an experimenter")
             return tuple(number for number in ids if not isinstance(number, ExperimenterId))
-        case NextTablesProperty(_, ids) | OxmProperty(_, ids):
+        case NextTablesProperty(_, ids):
             return ids
+        case OxmProperty(_, ids):
+            return tuple(_WITHOUT_LENGTH.get(header, header) for header in ids)
         case ExperimenterProperty():
             return ()
 

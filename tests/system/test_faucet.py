@@ -147,7 +147,7 @@ def start_controllers(bed: Testbed, folder: Path, hardware: str) -> None:
             bed.start([str(PROGRAMS / program), *flags], env=environment, stdout=out, stderr=out)
 
 
-@pytest.fixture(scope="module", params=["Open vSwitch"])
+@pytest.fixture(scope="module", params=["Open vSwitch", "GenericTFM"])
 def campus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campus]:
     """The parameter is what Faucet takes the switch for."""
     if not (PROGRAMS / "faucet").exists():

@@ -86,6 +86,23 @@ def flows(shell: Shell) -> set[int]:
 
 
 # ── writing ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_wildcards_may_name_a_masked_field_as_match_does() -> None:
+    """They are to be a subset of it (section 7.3.5.5.2), and Faucet gives the same list twice."""
+    shell = Shell()
+    headers = (oxm_id(BY_NAME["in_port"]), oxm_id(BY_NAME["eth_dst"], True))
+    properties = (OxmProperty(P.MATCH, headers), OxmProperty(P.WILDCARDS, headers))
+    told = of(write(shell, TableFeatures(0, properties=properties)), 0)
+    assert told[P.WILDCARDS] == OxmProperty(P.WILDCARDS, (oxm_id(BY_NAME["in_port"]), oxm_id(BY_NAME["eth_dst"])))
+
+
+def test_oxm_headers_without_their_length_mean_the_same() -> None:
+    """Ryu, and so Faucet, sends these."""
+    shell = Shell()
+    headers = (oxm_id(BY_NAME["in_port"]), oxm_id(BY_NAME["eth_dst"], True))
+    told = of(write(shell, TableFeatures(0, properties=(OxmProperty(P.MATCH, tuple(header & ~0xFF for header in headers)),))), 0)
+    assert told[P.MATCH] == OxmProperty(P.MATCH, headers)
+
+
 def test_what_was_read_can_be_written_back() -> None:
     shell = Shell()
     shell.receive(FlowMod(table_id=3))
@@ -163,7 +180,7 @@ def test_packets_start_in_table_0() -> None:
         (NextTablesProperty(P.NEXT_TABLES, (2,)), TableFeaturesFailed.BAD_ARGUMENT),
         (OxmProperty(P.MATCH, (0x80001234,)), TableFeaturesFailed.BAD_ARGUMENT),
         (OxmProperty(P.MATCH, (oxm_id(BY_NAME["eth_type"], True),)), TableFeaturesFailed.BAD_ARGUMENT),
-        (OxmProperty(P.WILDCARDS, (oxm_id(BY_NAME["eth_dst"], True),)), TableFeaturesFailed.BAD_ARGUMENT),
+        (OxmProperty(P.WILDCARDS, (oxm_id(BY_NAME["eth_type"], True),)), TableFeaturesFailed.BAD_ARGUMENT),
         (OxmProperty(P.APPLY_SETFIELD, (oxm_id(BY_NAME["in_port"]),)), TableFeaturesFailed.BAD_ARGUMENT),
         (ExperimenterProperty(P.EXPERIMENTER, 1, 2), TableFeaturesFailed.BAD_TYPE),
     ],
