@@ -22,6 +22,7 @@
 #define MAX_CHOICES 4096
 #define MAX_METERS 1024
 #define MAX_BANDS 8
+#define MAX_WAITING 256 /* packets of a gated megaflow */
 #define MAX_METER_OPS 4 /* of one megaflow */
 
 /* The flow key: network byte order, laid out as appliance/model/fields.py says. */
@@ -131,7 +132,7 @@ enum megaflow_flag {
 	MEGAFLOW_GATED = 1 << 2, /* earlier packets may still be under way in the slow path: see ticket */
 };
 
-/* A slot of the megaflow table. Python writes all of it but `ticket`, before the slot can be found through `buckets`. */
+/* A slot of the megaflow table. eBPF writes `ticket`, and may clear MEGAFLOW_GATED; Python writes all the rest, before the slot can be found through `buckets`. */
 struct megaflow {
 	u64 key[KEY_WORDS];
 	u64 id;		 /* the switch's number for it, given back with upcalls */

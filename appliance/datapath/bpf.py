@@ -6,8 +6,8 @@ megaflow.
 
 A new megaflow is *gated*: packets that hit it still queue up for the slow path while earlier ones of it are there, so that one
 flow's packets leave in order. ``ticket`` counts those in the queue (eBPF), ``served`` those sent on (Python), both plus the one
-that stands for the misses before the megaflow was installed (``caught_up``). The gate opens when they are equal, or after
-GATE_SECONDS: a flow that never pauses is then let through although a few packets may overtake.
+that stands for the misses before the megaflow was installed (``caught_up``). The gate opens when they are equal; or after
+GATE_SECONDS, or when MAX_WAITING packets wait: a flow too fast for the slow path is let through although packets may overtake.
 """
 
 from __future__ import annotations

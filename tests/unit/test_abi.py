@@ -56,6 +56,7 @@ LIMITS: dict[str, int] = {
     "BUCKET_WAYS": layout.BUCKET_WAYS,
     "CRC_SHIFTS": layout.CRC_SHIFTS,
     "MAX_CHOICES": layout.MAX_CHOICES,
+    "MAX_WAITING": layout.MAX_WAITING,
     "MAX_METERS": layout.MAX_METERS,
     "MAX_METER_OPS": MAX_LEADING_METERS,
     "MAX_WAYS": MAX_WAYS,
