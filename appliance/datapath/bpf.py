@@ -25,6 +25,7 @@ from appliance.datapath.compile import PUNTED, Compiled, CompiledChoice, compile
 from appliance.datapath.crc import shift_tables
 from appliance.datapath.driver import DatapathPort, TierCounters
 from appliance.datapath.index import Index, Place, random_constants
+from appliance.datapath.keeper import Keeper
 from appliance.datapath.layout import (
     KEY_WORDS,
     MAX_CHOICES,
@@ -112,6 +113,8 @@ class BpfDatapath:
         self._ports: dict[int, DatapathPort] = {}
         self._flood_ports = 0
         self._transmitter = Transmitter()
+        self._keeper = Keeper(programs.map_fd(array) for array in ("tc_programs", "xdp_programs"))
+        self._attached: set[int] = set()
         self._received: list[Upcall] = []
         self._limit = 0
         for power, table in enumerate(shift_tables()):
@@ -134,6 +137,8 @@ class BpfDatapath:
             if port.hook is Hook.XDP:
                 xdp_program = netlink.attach_xdp(port.ifindex, self.programs.xdp_fd)
             netlink.attach_tc(port.ifindex, self.programs.tc_fd, xdp_program)
+            self._attached.add(port.ifindex)
+            self._keeper.keep(self._attached)
         except Exception:
             self.detach(port.number)
             raise
@@ -180,6 +185,9 @@ class BpfDatapath:
         if port.hook is Hook.XDP:
             netlink.detach_xdp(port.ifindex)
         netlink.detach_tc(port.ifindex)
+        if port.ifindex in self._attached:
+            self._attached.discard(port.ifindex)
+            self._keeper.keep(self._attached)
 
     def port_counters(self) -> Mapping[int, TierCounters]:
         return {number: self._port_counters(number) for number in self._ports}
@@ -386,6 +394,7 @@ class BpfDatapath:
     def close(self) -> None:
         for number in list(self._ports):
             self.detach(number)
+        self._keeper.close()
         self._transmitter.close_all()
         self.programs.close()
 
