@@ -27,6 +27,7 @@ from appliance.agent.links import Links
 from appliance.agent.outgoing import Backoff
 from appliance.agent.port_manager import PortManager
 from appliance.agent.queues import UNKNOWN_SPEED, port_speed, shares
+from appliance.agent.snoop import Snoop, snoop_path
 from appliance.agent.tls import Certificates
 from appliance.config import Config
 from appliance.datapath.driver import Datapath, DatapathError
@@ -68,7 +69,7 @@ class Agent:
         """Events and effects that failed by a fault of the switch itself; each is in the log."""
         self.integrated = IntegratedController(config.integrated_apps) if config.integrated_apps else None
         self.certificates = Certificates(config.tls) if config.tls is not None else None
-        self.connections = Connections(_SwitchSide(self), frozenset({OFP_VERSION}), self.certificates)
+        self.connections = Connections(_SwitchSide(self), frozenset({OFP_VERSION}), self.certificates, self._show_to_snoopers)
         self.ports = PortManager(config.ports, links, datapath, self.step)
         self._datapath = datapath
         self._links = links
@@ -77,6 +78,7 @@ class Agent:
         """Megaflows installed since the ring buffer was last read empty."""
         self._greenlets: list[Greenlet] = []
         self._control: ControlServer | None = None
+        self._snoop: Snoop | None = None
         self._stop = Signal()
         self._closed = False
 
@@ -96,8 +98,9 @@ class Agent:
         self._stop.set()
 
     def start(self) -> None:
-        """Raises AgentError or ControlSocketError; ``close`` must follow also then."""
+        """Raises AgentError or UnixSocketError; ``close`` must follow also then."""
         self._control = ControlServer(self.config.control_socket, self._commands())
+        self._snoop = Snoop(snoop_path(self.config.control_socket))
         try:
             for address in self.config.listen:
                 self.connections.listen(address)
@@ -114,6 +117,7 @@ class Agent:
             self.integrated.start()
             self.connections.connect(ADDRESS, self.integrated.listening_port, "integrated", Backoff(**INTEGRATED_BACKOFF))
         self._control.start()
+        self._snoop.start()
         LOG.info(
             "switch %s, datapath id %016x: started, %d ports", self.config.name, self.switch.datapath_id, len(self.switch.ports)
         )
@@ -124,7 +128,7 @@ class Agent:
             return
         self._closed = True
         for undo in (
-            self._close_control,
+            self._close_sockets,
             lambda: self.connections.stop("the switch stops"),
             self._stop_integrated,
             self._kill_greenlets,
@@ -138,9 +142,14 @@ class Agent:
                 self._fault("while stopping")
         LOG.info("switch %s: stopped", self.config.name)
 
-    def _close_control(self) -> None:
-        if self._control is not None:
-            self._control.close()
+    def _close_sockets(self) -> None:
+        for server in (self._control, self._snoop):
+            if server is not None:
+                server.close()
+
+    def _show_to_snoopers(self, raw: bytes) -> None:
+        if self._snoop is not None:
+            self._snoop.show(raw)
 
     def _stop_integrated(self) -> None:
         if self.integrated is not None:

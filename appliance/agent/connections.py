@@ -43,11 +43,18 @@ class SwitchSide(Protocol):
 class Connections(Owner):
     """``versions`` are wire versions. Nothing is connected or listened to before it is asked for.
 
-    ``certificates`` must be there if an address asks for TLS.
+    ``certificates`` must be there if an address asks for TLS. ``snoop`` is shown every message, both ways.
     """
 
-    def __init__(self, side: SwitchSide, versions: frozenset[int], certificates: Certificates | None = None) -> None:
+    def __init__(
+        self,
+        side: SwitchSide,
+        versions: frozenset[int],
+        certificates: Certificates | None = None,
+        snoop: Callable[[bytes], object] | None = None,
+    ) -> None:
         self._side = side
+        self._snoop = snoop
         self._versions = versions
         self._certificates = certificates
         self._channels: dict[int, Channel] = {}
@@ -167,6 +174,7 @@ class Connections(Owner):
         """Speak OpenFlow until it ends; returns the ended channel. One with a ``main`` connection ends with that."""
         self._last_number += 1
         channel = Channel(self._last_number, peer, transport, Connection(self._versions), self)
+        channel.connection.snoop = self._snoop
         channel.auxiliary_id, channel.main = auxiliary_id, main
         self._channels[channel.number] = channel
         if begun is not None:

@@ -34,14 +34,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
-import stat
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from appliance.agent.green import Greenlet, spawn, wait_readable, wait_writable
+from appliance.agent.green import Greenlet, spawn, wait_readable
+from appliance.agent.unix_socket import UnixListener, send_all
 
 LOG = logging.getLogger("ofswitch.control")
 
@@ -56,49 +54,30 @@ class CommandError(Exception):
     """A request that cannot be answered; the text says why."""
 
 
-class ControlSocketError(Exception):
-    """The socket cannot be made; the text says why and what to do."""
-
-
 class ControlServer:
-    """Listens from the moment it is made. Raises ControlSocketError, also if another agent answers there."""
+    """Listens from the moment it is made. Raises UnixSocketError, also if another agent answers there."""
 
     def __init__(self, path: str, handlers: Mapping[str, Handler]) -> None:
-        self.path = path
         self._handlers = handlers
-        self._socket = _listen(path)
-        self._inode = os.stat(path).st_ino
+        self._listener = UnixListener(path)
         self._clients: set[Greenlet] = set()
         self._acceptor: Greenlet | None = None
 
     def start(self) -> None:
         """Begin to answer."""
-        self._acceptor = spawn(self._accept)
+        self._acceptor = spawn(self._listener.accept_all, self._begin)
 
     def close(self) -> None:
         """Stop answering, and take the socket away."""
         for greenlet in (self._acceptor, *self._clients):
             if greenlet is not None:
                 greenlet.kill()
-        self._socket.close()
-        try:
-            if os.stat(self.path).st_ino == self._inode:
-                os.unlink(self.path)
-        except FileNotFoundError:
-            return
+        self._listener.close()
 
-    def _accept(self) -> None:
-        while True:
-            wait_readable(self._socket.fileno())
-            try:
-                client, _ = self._socket.accept()
-            except OSError as error:
-                LOG.warning("%s: %s", self.path, error.strerror)
-                continue
-            client.setblocking(False)
-            greenlet = spawn(self._serve, client)
-            self._clients.add(greenlet)
-            greenlet.link(self._clients.discard)
+    def _begin(self, client: socket.socket) -> None:
+        greenlet = spawn(self._serve, client)
+        self._clients.add(greenlet)
+        greenlet.link(self._clients.discard)
 
     def _serve(self, client: socket.socket) -> None:
         received = b""
@@ -108,14 +87,14 @@ class ControlServer:
                     line, newline, rest = received.partition(b"\n")
                     if newline:
                         received = rest
-                        _send(client, json.dumps(self.answer(line)).encode() + b"\n")
+                        send_all(client, json.dumps(self.answer(line)).encode() + b"\n")
                         continue
                     wait_readable(client.fileno())
                     data = client.recv(READ_BYTES)
                     if not data:
                         return
                     received += data
-                _send(client, json.dumps(_refusal(f"a request has at most {MAX_REQUEST_BYTES} bytes")).encode() + b"\n")
+                send_all(client, json.dumps(_refusal(f"a request has at most {MAX_REQUEST_BYTES} bytes")).encode() + b"\n")
             except OSError:
                 return  # the client has gone
 
@@ -142,51 +121,3 @@ class ControlServer:
 
 def _refusal(error: str) -> dict[str, Any]:
     return {"ok": False, "error": error}
-
-
-def _send(client: socket.socket, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[client.send(rest) :]
-        except BlockingIOError:
-            wait_writable(client.fileno())
-
-
-def _listen(path: str) -> socket.socket:
-    """A listening socket in place of what a dead agent may have left."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        os.makedirs(Path(path).parent, mode=0o755, exist_ok=True)
-        _remove_stale(path)
-        before = os.umask(0o177)
-        try:
-            listener.bind(path)
-        finally:
-            os.umask(before)
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        raise ControlSocketError(f"{path}: cannot make the control socket: {error.strerror or error}") from error
-    except ControlSocketError:
-        listener.close()
-        raise
-    listener.setblocking(False)
-    return listener
-
-
-def _remove_stale(path: str) -> None:
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ControlSocketError(f"{path}: is there already and is no socket; name another by control_socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-        else:
-            raise ControlSocketError(f"{path}: another switch answers there; stop it, or give this one another name")

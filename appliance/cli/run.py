@@ -80,9 +80,9 @@ def _serve(config: Config) -> int:
     SIGHUP has the certificates read again; without any it ends the switch, as the end of its terminal should.
     """
     from appliance.agent.agent import Agent, AgentError
-    from appliance.agent.control import ControlSocketError
     from appliance.agent.green import spawn, wait_readable
     from appliance.agent.links import KernelLinks
+    from appliance.agent.unix_socket import UnixSocketError
     from appliance.datapath.bpf import BpfDatapath
     from appliance.datapath.driver import DatapathError
     from appliance.datapath.loader import Sizes
@@ -105,7 +105,7 @@ def _serve(config: Config) -> int:
 
         spawn(follow_signals)
         agent.run()
-    except (DatapathError, AgentError, ControlSocketError) as error:
+    except (DatapathError, AgentError, UnixSocketError) as error:
         click.echo(f"ofswitch: {error}", err=True)
         return EXIT_FAILURE
     return 0

@@ -18,7 +18,7 @@ Source: specification 1.3.5, sections 6.3 and 7.1 to 7.5.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -127,6 +127,8 @@ class Connection:
             raise ValueError(f"versions {sorted(versions)}: the codec speaks {OFP_VERSION} only")
         self.versions = versions
         self.probe_interval = probe_interval
+        self.snoop: Callable[[bytes], object] | None = None
+        """Shown every whole message after the Hellos, whichever way it goes."""
         self.state = State.HELLO
         self._received = bytearray()
         self._queue: list[bytes] = []
@@ -249,6 +251,8 @@ class Connection:
                     yield Negotiated(version)
 
     def _on_message(self, raw: bytes) -> Iterator[Event]:
+        if self.snoop is not None:
+            self.snoop(raw)
         if self._congested:
             yield self._close_congested()
             return
@@ -279,6 +283,8 @@ class Connection:
 
     def _queue_message(self, message: Message) -> None:
         data = encode(message)
+        if self.snoop is not None:
+            self.snoop(data)
         self._queue.append(data)
         self._queued_bytes += len(data)
 

@@ -25,6 +25,8 @@ class RunningSwitch:
         self.process = process
         self.control = control
         self._log = log
+        self.folder = log.parent
+        """Where its sockets are, and its log."""
 
     @property
     def log(self) -> str:

@@ -296,3 +296,30 @@ def test_a_monitor_sees_packet_ins_port_changes_and_removed_flows(switch: Runnin
         finally:
             switch.ofctl("mod-port", "3", "up")
             switch.bed.stop(watching)
+
+
+def test_who_snoops_sees_both_sides(switch: RunningSwitch, tmp_path: Path) -> None:
+    log = tmp_path / "snoop.txt"
+    with log.open("wb") as out:
+        command = ["ovs-ofctl", "-O", "OpenFlow13", "snoop", f"unix:{switch.folder}/switch.snoop"]
+        snooping = switch.bed.start(command, stdout=out, stderr=subprocess.STDOUT, env={"OVS_RUNDIR": str(tmp_path)})
+        try:
+            until(lambda: switch.ofctl("show") and "OFPT_FEATURES_REPLY (OF1.3)" in log.read_text())
+            switch.add_flows("priority=7,in_port=1,actions=output:2")
+            switch.ofctl("add-group", "group_id=1,type=all,bucket=group:9", fails=True)
+            until(lambda: "OFPGMFC_INVALID_GROUP" in log.read_text() or "OFPBAC_BAD_OUT_GROUP" in log.read_text())
+        finally:
+            switch.bed.stop(snooping)
+    seen = log.read_text()
+    assert "OFPT_FEATURES_REQUEST (OF1.3)" in seen
+    assert "OFPT_FLOW_MOD (OF1.3)" in seen
+    assert "priority=7,in_port=1 actions=output:2" in seen
+    assert "OFPT_ERROR (OF1.3)" in seen
+
+
+def test_one_who_snoops_and_does_not_read_holds_up_nobody(switch: RunningSwitch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+        silent.connect(f"{switch.folder}/switch.snoop")
+        for _ in range(20):
+            assert "OFPST_DESC reply" in switch.ofctl("dump-desc")
+            assert "Sending 1000 packets" in switch.ofctl("benchmark", "60000", "1000")

@@ -13,9 +13,9 @@ from agent_support import BROADCAST, Box, Listener, Peer, frame, free_port, inte
 from appliance.agent import agent as agent_module
 from appliance.agent.agent import AgentError
 from appliance.agent.client import ControlClient, ControlError
-from appliance.agent.control import ControlSocketError
 from appliance.agent.green import in_thread, spawn
 from appliance.agent.links import Placement
+from appliance.agent.unix_socket import UnixSocketError
 from appliance.config import Config
 from appliance.datapath.driver import DatapathError
 from appliance.model.actions import ApplyActions, Output
@@ -374,7 +374,7 @@ def test_a_stop_leaves_nothing(tmp_path):
 
 def test_a_second_agent_of_the_same_name_does_not_start_and_does_not_harm_the_first(tmp_path, box):
     second = Box(tmp_path)
-    with pytest.raises(ControlSocketError, match="another switch answers there"):
+    with pytest.raises(UnixSocketError, match="another switch answers there"):
         second.agent.run()
     assert second.datapath.ports == {}
     assert os.path.exists(box.config.control_socket)

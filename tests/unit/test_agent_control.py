@@ -16,8 +16,9 @@ import pytest
 from agent_support import until
 
 from appliance.agent.client import ControlClient, ControlError
-from appliance.agent.control import MAX_REQUEST_BYTES, CommandError, ControlServer, ControlSocketError
+from appliance.agent.control import MAX_REQUEST_BYTES, CommandError, ControlServer
 from appliance.agent.green import in_thread, sleep
+from appliance.agent.unix_socket import UnixSocketError
 
 
 def refuse(request: Any) -> None:
@@ -164,7 +165,7 @@ def test_what_a_dead_agent_left_is_replaced(path):
 
 
 def test_a_live_agent_is_left_alone(path, server):
-    with pytest.raises(ControlSocketError, match="another switch answers there; stop it, or give this one another name"):
+    with pytest.raises(UnixSocketError, match="another switch answers there; stop it, or give this one another name"):
         ControlServer(path, {})
     assert ask(path, "echo") == {"command": "echo"}
 
@@ -180,14 +181,14 @@ def test_a_socket_that_another_agent_has_made_since_is_not_taken_away(path):
 
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path):
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(ControlSocketError, match="is there already and is no socket"):
+    with pytest.raises(UnixSocketError, match="is there already and is no socket"):
         ControlServer(str(tmp_path / "notes"), {})
     assert (tmp_path / "notes").read_text() == "mine"
 
 
 def test_a_directory_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ControlSocketError, match="cannot make the control socket: "):
+    with pytest.raises(UnixSocketError, match="cannot make the socket: "):
         ControlServer(str(tmp_path / "file" / "x.sock"), {})
 
 
