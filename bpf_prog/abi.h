@@ -28,7 +28,7 @@
 /* The flow key: network byte order, laid out as appliance/model/fields.py says. */
 struct flow_key {
 	u32 in_port;
-	u32 mpls;
+	u32 tun_src; /* of the tunnel that the packet came by; IPv4 */
 	u64 tunnel_id;
 	u64 metadata; /* always 0 here: the slow path's register */
 	u8 eth_dst[6];
@@ -37,15 +37,21 @@ struct flow_key {
 	u16 vlan_tci;
 	u16 inner_vlan_tci;
 	u16 layers;
-	u32 pbb;
+	u32 tun_dst;
 	u8 ip_src[16]; /* an IPv4 or ARP address is in the last four bytes */
 	u8 ip_dst[16];
-	u8 nd_target[16];
+	union {
+		u8 nd_target[16];
+		u32 mpls; /* the outermost label stack entry: nothing behind it is parsed */
+	};
 	u8 nd_sll[6]; /* also ARP's sender hardware address */
 	u8 nd_tll[6]; /* also ARP's target hardware address */
 	u16 l4_src;   /* also ICMP type, ARP opcode */
 	u16 l4_dst;   /* also ICMP code */
-	u32 ipv6_flabel;
+	union {
+		u32 ipv6_flabel;
+		u32 pbb; /* the I-SID: likewise */
+	};
 	u8 ip_proto;
 	u8 ip_tos;
 	u8 ip_ttl;

@@ -2,8 +2,9 @@
 
 A *flow key* is one integer of 1,024 bits, laid out byte for byte, big-endian, as ``struct flow_key`` in ``bpf_prog/abi.h``;
 ``int.from_bytes(raw, "big")`` turns one into the other. A field is a run of bits in it. Fields that can never be in the same
-packet share bits (IPv4, IPv6 and ARP addresses; TCP, UDP and SCTP ports, ICMP type and code, ARP opcode): their prerequisites
-keep them apart, because every match on one of them also matches on ``eth_type`` (and ``ip_proto``).
+packet share bits (IPv4, IPv6 and ARP addresses; TCP, UDP and SCTP ports, ICMP type and code, ARP opcode; MPLS and PBB, behind
+which nothing is parsed, with what only IPv6 has): their prerequisites keep them apart, because every match on one of them also
+matches on ``eth_type`` (and ``ip_proto``).
 
 Invariant: no other module knows an offset.
 Source: OpenFlow Switch Specification 1.3.5, section 7.2.3.7, tables 11 and 12.
@@ -149,7 +150,7 @@ class Field:
 LAYOUT: dict[str, tuple[int, int]] = {
     # member of struct flow_key: (offset, size) in bytes; the test of abi.h against this table compiles the header
     "in_port": (0, 4),
-    "mpls": (4, 4),
+    "tun_src": (4, 4),
     "tunnel_id": (8, 8),
     "metadata": (16, 8),
     "eth_dst": (24, 6),
@@ -158,7 +159,7 @@ LAYOUT: dict[str, tuple[int, int]] = {
     "vlan_tci": (38, 2),
     "inner_vlan_tci": (40, 2),
     "layers": (42, 2),
-    "pbb": (44, 4),
+    "tun_dst": (44, 4),
     "ip_src": (48, 16),
     "ip_dst": (64, 16),
     "nd_target": (80, 16),
@@ -175,11 +176,18 @@ LAYOUT: dict[str, tuple[int, int]] = {
     "ipv6_exthdr": (122, 2),
     "reserved": (124, 4),
 }
+"""Every byte of the key once."""
+
+SHARED: dict[str, tuple[int, int]] = {
+    "mpls": (LAYOUT["nd_target"][0], 4),
+    "pbb": LAYOUT["ipv6_flabel"],
+}
+"""Members that lie where another one does."""
 
 
 def _shift(member: str, low: int = 0) -> int:
     """The place in the key of bit ``low`` of a member of struct flow_key."""
-    offset, size = LAYOUT[member]
+    offset, size = LAYOUT.get(member) or SHARED[member]
     return (KEY_BYTES - offset - size) * 8 + low
 
 
@@ -284,6 +292,8 @@ OXM_FIELDS: tuple[Field, ...] = (
 
 INTERNAL_FIELDS: tuple[Field, ...] = (
     # Not to be matched in OpenFlow 1.3, but read from the packet: actions and translation need them.
+    Field("tun_src", 32, _shift("tun_src"), display="ipv4"),
+    Field("tun_dst", 32, _shift("tun_dst"), display="ipv4"),
     Field("mpls_ttl", 8, _shift("mpls"), settable=True, layer=Layer.MPLS),
     Field("inner_vlan_tci", 16, _shift("inner_vlan_tci"), display="hex"),
     Field("layers", 16, _shift("layers"), display="hex"),
@@ -299,6 +309,8 @@ BY_OXM: dict[int, Field] = {field.oxm: field for field in OXM_FIELDS}
 IN_PORT = BY_NAME["in_port"]
 METADATA = BY_NAME["metadata"]
 TUNNEL_ID = BY_NAME["tunnel_id"]
+TUN_SRC = BY_NAME["tun_src"]
+TUN_DST = BY_NAME["tun_dst"]
 ETH_DST = BY_NAME["eth_dst"]
 ETH_SRC = BY_NAME["eth_src"]
 ETH_TYPE = BY_NAME["eth_type"]

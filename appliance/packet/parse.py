@@ -5,7 +5,7 @@ frame and it ends no further than MAX_HEADER_BYTES from the frame's start, the p
 one may lie in metadata). A header that is not there leaves its members of the key 0 and its Layer bit clear, and ends the parse.
 
 Ethernet
-    Fewer than 14 bytes: the key holds ``in_port`` and ``tunnel_id`` alone (the fast path drops such a frame as RUNT).
+    Fewer than 14 bytes: the key holds ``in_port`` and the tunnel's fields alone (the fast path drops such a frame as RUNT).
     Up to MAX_VLAN_TAGS tags are looked through, of type 0x8100 or 0x88a8 in any mixture. A tag is there if the 4 bytes behind
     its type (the TCI and the next type) lie in the frame; else the parse ends with ``eth_type`` that type. A further tag
     likewise: ``eth_type`` 0x8100 or 0x88a8. ``vlan_tci`` is the outermost tag's TCI, ``inner_vlan_tci`` the next one's, with
@@ -66,6 +66,8 @@ from appliance.model.fields import (
     MAX_HEADER_BYTES,
     MAX_IPV6_EXTENSION_HEADERS,
     MAX_ND_OPTIONS,
+    TUN_DST,
+    TUN_SRC,
     VLAN_PRESENT,
     ExtHdr,
     Fragment,
@@ -133,12 +135,17 @@ def _packer(members: Iterable[str], given: Iterable[str], address: str = "16s") 
 _LOW_32_BITS = "12xI"
 """An IPv4 address in a 16-byte member."""
 _IP_MEMBERS = ("layers", "ip_src", "ip_dst", "l4_src", "l4_dst", "ip_proto", "ip_tos", "ip_ttl", "ip_frag", "tcp_flags")
-_pack_head = _packer(_HEAD, (name for name in _HEAD if name != "metadata"))
+_pack_head = _packer(_HEAD, ("in_port", "tunnel_id", "eth_dst", "eth_src", "eth_type", "vlan_tci", "inner_vlan_tci"))
 _pack_arp = _packer(_TAIL, ("layers", "ip_src", "ip_dst", "nd_sll", "nd_tll", "l4_src"), _LOW_32_BITS)
 _pack_ipv4 = _packer(_TAIL, _IP_MEMBERS, _LOW_32_BITS)
 _pack_ipv6 = _packer(_TAIL, (*_IP_MEMBERS, "nd_target", "nd_sll", "nd_tll", "ipv6_flabel", "ipv6_exthdr"))
-_pack_pbb = _packer(_TAIL, ("layers", "pbb"))
+# An MPLS entry and an I-SID share the place of an IPv6 header's members (``SHARED``): the first bytes of the one, all of the other.
+_pack_mpls = _packer(_TAIL, ("layers", "nd_target"))
+_pack_pbb = _packer(_TAIL, ("layers", "ipv6_flabel"))
 _pack_layers = _packer(_TAIL, ("layers",))
+
+_TUN_SRC = TUN_SRC.shift
+_TUN_DST = TUN_DST.shift
 
 _ethernet = Struct(">6s6sH").unpack_from
 _tag = Struct(">HH").unpack_from
@@ -201,14 +208,15 @@ _Network = tuple[bytes, int, int, int, int]
 _NOTHING: _Network = (_pack_layers(0), 0, 0, 0, 0)
 
 
-def parse(frame: bytes | bytearray, in_port: int, tunnel_id: int = 0) -> ParsedPacket:
+def parse(frame: bytes | bytearray, in_port: int, tunnel_id: int = 0, tun_src: int = 0, tun_dst: int = 0) -> ParsedPacket:
     """The flow key and the offsets of the headers, by the rules above. Takes any bytes and never raises.
 
-    ``in_port`` (32 bits) and ``tunnel_id`` (64 bits) go into the key as they are.
+    ``in_port`` (32 bits), ``tunnel_id`` (64 bits) and the tunnel's addresses (IPv4, 32 bits) go into the key as they are.
     """
     length = len(frame)
+    tunnel = tun_src << _TUN_SRC | tun_dst << _TUN_DST if tun_src or tun_dst else 0
     if length < ETHERNET_BYTES:
-        return ParsedPacket(int.from_bytes(_pack_head(in_port, 0, tunnel_id, b"", b"", 0, 0, 0) + _NOTHING[0], "big"))
+        return ParsedPacket(int.from_bytes(_pack_head(in_port, tunnel_id, b"", b"", 0, 0, 0) + _NOTHING[0], "big") | tunnel)
 
     eth_dst, eth_src, eth_type = _ethernet(frame)
     type_offset = 12
@@ -224,7 +232,6 @@ def parse(frame: bytes | bytearray, in_port: int, tunnel_id: int = 0) -> ParsedP
 
     l3 = type_offset + 2
     end = end_of_headers(length, type_offset)
-    mpls = 0
     network = _NOTHING
     if eth_type == ETH_TYPE_IPV4:
         network = _parse_ipv4(frame, l3, end)
@@ -233,15 +240,14 @@ def parse(frame: bytes | bytearray, in_port: int, tunnel_id: int = 0) -> ParsedP
     elif eth_type == ETH_TYPE_ARP:
         network = _parse_arp(frame, l3, end)
     elif eth_type in MPLS_TYPES and l3 + 4 <= end:
-        (mpls,) = _word(frame, l3)
-        network = (_pack_layers(_MPLS), _MPLS, 0, 0, 0)
+        network = (_pack_mpls(_MPLS, frame[l3 : l3 + 4]), _MPLS, 0, 0, 0)
     elif eth_type == ETH_TYPE_PBB and l3 + 16 <= end:
         network = (_pack_pbb(_PBB, _word(frame, l3)[0] & PBB_ISID_MASK), _PBB, 0, 0, 0)
 
-    head = _pack_head(in_port, mpls, tunnel_id, eth_dst, eth_src, eth_type, vlan_tci, inner_vlan_tci)
+    head = _pack_head(in_port, tunnel_id, eth_dst, eth_src, eth_type, vlan_tci, inner_vlan_tci)
     tail, layers, proto_offset, l4, nd_lladdr = network
     return ParsedPacket(
-        int.from_bytes(head + tail, "big"), layers, (type_offset - 12) >> 2, type_offset, l3, proto_offset, l4, nd_lladdr
+        int.from_bytes(head + tail, "big") | tunnel, layers, (type_offset - 12) >> 2, type_offset, l3, proto_offset, l4, nd_lladdr
     )
 
 

@@ -31,6 +31,8 @@ from appliance.model.fields import (
     LAYERS,
     METADATA,
     MPLS_TTL,
+    TUN_DST,
+    TUN_SRC,
     TUNNEL_ID,
     VLAN_PRESENT,
     VLAN_TCI,
@@ -41,7 +43,7 @@ from appliance.model.fields import (
 # Plain integers, because ``Field.mask`` is computed each time.
 IN_PORT_BITS = IN_PORT.mask
 METADATA_BITS = METADATA.mask
-CARRIED_BITS = METADATA_BITS | TUNNEL_ID.mask
+CARRIED_BITS = METADATA_BITS | TUNNEL_ID.mask | TUN_SRC.mask | TUN_DST.mask
 """What the key has and the frame has not, other than ``in_port``."""
 _ETH_TYPE_BITS = ETH_TYPE.mask
 IP_TTL_BITS = IP_TTL.mask
@@ -140,7 +142,7 @@ class TrackedKey:
     __slots__ = ("_shift", "_stale", "_tags", "_unsettled", "_written", "key", "mask", "packet")
 
     def __init__(self, packet: int, carried: int | None = None) -> None:
-        """``carried`` takes the place of metadata and tunnel id; without it metadata is 0. Output depends on ``in_port`` always."""
+        """``carried`` takes the place of metadata and tunnel; without it metadata is 0. Output always depends on ``in_port``."""
         self.packet = packet
         self.key = packet & ~METADATA_BITS if carried is None else packet & ~CARRIED_BITS | carried
         self.mask = IN_PORT_BITS

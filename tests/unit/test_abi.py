@@ -14,7 +14,7 @@ import pytest
 from appliance.datapath import layout
 from appliance.datapath.loader import SOURCES
 from appliance.model import fields
-from appliance.model.fields import LAYOUT, Fragment, Layer
+from appliance.model.fields import LAYOUT, SHARED, Fragment, Layer
 from appliance.model.megaflow import MAX_BANDS, MAX_LEADING_METERS, MAX_WAYS, DropReason, UpcallReason
 from appliance.model.ports import MAX_PORT_NUMBER
 
@@ -110,7 +110,7 @@ def test_structures_leave_no_gaps_and_no_name_out(tmp_path: Path) -> None:
 
 def test_flow_key(tmp_path: Path) -> None:
     expected = {"sizeof(struct flow_key)": fields.KEY_BYTES}
-    for member, (offset, size) in LAYOUT.items():
+    for member, (offset, size) in (LAYOUT | SHARED).items():
         expected[f"offsetof(struct flow_key, {member})"] = offset
         expected[f"sizeof(((struct flow_key *)0)->{member})"] = size
     assert evaluate(expected, tmp_path) == expected

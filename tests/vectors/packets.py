@@ -18,7 +18,7 @@ from scapy.packet import Packet, Raw
 from vectors import frames
 from vectors.frames import IPV6_A, MAC_A, MAC_B, chain, ethernet, extension, ipv4, ipv6, lladdr_option, nd
 
-from appliance.model.fields import KEY_BYTES, LAYOUT, Fragment, Layer
+from appliance.model.fields import KEY_BYTES, LAYOUT, SHARED, Fragment, Layer
 
 IN_PORT = 7
 
@@ -34,7 +34,7 @@ class PacketVector(NamedTuple):
     def key(self) -> int:
         key = 0
         for name, value in self.members.items():
-            offset, size = LAYOUT[name]
+            offset, size = (LAYOUT | SHARED)[name]
             key |= value << (KEY_BYTES - offset - size) * 8
         return key
 
