@@ -34,7 +34,7 @@ from appliance.datapath.driver import Datapath, DatapathError
 from appliance.model.queues import Queue
 from appliance.openflow import connection as wire
 from appliance.openflow.constants import OFP_VERSION
-from appliance.openflow.messages import Desc
+from appliance.openflow.messages import BarrierRequest, Desc, FlowMod
 from appliance.switch import effects, events
 from appliance.switch.switch import Switch
 
@@ -45,6 +45,10 @@ UPCALL_BATCH = 128
 TICK_SECONDS = 1.0
 LISTED_AT_ONCE = 256
 DEFAULT_LIMIT = 1000
+SETTLED_SECONDS = 1.0
+TAKE_OVER_SECONDS = 10.0
+"""After an agent that died, its programs go on until the tables say something: a barrier with entries in them, or no flow-mod for
+SETTLED_SECONDS. At the latest after TAKE_OVER_SECONDS."""
 INTEGRATED_BACKOFF = {"first": 0.1, "longest": 1.0}
 
 
@@ -79,6 +83,8 @@ class Agent:
         self._greenlets: list[Greenlet] = []
         self._control: ControlServer | None = None
         self._snoop: Snoop | None = None
+        self.tables_changed_at = 0.0
+        """When the last flow-mod came."""
         self._stop = Signal()
         self._closed = False
 
@@ -106,13 +112,16 @@ class Agent:
                 self.connections.listen(address)
         except OSError as error:
             raise AgentError(error.strerror) from error
-        refused = self.ports.attach_all()
+        refused = self.ports.attach_all(patient=self._will_be_told())
         if refused:
             raise AgentError("\n".join(refused))
         for work in (self._read_upcalls, self._tick, self._watch_links):
             self._greenlets.append(spawn(work))
         for controller in self.config.controllers:
             self.connections.connect_to(controller)
+        if self.ports.waits:
+            LOG.info("the programs of an agent that died go on until a controller has filled the tables")
+            self._greenlets.append(spawn(self._take_over_in_time))
         if self.integrated is not None:
             self.integrated.start()
             self.connections.connect(ADDRESS, self.integrated.listening_port, "integrated", Backoff(**INTEGRATED_BACKOFF))
@@ -141,6 +150,26 @@ class Agent:
             except Exception:
                 self._fault("while stopping")
         LOG.info("switch %s: stopped", self.config.name)
+
+    def take_over(self) -> None:
+        """From now on packets are dealt with by these tables, not by those of an agent that died."""
+        if self.ports.waits:
+            self.ports.take_over()
+            LOG.info("took over from an agent that died; %d flow entries", self.switch.flow_count)
+
+    def _will_be_told(self) -> bool:
+        """Whether somebody is to fill the tables."""
+        config = self.config
+        return config.fail_mode == "secure" or bool(config.controllers) or config.uses_integrated_controller
+
+    def _take_over_in_time(self) -> None:
+        latest = time.monotonic() + TAKE_OVER_SECONDS
+        while self.ports.waits:
+            sleep(SETTLED_SECONDS / 10)
+            now = time.monotonic()
+            settled = self.switch.flow_count and now >= self.tables_changed_at + SETTLED_SECONDS
+            if settled or now >= latest:
+                self.take_over()
 
     def _close_sockets(self) -> None:
         for server in (self._control, self._snoop):
@@ -320,6 +349,10 @@ class _SwitchSide:
 
     def received(self, connection: int, event: wire.Event) -> None:
         if isinstance(event, wire.MessageReceived):
+            if isinstance(event.message, FlowMod):
+                self._agent.tables_changed_at = time.monotonic()
+            elif isinstance(event.message, BarrierRequest) and self._agent.switch.flow_count:
+                self._agent.take_over()
             self._agent.step(events.MessageReceived(connection, event.message, event.raw))
 
     def closed(self, connection: int) -> None:

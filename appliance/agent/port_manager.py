@@ -33,6 +33,8 @@ class AttachedPort:
     baseline: PortCounters
     """The kernel's counters when it was added."""
     made_promiscuous: bool
+    waits: bool = False
+    """An earlier agent's programs still forward: see PortManager.take_over."""
     sent_packets: int = 0
     """By the slow path."""
     sent_bytes: int = 0
@@ -48,6 +50,7 @@ class PortManager:
         self._datapath = datapath
         self._step = step
         self._attached: dict[int, AttachedPort] = {}
+        self._patient = False
 
     def __iter__(self) -> Iterator[AttachedPort]:
         return iter(self._attached.values())
@@ -56,8 +59,12 @@ class PortManager:
         return self._attached.get(number)
 
     # ── coming and going ───────────────────────────────────────────────────────────────────────────────────────────────
-    def attach_all(self) -> list[str]:
-        """Attach every configured port whose interface is there; returns what the kernel refused, in words."""
+    def attach_all(self, *, patient: bool = False) -> list[str]:
+        """Attach every configured port whose interface is there; returns what the kernel refused, in words.
+
+        With ``patient``, programs of an agent that died go on, where there are some, until ``take_over``.
+        """
+        self._patient = patient
         refused = []
         names = {interface.name: interface for interface in self._links.known.values()}
         for spec in self.specs:
@@ -99,7 +106,7 @@ class PortManager:
         self._attached.clear()
 
     def _attach(self, spec: PortSpec, interface: Interface) -> None:
-        placement, port = self._meet(spec, interface)
+        placement, port, waits = self._meet(spec, interface)
         try:
             port = replace(port, xdp_transmit=self._links.xdp_transmit(interface))
             if port.xdp_transmit:
@@ -110,7 +117,7 @@ class PortManager:
             self._datapath.detach(spec.number)
             raise
         baseline = self._links.counters([interface.ifindex]).get(interface.ifindex, PortCounters())
-        self._attached[spec.number] = AttachedPort(spec, interface, port, placement.reason, baseline, made_promiscuous)
+        self._attached[spec.number] = AttachedPort(spec, interface, port, placement.reason, baseline, made_promiscuous, waits)
         LOG.info(
             "port %d (%s): added, link %s; hook %s: %s",
             spec.number,
@@ -121,20 +128,38 @@ class PortManager:
         )
         self._step(PortAdded(self._links.describe(interface, spec.number)))
 
-    def _meet(self, spec: PortSpec, interface: Interface) -> tuple[Placement, DatapathPort]:
-        """Put the fast path on the interface; where it may choose its hook, TC does if XDP is refused. Raises DatapathError."""
+    @property
+    def waits(self) -> bool:
+        """Whether an earlier agent's programs still forward on some port."""
+        return any(attached.waits for attached in self._attached.values())
+
+    def take_over(self) -> None:
+        """Put our programs in the place of those of an agent that died."""
+        self._patient = False
+        for attached in [attached for attached in self._attached.values() if attached.waits]:
+            attached.waits = False
+            try:
+                self._datapath.take_over(attached.spec.number)
+            except DatapathError as error:
+                self._detach(attached, str(error))
+
+    def _meet(self, spec: PortSpec, interface: Interface) -> tuple[Placement, DatapathPort, bool]:
+        """Put the fast path on the interface; where it may choose its hook, TC does if XDP is refused. Raises DatapathError.
+
+        The last of what is returned: whether an earlier agent's program goes on there.
+        """
         placement = self._links.place(interface, spec.hook)
         port = DatapathPort(spec.number, interface.name, interface.ifindex, placement.hook, forward=interface.up, live=interface.up)
         try:
-            self._datapath.attach(port)
+            at_work = self._datapath.attach(port, wait=self._patient)
         except DatapathError as error:
             if spec.hook != "auto" or placement.hook is not Hook.XDP:
                 raise
             LOG.warning("port %d (%s): XDP is refused, so TC it is: %s", spec.number, interface.name, error)
             placement = Placement(Hook.TC, f"XDP was refused: {error}")
             port = replace(port, hook=Hook.TC)
-            self._datapath.attach(port)
-        return placement, port
+            at_work = self._datapath.attach(port, wait=self._patient)
+        return placement, port, not at_work
 
     def _detach(self, attached: AttachedPort, why: str) -> None:
         number = attached.spec.number

@@ -36,7 +36,7 @@ def switch(switch: Switch, datapath: Datapath) -> Json:
         "datapath_id": f"{switch.datapath_id:016x}",
         "standalone": switch.standalone,
         "ports": len(switch.ports),
-        "flows": sum(len(table) for table in switch.tables),
+        "flows": switch.flow_count,
         "megaflows": len(switch.megaflow_ids),
         "tiers": tiers(datapath.port_counters().values()),
         "drops": {reason.name.lower(): count for reason, count in datapath.drops().items() if count},

@@ -12,6 +12,7 @@ GATE_SECONDS, or when MAX_WAITING packets wait: a flow too fast for the slow pat
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import struct
 import sys
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from appliance.datapath import netlink
 from appliance.datapath.compile import PUNTED, Compiled, CompiledChoice, compile_actions
 from appliance.datapath.crc import shift_tables
-from appliance.datapath.driver import DatapathPort, TierCounters
+from appliance.datapath.driver import DatapathError, DatapathPort, TierCounters
 from appliance.datapath.index import Index, Place, random_constants
 from appliance.datapath.keeper import Keeper
 from appliance.datapath.layout import (
@@ -115,6 +116,8 @@ class BpfDatapath:
         self._transmitter = Transmitter()
         self._keeper = Keeper(programs.map_fd(array) for array in ("tc_programs", "xdp_programs"))
         self._attached: set[int] = set()
+        self._waiting: set[int] = set()
+        """Numbers of ports where an earlier agent's programs go on."""
         self._received: list[Upcall] = []
         self._limit = 0
         for power, table in enumerate(shift_tables()):
@@ -122,7 +125,7 @@ class BpfDatapath:
         programs.open_ring("upcalls", self._receive)
 
     # ── ports ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-    def attach(self, port: DatapathPort) -> None:
+    def attach(self, port: DatapathPort, *, wait: bool = False) -> bool:
         if not self._ports.get(port.number):
             for cpu in range(self._sizes.cpus):
                 at = (port.number + cpu * (MAX_PORT_NUMBER + 1)) * _COUNTERS_BYTES
@@ -133,15 +136,29 @@ class BpfDatapath:
         self.programs.update("small_ifindex" if small else "large_ifindex", port.ifindex, _word(port.number))
         try:
             self.programs.update("xdp_ports", port.number, _word(port.ifindex))
-            xdp_program = 0
-            if port.hook is Hook.XDP:
-                xdp_program = netlink.attach_xdp(port.ifindex, self.programs.xdp_fd)
-            netlink.attach_tc(port.ifindex, self.programs.tc_fd, xdp_program)
-            self._attached.add(port.ifindex)
-            self._keeper.keep(self._attached)
+            if wait and netlink.is_ours(port.ifindex):
+                self._waiting.add(port.number)
+                return False
+            self._hook(port)
         except Exception:
             self.detach(port.number)
             raise
+        return True
+
+    def take_over(self, number: int) -> None:
+        if number in self._waiting:
+            self._waiting.discard(number)
+            self._hook(self._ports[number])
+
+    def _hook(self, port: DatapathPort) -> None:
+        xdp_program = 0
+        if port.hook is Hook.XDP:
+            xdp_program = netlink.attach_xdp(port.ifindex, self.programs.xdp_fd)
+        else:
+            netlink.detach_xdp(port.ifindex)  # an earlier agent's
+        netlink.attach_tc(port.ifindex, self.programs.tc_fd, xdp_program)
+        self._attached.add(port.ifindex)
+        self._keeper.keep(self._attached)
 
     def update(self, port: DatapathPort) -> None:
         self._write_port(port)
@@ -171,6 +188,8 @@ class BpfDatapath:
         self.programs.update("settings", 0, struct.pack("=II", self._index.subtables_in_use, self._flood_ports))
 
     def detach(self, number: int) -> None:
+        with contextlib.suppress(DatapathError):  # the earlier agent's programs and keeper go as ours do
+            self.take_over(number)
         port = self._ports.pop(number, None)
         if port is None:
             return

@@ -53,8 +53,14 @@ class TierCounters:
 class Datapath(Protocol):
     """Methods raise ``DatapathError``; none blocks on the network."""
 
-    def attach(self, port: DatapathPort) -> None:
-        """Start taking packets from the interface. Takes over a program that an earlier ofswitch left there."""
+    def attach(self, port: DatapathPort, *, wait: bool = False) -> bool:
+        """Start taking packets from the interface. Takes over a program that an earlier ofswitch left there.
+
+        With ``wait`` such a program goes on until ``take_over``, and all else is made ready: False if it is so.
+        """
+
+    def take_over(self, number: int) -> None:
+        """Take packets from a port that waits: each packet meets the earlier program or ours. Others are passed over."""
 
     def update(self, port: DatapathPort) -> None:
         """Change ``forward``, ``receive`` or ``xdp_transmit`` of an attached port."""

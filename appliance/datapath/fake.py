@@ -100,11 +100,15 @@ class FakeDatapath:
         return [entry.megaflow for entry in self._installed.values()]
 
     # ── driver.Datapath ────────────────────────────────────────────────────────────────────────────────────────────────
-    def attach(self, port: DatapathPort) -> None:
+    def attach(self, port: DatapathPort, *, wait: bool = False) -> bool:
         if port.number in self.ports:
             raise DatapathError(f"port {port.number} is attached already")
         self.ports[port.number] = port
         self._counters[port.number] = TierCounters()
+        return True
+
+    def take_over(self, number: int) -> None:
+        """Nobody was here before."""
 
     def update(self, port: DatapathPort) -> None:
         if port.number not in self.ports:

@@ -136,6 +136,12 @@ def _at_our_place(filters: list[TcFilter]) -> TcFilter | None:
     return None
 
 
+def is_ours(ifindex: int) -> bool:
+    """Whether an earlier ofswitch's program takes the interface's packets; no if the interface is gone."""
+    holder = _at_our_place(tc_filters(ifindex))
+    return holder is not None and holder.ours
+
+
 def attach_tc(ifindex: int, prog_fd: int, xdp_program: int = 0) -> None:
     """Run a program of type SCHED_CLS, direct-action, at the interface's ingress. A filter of an earlier ofswitch is replaced
     atomically: every packet meets the old program or the new one.

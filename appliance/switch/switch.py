@@ -156,6 +156,11 @@ class Switch:
         return tuple(self._pipeline)
 
     @property
+    def flow_count(self) -> int:
+        """Flow entries of all tables."""
+        return sum(len(table) for table in self.tables)
+
+    @property
     def megaflows(self) -> tuple[LiveMegaflow, ...]:
         """Not to be changed."""
         return tuple(self._megaflows)

@@ -39,9 +39,9 @@ def bed() -> Iterator[Testbed]:
         yield bed
 
 
-def start_controller(bed: Testbed) -> subprocess.Popen[Any]:
+def start_controller(bed: Testbed, app: Path = APP) -> subprocess.Popen[Any]:
     null = subprocess.DEVNULL
-    return bed.start([sys.executable, "-c", STOCK_RUNNER, str(PORT), str(APP)], stdout=null, stderr=null)
+    return bed.start([sys.executable, "-c", STOCK_RUNNER, str(PORT), str(app)], stdout=null, stderr=null)
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> None:
@@ -127,6 +127,60 @@ def test_the_agent_may_die_packets_go_on_and_the_next_agent_takes_over(bed, tmp_
             assert second.control.request("show")["faults"] == 0, second.log
     for name in bed.interfaces:
         assert "clsact" not in bed.run(["tc", "qdisc", "show", "dev", name]).stdout
+
+
+CROSS_CONNECT = """
+from os_ken.base import app_manager
+from os_ken.controller import ofp_event
+from os_ken.controller.handler import CONFIG_DISPATCHER, set_ev_cls
+
+class CrossConnect(app_manager.OSKenApp):
+    @set_ev_cls(ofp_event.EventOFPSwitchFeatures, CONFIG_DISPATCHER)
+    def connected(self, event):
+        path = event.msg.datapath
+        ofp, parser = path.ofproto, path.ofproto_parser
+        for port in (1, 2):
+            actions = [parser.OFPActionOutput(3 - port)]
+            instructions = [parser.OFPInstructionActions(ofp.OFPIT_APPLY_ACTIONS, actions)]
+            path.send_msg(parser.OFPFlowMod(path, match=parser.OFPMatch(in_port=port), instructions=instructions))
+        path.send_msg(parser.OFPBarrierRequest(path))
+"""
+
+
+def test_a_crash_and_a_new_agent_lose_no_packet(bed, tmp_path):
+    """The dead agent's programs go on until the controller has filled the new one's tables."""
+    app, again = tmp_path / "cross_connect.py", tmp_path / "again"
+    app.write_text(CROSS_CONNECT)
+    again.mkdir()
+    start_controller(bed, app)
+    with running_switch(bed, tmp_path, *FLAGS, listen=False) as first:
+        until(lambda: first.control.request("show")["flows"] == 2, "the flow entries")
+        assert bed.ping("h1", "h2").ok
+        words = ["ping", "-i", "0.01", "-c", "1000", "-W", "1", bed["h2"].address4]
+        pinging = bed.start(words, host="h1", stdout=subprocess.PIPE)
+        first.process.kill()
+        first.process.wait()
+        with running_switch(bed, again, *FLAGS, listen=False) as second:
+            assert "the programs of an agent that died go on" in second.log
+            until(lambda: "took over from an agent that died; 2 flow entries" in second.log, "the take-over")
+            until(lambda: second.packets()["tc"] > 100, "packets by the new agent's programs")
+            output = pinging.communicate(timeout=60)[0].decode()
+            assert second.control.request("show")["faults"] == 0, second.log
+    assert "1000 packets transmitted, 1000 received" in output
+
+
+def test_a_barrier_ends_the_dead_agents_rules(bed, tmp_path):
+    with running_switch(bed, tmp_path) as first:
+        first.add_flows("in_port=1,actions=output:2", "in_port=2,actions=output:1")
+        assert bed.ping("h1", "h2").ok
+        first.process.kill()
+        first.process.wait()
+    again = tmp_path / "again"
+    again.mkdir()
+    with running_switch(bed, again) as second:
+        assert bed.ping("h1", "h2", number=2).ok, "the tables are empty, the old rules go on"
+        second.ofctl("add-flow", "in_port=3,actions=drop")  # with a barrier
+        assert bed.ping("h1", "h2", number=1, wait=0.5).received == 0
 
 
 def test_a_port_that_vanishes_is_told_and_the_others_go_on(bed, tmp_path):

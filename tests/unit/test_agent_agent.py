@@ -294,7 +294,7 @@ def test_a_missing_interface_is_taken_when_it_appears(tmp_path):
 def test_a_port_that_the_kernel_refuses_keeps_the_switch_from_starting(tmp_path):
     box = Box(tmp_path)
 
-    def refuse(port):
+    def refuse(port, *, wait):
         raise DatapathError("Device or resource busy: program 7 of other holds XDP")
 
     box.datapath.attach = refuse
@@ -316,10 +316,10 @@ class RefusesXdp:
     def place(self, interface, requested):
         return Placement(Hook.XDP if requested == "auto" else Hook(requested), "a test")
 
-    def refuse(self, port):
+    def refuse(self, port, *, wait):
         if port.hook is Hook.XDP:
             raise DatapathError("attach to eth1 at XDP (native): Invalid argument (MTU too large)")
-        self.attach(port)
+        return self.attach(port, wait=wait)
 
 
 def test_a_port_that_may_choose_its_hook_takes_tc_where_xdp_is_refused_and_says_so(tmp_path, caplog):
