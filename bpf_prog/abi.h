@@ -27,37 +27,37 @@
 
 /* The flow key: network byte order, laid out as appliance/model/fields.py says. */
 struct flow_key {
-	u32 in_port;
-	u32 tun_src; /* of the tunnel that the packet came by; IPv4 */
-	u64 tunnel_id;
 	u64 metadata; /* always 0 here: the slow path's register */
+	u64 tunnel_id;
+	u32 tun_src; /* of the tunnel that the packet came by; IPv4 */
+	u32 tun_dst;
+	u32 in_port;
+	u16 vlan_tci;
+	u16 inner_vlan_tci;
 	u8 eth_dst[6];
 	u8 eth_src[6];
 	u16 eth_type;
-	u16 vlan_tci;
-	u16 inner_vlan_tci;
 	u16 layers;
-	u32 tun_dst;
-	u8 ip_src[16]; /* an IPv4 or ARP address is in the last four bytes */
-	u8 ip_dst[16];
-	union {
-		u8 nd_target[16];
-		u32 mpls; /* the outermost label stack entry: nothing behind it is parsed */
-	};
-	u8 nd_sll[6]; /* also ARP's sender hardware address */
-	u8 nd_tll[6]; /* also ARP's target hardware address */
-	u16 l4_src;   /* also ICMP type, ARP opcode */
-	u16 l4_dst;   /* also ICMP code */
-	union {
-		u32 ipv6_flabel;
-		u32 pbb; /* the I-SID: likewise */
-	};
+	u16 l4_src; /* also ICMP type, ARP opcode */
+	u16 l4_dst; /* also ICMP code */
 	u8 ip_proto;
 	u8 ip_tos;
 	u8 ip_ttl;
 	u8 ip_frag;
+	union {
+		u32 ipv6_flabel;
+		u32 pbb; /* the I-SID: nothing behind it is parsed */
+	};
+	u8 ip_src[16]; /* an IPv4 or ARP address is in the last four bytes */
+	u8 ip_dst[16]; /* in the first four: the two are one word */
 	u16 tcp_flags;
 	u16 ipv6_exthdr;
+	union {
+		u8 nd_target[16];
+		u32 mpls; /* the outermost label stack entry: likewise */
+	};
+	u8 nd_sll[6]; /* also ARP's sender hardware address */
+	u8 nd_tll[6]; /* also ARP's target hardware address */
 	u32 reserved;
 };
 

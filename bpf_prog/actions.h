@@ -146,7 +146,7 @@ static __always_inline int change(struct packet *p, struct hook hook, const stru
 		p->key.f.eth_type = op->arg16;
 		return store(p, hook, l2 - 2, &op->arg16, 2, 0);
 	case OP_SET_IPV4_SRC:
-		return LAYER_IS(p, LAYER_IPV4) ? set_ipv4(p, hook, 12, p->key.f.ip_src, op->arg32) : 0;
+		return LAYER_IS(p, LAYER_IPV4) ? set_ipv4(p, hook, 12, p->key.f.ip_src + 12, op->arg32) : 0;
 	case OP_SET_IPV4_DST:
 		return LAYER_IS(p, LAYER_IPV4) ? set_ipv4(p, hook, 16, p->key.f.ip_dst, op->arg32) : 0;
 	case OP_SET_IPV6_SRC:
@@ -192,7 +192,7 @@ static __always_inline int change(struct packet *p, struct hook hook, const stru
 	case OP_SET_ARP_TPA:
 		if (!LAYER_IS(p, LAYER_ARP))
 			return 0;
-		*(u32 *)(p->key.f.ip_dst + 12) = op->arg32;
+		*(u32 *)p->key.f.ip_dst = op->arg32;
 		return store(p, hook, l2 + 24, &op->arg32, 4, 1);
 	case OP_SET_ARP_SHA:
 		return LAYER_IS(p, LAYER_ARP) ? set_mac(p, hook, l2 + 8, p->key.f.nd_sll, mac, 1) : 0;

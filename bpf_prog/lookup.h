@@ -27,8 +27,8 @@ static __always_inline u64 hash_masked(const u64 *key, const u64 *mask)
 /* Only a hint of where the cache may have it: the words in which flows differ most. */
 static __always_inline u32 hash_hint(const u64 *w)
 {
-	u64 hash = hash_word(w[0], HASH_0) + hash_word(w[3], HASH_3) + hash_word(w[4], HASH_4) + hash_word(w[7], HASH_7) +
-		   hash_word(w[9], HASH_9) + hash_word(w[13], HASH_13);
+	u64 hash = hash_word(w[3], HASH_3) + hash_word(w[4], HASH_4) + hash_word(w[5], HASH_5) + hash_word(w[6], HASH_6) +
+		   hash_word(w[8], HASH_8) + hash_word(w[9], HASH_9);
 	return hash >> 40;
 }
 

@@ -154,7 +154,7 @@ static __always_inline void parse_ipv4(struct packet *p, void *base, void *end)
 	if (!header_at(p, base, end, bytes, 0))
 		return;
 	*(__be32 *)(p->key.f.ip_src + 12) = ip->src;
-	*(__be32 *)(p->key.f.ip_dst + 12) = ip->dst;
+	*(__be32 *)p->key.f.ip_dst = ip->dst;
 	p->key.f.ip_proto = ip->proto;
 	p->key.f.ip_tos = ip->tos;
 	p->key.f.ip_ttl = ip->ttl;
@@ -291,7 +291,7 @@ static __always_inline void parse_arp(struct packet *p, void *base, void *end)
 		return;
 	p->key.f.l4_src = arp->op;
 	__builtin_memcpy(p->key.f.ip_src + 12, arp->spa, 4);
-	__builtin_memcpy(p->key.f.ip_dst + 12, arp->tpa, 4);
+	__builtin_memcpy(p->key.f.ip_dst, arp->tpa, 4);
 	__builtin_memcpy(p->key.f.nd_sll, arp->sha, 6);
 	__builtin_memcpy(p->key.f.nd_tll, arp->tha, 6);
 	p->key.f.layers |= bpf_htons(LAYER_ARP);
@@ -317,7 +317,7 @@ static __always_inline int parse(struct packet *p, void *data, void *end, u32 tc
 	p->l4 = p->next_header = p->nd_sll = p->nd_tll = 0;
 	if (data + sizeof(*eth) > end)
 		return 0;
-	p->key.w[3] = *(u64 *)data; /* destination, and the start of the source */
+	*(u64 *)p->key.f.eth_dst = *(u64 *)data; /* and the start of the source */
 	*(u32 *)(p->key.f.eth_src + 2) = *(u32 *)(data + 8);
 	__be16 type = eth->type;
 

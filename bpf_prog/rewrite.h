@@ -187,7 +187,7 @@ static __always_inline int set_mac(struct packet *p, struct hook hook, u32 offse
 
 static __always_inline int set_ipv4(struct packet *p, struct hook hook, u32 offset, u8 *in_key, u32 address)
 {
-	u32 *key = (u32 *)(in_key + 12);
+	u32 *key = (u32 *)in_key;
 	u32 old = *key;
 	*key = address;
 	ipv4_changed(p, old, address);

@@ -42,7 +42,7 @@ Neighbour discovery
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from struct import Struct
 from typing import NamedTuple
 
@@ -122,22 +122,23 @@ _HEAD = tuple(LAYOUT)[: tuple(LAYOUT).index("layers")]
 _TAIL = tuple(LAYOUT)[len(_HEAD) :]
 
 
-def _packer(members: Iterable[str], given: Iterable[str], address: str = "16s") -> Callable[..., bytes]:
+def _packer(members: Iterable[str], given: Iterable[str], special: Mapping[str, str] | None = None) -> Callable[..., bytes]:
     """A function from the ``given`` members, in the order of LAYOUT, to the bytes of ``members`` in the key; the others are 0."""
     wanted = set(given)
+    size = {name: LAYOUT[name][1] for name in members}
     codes = (
-        f"{LAYOUT[name][1]}x" if name not in wanted else address if name in ("ip_src", "ip_dst") else _CODES[LAYOUT[name][1]]
+        f"{size[name]}x" if name not in wanted else special[name] if special and name in special else _CODES[size[name]]
         for name in members
     )
     return Struct(">" + "".join(codes)).pack
 
 
-_LOW_32_BITS = "12xI"
-"""An IPv4 address in a 16-byte member."""
+_ADDRESSES_4 = {"ip_src": "12xI", "ip_dst": "I12x"}
+"""IPv4 addresses in 16-byte members: one word of the key."""
 _IP_MEMBERS = ("layers", "ip_src", "ip_dst", "l4_src", "l4_dst", "ip_proto", "ip_tos", "ip_ttl", "ip_frag", "tcp_flags")
-_pack_head = _packer(_HEAD, ("in_port", "tunnel_id", "eth_dst", "eth_src", "eth_type", "vlan_tci", "inner_vlan_tci"))
-_pack_arp = _packer(_TAIL, ("layers", "ip_src", "ip_dst", "nd_sll", "nd_tll", "l4_src"), _LOW_32_BITS)
-_pack_ipv4 = _packer(_TAIL, _IP_MEMBERS, _LOW_32_BITS)
+_pack_head = _packer(_HEAD, ("tunnel_id", "in_port", "vlan_tci", "inner_vlan_tci", "eth_dst", "eth_src", "eth_type"))
+_pack_arp = _packer(_TAIL, ("layers", "ip_src", "ip_dst", "nd_sll", "nd_tll", "l4_src"), _ADDRESSES_4)
+_pack_ipv4 = _packer(_TAIL, _IP_MEMBERS, _ADDRESSES_4)
 _pack_ipv6 = _packer(_TAIL, (*_IP_MEMBERS, "nd_target", "nd_sll", "nd_tll", "ipv6_flabel", "ipv6_exthdr"))
 # An MPLS entry and an I-SID share the place of an IPv6 header's members (``SHARED``): the first bytes of the one, all of the other.
 _pack_mpls = _packer(_TAIL, ("layers", "nd_target"))
@@ -216,7 +217,7 @@ def parse(frame: bytes | bytearray, in_port: int, tunnel_id: int = 0, tun_src: i
     length = len(frame)
     tunnel = tun_src << _TUN_SRC | tun_dst << _TUN_DST if tun_src or tun_dst else 0
     if length < ETHERNET_BYTES:
-        return ParsedPacket(int.from_bytes(_pack_head(in_port, tunnel_id, b"", b"", 0, 0, 0) + _NOTHING[0], "big") | tunnel)
+        return ParsedPacket(int.from_bytes(_pack_head(tunnel_id, in_port, 0, 0, b"", b"", 0) + _NOTHING[0], "big") | tunnel)
 
     eth_dst, eth_src, eth_type = _ethernet(frame)
     type_offset = 12
@@ -244,7 +245,7 @@ def parse(frame: bytes | bytearray, in_port: int, tunnel_id: int = 0, tun_src: i
     elif eth_type == ETH_TYPE_PBB and l3 + 16 <= end:
         network = (_pack_pbb(_PBB, _word(frame, l3)[0] & PBB_ISID_MASK), _PBB, 0, 0, 0)
 
-    head = _pack_head(in_port, tunnel_id, eth_dst, eth_src, eth_type, vlan_tci, inner_vlan_tci)
+    head = _pack_head(tunnel_id, in_port, vlan_tci, inner_vlan_tci, eth_dst, eth_src, eth_type)
     tail, layers, proto_offset, l4, nd_lladdr = network
     return ParsedPacket(
         int.from_bytes(head + tail, "big") | tunnel, layers, (type_offset - 12) >> 2, type_offset, l3, proto_offset, l4, nd_lladdr
@@ -271,7 +272,7 @@ def _parse_arp(frame: bytes | bytearray, l3: int, end: int) -> _Network:
     hardware, protocol, hlen, plen, op, sha, spa, tha, tpa = _arp(frame, l3)
     if (hardware, protocol, hlen, plen) != _ARP_IPV4_OVER_ETHERNET:
         return _NOTHING
-    return _pack_arp(_ARP, spa, tpa, sha, tha, op), _ARP, 0, 0, 0
+    return _pack_arp(_ARP, op, spa, tpa, sha, tha), _ARP, 0, 0, 0
 
 
 def _parse_ipv4(frame: bytes | bytearray, l3: int, end: int) -> _Network:
@@ -288,7 +289,7 @@ def _parse_ipv4(frame: bytes | bytearray, l3: int, end: int) -> _Network:
         fragment = _FIRST if fragment_word & _IPV4_MORE_FRAGMENTS else _WHOLE
         layer, l4_src, l4_dst, flags = _parse_l4(frame, l4, end, proto, IP_PROTO_ICMP)
     layers = _IPV4 | layer
-    tail = _pack_ipv4(layers, src, dst, l4_src, l4_dst, proto, tos, ttl, fragment, flags)
+    tail = _pack_ipv4(layers, l4_src, l4_dst, proto, tos, ttl, fragment, src, dst, flags)
     return tail, layers, l3 + 9, l4 if layer else 0, 0
 
 
@@ -316,20 +317,20 @@ def _parse_ipv6(frame: bytes | bytearray, l3: int, end: int) -> _Network:
     layers = _IPV6 | layer
     tail = _pack_ipv6(
         layers,
-        src,
-        dst,
-        target,
-        sll,
-        tll,
         l4_src,
         l4_dst,
-        word & FLABEL_MASK,
         proto,
         word >> 20 & 0xFF,
         ttl,
         fragment,
+        word & FLABEL_MASK,
+        src,
+        dst,
         flags,
         extensions,
+        target,
+        sll,
+        tll,
     )
     return tail, layers, proto_offset, l4 if layer else 0, nd_lladdr
 

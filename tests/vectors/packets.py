@@ -61,7 +61,7 @@ ETH = Ether(src=MAC_A.hex(":"), dst=MAC_B.hex(":"))
 IP4 = IP(src="192.0.2.1", dst="198.51.100.2", ttl=64)
 IP6 = IPv6(src="2001:db8::1", dst="2001:db8::ff", hlim=64)
 SRC4, DST4, SRC6, DST6 = ip("192.0.2.1"), ip("198.51.100.2"), ip("2001:db8::1"), ip("2001:db8::ff")
-IPV4 = {"eth_type": 0x0800, "ip_src": SRC4, "ip_dst": DST4, "ip_ttl": 64}
+IPV4 = {"eth_type": 0x0800, "ip_src": SRC4, "ip_dst": DST4 << 96, "ip_ttl": 64}
 IPV6 = {"eth_type": 0x86DD, "ip_src": SRC6, "ip_dst": DST6, "ip_ttl": 64}
 PORTS = {"l4_src": 1000, "l4_dst": 2000}
 L4_TCP = TCP(sport=1000, dport=2000, flags="S")
@@ -122,7 +122,7 @@ _add("MPLS of 3 bytes", ethernet(0x8847, b"\xff" * 3), eth_type=0x8847)
 _add("PBB", ethernet(0x88E7, b"\xff\x12\x34\x56" + bytes(14)), eth_type=0x88E7, pbb=0x123456, layers=Layer.PBB)
 _add("PBB of 15 bytes", ethernet(0x88E7, b"\xff" * 15), eth_type=0x88E7)
 _add("PBB of 16 bytes", ethernet(0x88E7, b"\xff" * 16), eth_type=0x88E7, pbb=0xFFFFFF, layers=Layer.PBB)
-_ARP = {"eth_type": 0x0806, "ip_src": SRC4, "ip_dst": DST4, "nd_sll": mac("02:00:00:00:00:0a"), "layers": Layer.ARP}
+_ARP = {"eth_type": 0x0806, "ip_src": SRC4, "ip_dst": DST4 << 96, "nd_sll": mac("02:00:00:00:00:0a"), "layers": Layer.ARP}
 _REQUEST = ARP(op=1, hwsrc="02:00:00:00:00:0a", psrc="192.0.2.1", hwdst="00:00:00:00:00:00", pdst="198.51.100.2")
 _REPLY = ARP(op=2, hwsrc="02:00:00:00:00:0a", psrc="192.0.2.1", hwdst="02:00:00:00:00:0b", pdst="198.51.100.2")
 _add("ARP request", ETH / _REQUEST, l4_src=1, **_ARP)
