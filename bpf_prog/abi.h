@@ -124,7 +124,7 @@ enum op_code {
 	OP_SET_ND_TLL = 30,
 	OP_OPERAND_0 = 32, /* arg16 and arg32 together: bytes 0 to 5 of an address */
 	OP_OPERAND_1 = 33, /* bytes 6 to 11 */
-	OP_METER = 34,  /* arg32: index of the meter; before all others, with MEGAFLOW_METERED */
+	OP_METER = 34,  /* arg16: index of the meter; arg32: the slot that counts what it drops. Before all others, with MEGAFLOW_METERED */
 	OP_CHOOSE = 35, /* arg32: index of the choice; the last op: its way's ops go on */
 	OP_SET_QUEUE = 36, /* arg32: the traffic class (major << 16 | minor) that outputs from here on go to; TC only */
 	OP_CHECKSUMS = 31, /* enter the changes so far in the checksums: before an output */
@@ -189,6 +189,14 @@ struct meter {
 	u32 in_packets;
 	u32 bands;
 	struct band band[MAX_BANDS];
+};
+
+/* What PROGRAM "ofswitch_take" is given, behind an Ethernet header: packets that the slow path meters. */
+struct metered {
+	u32 meter; /* index */
+	u32 packets;
+	u32 bytes;
+	u32 pad;
 };
 
 /* A slot's statistics on one CPU: slot + CPU * MAX_MEGAFLOWS. eBPF adds, Python reads. */

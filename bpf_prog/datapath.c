@@ -291,9 +291,10 @@ static __always_inline void run_meters(struct packet *p, struct hook hook, const
 		const struct op *op = &megaflow->ops[i];
 		if (op->code != OP_METER)
 			break;
-		if (run_meter(p, hook, op->arg32) == METER_DROPS) {
+		if (run_meter(p, hook, op->arg16) == METER_DROPS) {
 			if (p->punted)
 				count_megaflow(p, p->slot); /* the slow path does not see it */
+			count_megaflow(p, op->arg32);
 			verdict(v, FATE_DROPPED, DROP_METER, TC_ACT_SHOT);
 			return;
 		}
@@ -328,6 +329,17 @@ int ofswitch_meter(struct __sk_buff *skb)
 	begin(p, slot);
 	run_meters(p, hook, megaflow, &v);
 	return finish(p, hook, &v);
+}
+
+/* Packets that the slow path executes are metered like all others: it calls this by BPF_PROG_TEST_RUN. Returns what meter_packets does. */
+int ofswitch_take(struct __sk_buff *skb)
+{
+	struct metered taken;
+
+	if (bpf_skb_load_bytes(skb, ETH_HEADER_BYTES, &taken, sizeof(taken)) < 0)
+		return METER_PASSES;
+	struct meter *meter = meters.lookup(&taken.meter);
+	return meter ? meter_packets(meter, taken.packets, taken.bytes) : METER_PASSES;
 }
 
 /* The end of a packet that is flooded. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Meters: token buckets without a lock. appliance/pipeline's meter is the reference.
+/* Meters: token buckets without a lock. appliance/packet/meter.py is the reference.
  *
  * A bucket is one number: the time at which it will be full again. A packet moves it on by what it costs; a packet that would move it
  * further ahead of now than the burst exceeds the band and costs nothing.
@@ -7,7 +7,7 @@
 #pragma once
 
 #define METER_PASSES 0
-#define METER_DROPS 1
+#define METER_DROPS -1
 
 /* Whether a packet of this cost fits; if so, the tokens are taken. Another CPU may take some meanwhile: then look again. */
 static __always_inline int take_tokens(struct band *band, u64 cost, u64 now)
@@ -35,18 +35,15 @@ static __always_inline u32 remarked_tos(u32 tos, u32 levels)
 	return (class << 3 | precedence << 1) << 2 | (tos & 3);
 }
 
-/* Of the bands that the packet exceeds, the one with the highest rate has its way. */
-static __always_inline int run_meter(struct packet *p, struct hook hook, u32 index)
+/* Takes the tokens and counts: METER_PASSES, METER_DROPS, or by how many levels the drop precedence goes up. Of the bands that are
+ * exceeded, the one with the highest rate has its way. */
+static __always_inline int meter_packets(struct meter *meter, u32 packets, u32 bytes)
 {
-	struct meter *meter = meters.lookup(&index);
-
-	if (!meter)
-		return METER_PASSES;
-	u32 packets = hook.skb->gso_segs > 1 ? hook.skb->gso_segs : 1;
-	u64 amount = meter->in_packets ? packets : p->bytes, now = bpf_ktime_get_ns();
-	__sync_fetch_and_add(&meter->packets, packets);
-	__sync_fetch_and_add(&meter->bytes, p->bytes);
+	u64 amount = meter->in_packets ? packets : bytes, now = bpf_ktime_get_ns();
 	u32 exceeded = 0;
+
+	__sync_fetch_and_add(&meter->packets, packets);
+	__sync_fetch_and_add(&meter->bytes, bytes);
 	no_unroll for (u32 n = 0; n < MAX_BANDS; n++) {
 		opaque(n);
 		if (n >= meter->bands)
@@ -59,10 +56,20 @@ static __always_inline int run_meter(struct packet *p, struct hook hook, u32 ind
 		return METER_PASSES;
 	struct band *band = &meter->band[(exceeded - 1) & (MAX_BANDS - 1)];
 	__sync_fetch_and_add(&band->packets, packets);
-	__sync_fetch_and_add(&band->bytes, p->bytes);
-	if (!band->remark)
-		return METER_DROPS;
-	u32 tos = remarked_tos(p->key.f.ip_tos, band->remark);
+	__sync_fetch_and_add(&band->bytes, bytes);
+	return band->remark ? band->remark : METER_DROPS;
+}
+
+static __always_inline int run_meter(struct packet *p, struct hook hook, u32 index)
+{
+	struct meter *meter = meters.lookup(&index);
+
+	if (!meter)
+		return METER_PASSES;
+	int levels = meter_packets(meter, hook.skb->gso_segs > 1 ? hook.skb->gso_segs : 1, p->bytes);
+	if (levels == METER_PASSES || levels == METER_DROPS)
+		return levels;
+	u32 tos = remarked_tos(p->key.f.ip_tos, levels);
 	if (tos != p->key.f.ip_tos && set_tos(p, hook, 0xfc, tos) < 0)
 		return METER_DROPS;
 	return METER_PASSES;

@@ -66,7 +66,7 @@ class Shell:
     def __init__(self, ports: int = 3, *, connected: bool = True, capacity: int = 1 << 16, **switch: object) -> None:
         self.now = 1000.0
         self.datapath = FakeDatapath(lambda: self.now, capacity)
-        self.switch = Switch(0x1234, DESCRIPTION, **switch)  # type: ignore[arg-type]
+        self.switch = Switch(0x1234, DESCRIPTION, self.datapath.meter, **switch)  # type: ignore[arg-type]
         self.messages: list[tuple[int, Message]] = []
         self.effects: list[Effect] = []
         """All that the switch ever wanted done, in order."""

@@ -64,6 +64,7 @@ class Agent:
         self.switch = Switch(
             config.datapath_id or _derived_datapath_id(config, links),
             _description(config),
+            datapath.meter,
             fail_mode=config.fail_mode,
             controllers_expected=bool(config.controllers or config.listen or config.uses_integrated_controller),
             max_megaflows=config.max_megaflows,

@@ -87,6 +87,8 @@ class _Installed:
     choice: int | None = None
     ways: tuple[int, ...] = ()
     """Slots of the choice's ways."""
+    meters: tuple[int, ...] = ()
+    """Slots that count what each meter drops."""
     served: int = 0
 
 
@@ -110,7 +112,7 @@ class BpfDatapath:
         self._installed: dict[int, _Installed] = {}
         self._gated: set[int] = set()
         self._free_choices = deque(range(MAX_CHOICES))
-        self._meters = Meters(programs.shared_memory("meters", Meters.BYTES))
+        self._meters = Meters(programs.shared_memory("meters", Meters.BYTES), programs.take_fd)
         self._ports: dict[int, DatapathPort] = {}
         self._flood_ports = 0
         self._transmitter = Transmitter()
@@ -229,7 +231,7 @@ class BpfDatapath:
         now = time.monotonic()
         compiled = compile_actions(megaflow.actions, self._meters.indices)
         ways = compiled.choice.ways if compiled.choice else ()
-        if not self._rested(1 + len(ways), now) or (ways and not self._free_choices):
+        if not self._rested(1 + len(ways) + compiled.meters, now) or (ways and not self._free_choices):
             return False
         subtable = self._index.subtable(megaflow.mask)
         if subtable is None:
@@ -246,10 +248,11 @@ class BpfDatapath:
         gated = not compiled.flags & MegaflowFlag.PUNT
         flags = compiled.flags | (MegaflowFlag.GATED if gated else MegaflowFlag(0))
         installed = _Installed(slot, place, megaflow.mask, now, flags)
-        ops = compiled.ops
-        if compiled.choice:
-            ops = compiled.choosing(self._write_choice(installed, compiled.choice))
-        self._write_slot(slot, ops, compiled, raw, megaflow.id, place.subtable, flags)
+        choice = self._write_choice(installed, compiled.choice) if compiled.choice else None
+        installed.meters = tuple(self._free.popleft()[0] for _ in range(compiled.meters))
+        for counting in installed.meters:
+            self._write_slot(counting, b"")
+        self._write_slot(slot, compiled.linked(choice, installed.meters), compiled, raw, megaflow.id, place.subtable, flags)
         self._installed[megaflow.id] = installed
         if gated:
             self._gated.add(megaflow.id)
@@ -313,7 +316,7 @@ class BpfDatapath:
         now = time.monotonic()
         for megaflow_id in known:
             installed = self._installed.pop(megaflow_id)
-            self._free.extend((slot, now) for slot in (installed.slot, *installed.ways))
+            self._free.extend((slot, now) for slot in (installed.slot, *installed.ways, *installed.meters))
             if installed.choice is not None:
                 self._free_choices.append(installed.choice)
             self._gated.discard(megaflow_id)
@@ -327,9 +330,11 @@ class BpfDatapath:
         for megaflow_id in megaflow_ids:
             installed = self._installed.get(megaflow_id)
             if installed is not None:
-                packets, total, last_used, flags = self._slot_statistics(installed.slot)
+                # First what is counted last: no part is then more than the whole.
+                dropped = tuple(self._slot_statistics(slot)[:2] for slot in installed.meters)
                 ways = tuple(self._slot_statistics(slot)[:2] for slot in installed.ways)
-                result[megaflow_id] = MegaflowStatistics(packets, total, last_used / 1e9, flags, ways)
+                packets, total, last_used, flags = self._slot_statistics(installed.slot)
+                result[megaflow_id] = MegaflowStatistics(packets, total, last_used / 1e9, flags, ways, dropped)
         return result
 
     def _slot_statistics(self, slot: int) -> tuple[int, int, int, int]:
@@ -355,6 +360,9 @@ class BpfDatapath:
 
     def remove_meter(self, meter_id: int) -> None:
         self._meters.remove(meter_id)
+
+    def meter(self, meter_id: int, packets: int, octets: int) -> int:
+        return self._meters.take(meter_id, packets, octets)
 
     def meter_counters(self, meter_ids: Iterable[int]) -> dict[int, MeterCounters]:
         return self._meters.counters(meter_ids)

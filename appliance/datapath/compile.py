@@ -52,7 +52,8 @@ class CompiledChoice:
 class Compiled:
     """What goes in a slot of the megaflow table (struct megaflow): ``ops`` is at most MAX_OPS of 8 bytes, ended by OP_END.
 
-    With a ``choice``, the last op before OP_END is OP_CHOOSE, whose argument is still to be filled in (``choosing``).
+    With a ``choice``, the last op before OP_END is OP_CHOOSE, whose argument is still to be filled in (``linked``), as are those of
+    the first ``meters`` ops.
     """
 
     ops: bytes
@@ -60,10 +61,17 @@ class Compiled:
     xdp_port: int = 0
     ttl_needed: int = 0
     choice: CompiledChoice | None = None
+    meters: int = 0
 
-    def choosing(self, index: int) -> bytes:
-        """The ops, with the index of the choice."""
-        return self.ops[: -2 * _OP_BYTES] + _op(OpCode.CHOOSE, arg32=index) + _op(OpCode.END)
+    def linked(self, choice: int | None, drop_slots: Sequence[int]) -> bytes:
+        """The ops, with the index of the choice, and for each meter the slot that counts what it drops."""
+        ops = self.ops
+        for at, slot in enumerate(drop_slots):
+            end = (at + 1) * _OP_BYTES
+            ops = ops[: end - 4] + slot.to_bytes(4, _NATIVE) + ops[end:]
+        if choice is not None:
+            ops = ops[: -2 * _OP_BYTES] + _op(OpCode.CHOOSE, arg32=choice) + _op(OpCode.END)
+        return ops
 
 
 _OP_BYTES: Final = 8
@@ -183,12 +191,13 @@ def compile_actions(actions: Sequence[DatapathAction], meters: Mapping[int, int]
     metered = [meters[action.meter_id] for action in leading if isinstance(action, Meter) and meters and action.meter_id in meters]
     if len(metered) != len(leading) or len(metered) > MAX_LEADING_METERS:
         return PUNTED
-    meter_ops = [_op(OpCode.METER, arg32=index) for index in metered]
+    meter_ops = [_op(OpCode.METER, arg16=index) for index in metered]
     try:
         rest = _compile(actions[len(leading) :], meter_ops)
     except _UnsupportedError:
-        return Compiled(b"".join([*meter_ops, _op(OpCode.END)]), MegaflowFlag.PUNT | MegaflowFlag.METERED)
-    return replace(rest, flags=rest.flags | MegaflowFlag.METERED)
+        ops = b"".join([*meter_ops, _op(OpCode.END)])
+        return Compiled(ops, MegaflowFlag.PUNT | MegaflowFlag.METERED, meters=len(metered))
+    return replace(rest, flags=rest.flags | MegaflowFlag.METERED, meters=len(metered))
 
 
 @lru_cache(maxsize=1024)

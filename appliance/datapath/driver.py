@@ -80,8 +80,14 @@ class Datapath(Protocol):
     def remove_meter(self, meter_id: int) -> None:
         """Megaflows that use it must be removed first. Unknown ids are passed over."""
 
+    def meter(self, meter_id: int, packets: int, octets: int) -> int:
+        """Meter packets that the slow path executes, now, with the same buckets and counters as all others.
+
+        METER_PASSES, METER_DROPS, or by how many levels to raise the drop precedence. An unknown meter lets everything through.
+        """
+
     def meter_counters(self, meter_ids: Iterable[int]) -> dict[int, MeterCounters]:
-        """What the fast path has metered. Unknown ids are passed over."""
+        """What came to meters, and what their bands did. Unknown ids are passed over."""
 
     def sync(self) -> None:
         """Wait until packets that were under way when ``remove`` was called have left (some microseconds to milliseconds)."""

@@ -36,7 +36,7 @@ from appliance.model.megaflow import (
     Way,
 )
 from appliance.packet.execute import INVALID_TTL, execute
-from appliance.packet.meter import TokenMeter
+from appliance.packet.meter import METER_DROPS, METER_PASSES, TokenMeter
 from appliance.packet.parse import ETHERNET_BYTES, parse
 
 _TCP_FLAGS = BY_NAME["tcp_flags"]
@@ -51,6 +51,23 @@ class _Installed:
     caught_up: bool = False
     waiting: int = 0
     """CATCHING_UP packets that are not served yet."""
+
+
+class _MeterRun:
+    """The meters of one packet: how many let it pass, and whether one dropped it."""
+
+    __slots__ = ("_datapath", "dropped", "passed")
+
+    def __init__(self, datapath: FakeDatapath) -> None:
+        self._datapath = datapath
+        self.passed = 0
+        self.dropped = False
+
+    def __call__(self, meter_id: int, octets: int) -> int:
+        verdict = self._datapath.meter(meter_id, 1, octets)
+        self.dropped = verdict == METER_DROPS
+        self.passed += not self.dropped
+        return verdict
 
 
 class FakeDatapath:
@@ -125,7 +142,9 @@ class FakeDatapath:
         last = megaflow.actions[-1] if megaflow.actions else None
         ways = [(0, 0)] * (len(last.ways) if isinstance(last, Select | Failover) else 0)
         flags = compile_actions(megaflow.actions, {meter_id: at for at, meter_id in enumerate(self._meters)}).flags
-        self._installed[megaflow.id] = _Installed(megaflow, MegaflowStatistics(0, 0, 0.0, ways=tuple(ways)), ways, flags)
+        dropped = ((0, 0),) * len(_meters(megaflow.actions))
+        statistics = MegaflowStatistics(0, 0, 0.0, ways=tuple(ways), dropped=dropped)
+        self._installed[megaflow.id] = _Installed(megaflow, statistics, ways, flags)
         return True
 
     def remove(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
@@ -142,6 +161,10 @@ class FakeDatapath:
         if any(meter_id in _meters(entry.megaflow.actions) for entry in self._installed.values()):
             raise DatapathError(f"a megaflow uses meter {meter_id}")
         self._meters.pop(meter_id, None)
+
+    def meter(self, meter_id: int, packets: int, octets: int) -> int:
+        meter = self._meters.get(meter_id)
+        return METER_PASSES if meter is None else meter.run(packets, octets, self._now())
 
     def meter_counters(self, meter_ids: Iterable[int]) -> dict[int, MeterCounters]:
         return {number: self._meters[number].counters for number in meter_ids if number in self._meters}
@@ -191,11 +214,13 @@ class FakeDatapath:
         actions = entry.megaflow.actions
         if entry.flags & MegaflowFlag.PUNT:
             metered = _meters(actions) if entry.flags & MegaflowFlag.METERED else []
-            passed = execute(frame, (*(Meter(number) for number in metered), Forward(0)), in_port, meter=self._run_meter)
+            run = _MeterRun(self)
+            passed = execute(frame, (*(Meter(number) for number in metered), Forward(0)), in_port, meter=run)
             if passed:
                 self._punt(Upcall(in_port, UpcallReason.ACTION, entry.megaflow.id, key, passed[0].frame))
             else:
                 self._count_megaflow(entry, key, frame)
+                self._count_dropped(entry, run.passed, frame)
                 self._drop(in_port, DropReason.METER)
             return
         # Whether it is punted is seen before anything is done, the meters' work included.
@@ -211,25 +236,33 @@ class FakeDatapath:
             entry.ways[place] = packets + 1, octets + len(frame)
             entry.statistics = replace(entry.statistics, ways=tuple(entry.ways))
 
-        emissions = execute(frame, actions, in_port, meter=self._run_meter, port_is_live=self._is_live, chosen=chosen)
+        run = _MeterRun(self)
+        emissions = execute(frame, actions, in_port, meter=run, port_is_live=self._is_live, chosen=chosen)
         copies = [(port, emission.frame) for emission in emissions for port in self._outputs(emission.action, in_port)]
         for port, copy in copies:
             self.sent.append((port, copy))
             self._count(port, tx_packets=1, tx_bytes=len(copy))
         if copies:
             self._count(in_port, forwarded_tc=1)
+        elif run.dropped:
+            self._count_dropped(entry, run.passed, frame)
+            self._drop(in_port, DropReason.METER)
         elif dry and not emissions:
-            self._drop(in_port, DropReason.METER if _meters(actions) else DropReason.NO_LIVE_BUCKET)
+            self._drop(in_port, DropReason.NO_LIVE_BUCKET)
         else:
             self._drop(in_port, DropReason.OUTPUT_DOWN if emissions else DropReason.NO_ACTION)
 
     def _count_megaflow(self, entry: _Installed, key: int, frame: bytes) -> None:
         before = entry.statistics
         flags = before.tcp_flags | _TCP_FLAGS.get(key)
-        entry.statistics = MegaflowStatistics(before.packets + 1, before.bytes + len(frame), self._now(), flags, before.ways)
+        entry.statistics = replace(
+            before, packets=before.packets + 1, bytes=before.bytes + len(frame), last_used=self._now(), tcp_flags=flags
+        )
 
-    def _run_meter(self, meter_id: int, octets: int) -> int:
-        return self._meters[meter_id].run(1, octets, self._now())
+    def _count_dropped(self, entry: _Installed, meter: int, frame: bytes) -> None:
+        dropped = list(entry.statistics.dropped)
+        dropped[meter] = dropped[meter][0] + 1, dropped[meter][1] + len(frame)
+        entry.statistics = replace(entry.statistics, dropped=tuple(dropped))
 
     def _is_live(self, number: int) -> bool:
         return number in self.ports and self.ports[number].live

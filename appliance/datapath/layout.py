@@ -164,6 +164,15 @@ class Meter(ctypes.Structure):
     )
 
 
+class Metered(ctypes.Structure):
+    _fields_ = (
+        ("meter", ctypes.c_uint32),
+        ("packets", ctypes.c_uint32),
+        ("bytes", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+    )
+
+
 class Port(ctypes.Structure):
     _fields_ = (("ifindex", ctypes.c_uint32), ("flags", ctypes.c_uint32))
 

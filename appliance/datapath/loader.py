@@ -26,6 +26,7 @@ MAIN_SOURCE = "datapath.c"
 
 TC_PROGRAM = "ofswitch_tc"
 XDP_PROGRAM = "ofswitch_xdp"
+TAKE_PROGRAM = "ofswitch_take"
 
 _INCLUDE = re.compile(r'#include "(\w+\.h)"')
 _REPORTED_LINES = 12
@@ -127,6 +128,7 @@ class Programs:
                 tc, xdp = bcc.BPF.SCHED_CLS, bcc.BPF.XDP
                 self.tc_fd = self._load(TC_PROGRAM, tc, stderr)
                 self.xdp_fd = self._load(XDP_PROGRAM, xdp, stderr)
+                self.take_fd = self._load(TAKE_PROGRAM, tc, stderr)
                 called = [
                     ("tc_programs", ProgramIndex.HANDLE, self._load("ofswitch_tc_on", tc, stderr)),
                     ("tc_programs", ProgramIndex.METER, self._load("ofswitch_meter", tc, stderr)),

@@ -1,4 +1,4 @@
-"""The fast path's meters: struct meter in shared memory.
+"""The meters of all tiers: struct meter in shared memory. eBPF takes the tokens, for the slow path's packets too (``take``).
 
 Invariant: what a band has counted stays through a change of the meter's configuration.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import struct
 from collections.abc import Iterable
 
 from appliance.datapath.driver import DatapathError
 from appliance.datapath.layout import MAX_METERS
 from appliance.datapath.layout import Meter as MeterSlot
+from appliance.datapath.programs import call
 from appliance.model.megaflow import MAX_BANDS, MeterBand, MeterConfig, MeterCounters
+from appliance.packet.meter import METER_PASSES
 
 _SECOND = 1_000_000_000
 _COST_SHIFT = 16
@@ -21,12 +24,19 @@ _DEFAULT_BURST_SECONDS = 1.0
 """Of a band that does not say (OpenFlow 1.3.5, section 7.3.4.5, leaves it to the switch)."""
 
 
+_METERED = struct.Struct("=4I")
+_ETHERNET_HEADER = bytes(14)
+"""Of no protocol that the kernel would look into."""
+
+
 class Meters:
     """Meters by id. ``indices`` are their places in the map."""
 
     BYTES = MAX_METERS * ctypes.sizeof(MeterSlot)
 
-    def __init__(self, memory: mmap.mmap) -> None:
+    def __init__(self, memory: mmap.mmap, take_fd: int) -> None:
+        """``take_fd``: the program "ofswitch_take"."""
+        self._take_fd = take_fd
         self._slots = (MeterSlot * MAX_METERS).from_buffer(memory)
         self._free = list(range(MAX_METERS - 1, -1, -1))
         self._order: dict[int, list[int]] = {}
@@ -54,6 +64,16 @@ class Meters:
             counted = before.bands[n] if before and n < len(before.bands) else (0, 0)
             slot.band[place].packets, slot.band[place].bytes = counted
         slot.bands = len(meter.bands)
+
+    def take(self, meter_id: int, packets: int, octets: int) -> int:
+        """See ``driver.Datapath.meter``."""
+        index = self.indices.get(meter_id)
+        if index is None:
+            return METER_PASSES
+        try:
+            return call(self._take_fd, _ETHERNET_HEADER + _METERED.pack(index, packets, octets, 0))
+        except OSError as error:
+            raise DatapathError(f"cannot run the meter program: {error.strerror}") from error
 
     def remove(self, meter_id: int) -> None:
         index = self.indices.pop(meter_id, None)

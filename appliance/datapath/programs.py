@@ -1,7 +1,7 @@
-"""BPF programs that the kernel holds, by id: enough of bpf(2) to say whose program is on an interface.
+"""BPF programs that the kernel holds: enough of bpf(2) to say whose program is on an interface, and to call one of ours.
 
-Invariant: nothing is changed. The kernel answers these questions to CAP_SYS_ADMIN alone; without it the answer is ``None``, not an
-error.
+Invariant: what is attached stays so. Whose a program is, by id, the kernel tells CAP_SYS_ADMIN alone; without it the answer is
+``None``, not an error.
 Source: linux/bpf.h, ``union bpf_attr`` and ``struct bpf_prog_info``.
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 BPF_PROG_LOAD = 5
+BPF_PROG_TEST_RUN = 10
 BPF_PROG_GET_NEXT_ID = 11
 BPF_PROG_GET_FD_BY_ID = 13
 BPF_OBJ_GET_INFO_BY_FD = 15
@@ -69,6 +70,19 @@ def returns(value: int) -> bytes:
 def load_trivial() -> None:
     """Load the least program of a kind that we need, and let it go. Raises OSError if the kernel does not permit it."""
     os.close(load(SCHED_CLS, "ofswitch_probe", returns(0)))
+
+
+_TEST_RUN = struct.Struct("=IIIIQQIIIIQQIIII")
+
+
+def call(fd: int, data: bytes) -> int:
+    """Run a SCHED_CLS program once on ``data``, at least an Ethernet header, by BPF_PROG_TEST_RUN: no interface is concerned.
+
+    Returns what the program returned. Raises OSError.
+    """
+    frame = ctypes.create_string_buffer(data, len(data))
+    _, answer = _bpf(BPF_PROG_TEST_RUN, _TEST_RUN.pack(fd, 0, len(data), 0, ctypes.addressof(frame), 0, 1, *[0] * 9))
+    return int(struct.unpack_from("=i", answer, 4)[0])
 
 
 def open_program(program_id: int) -> int | None:

@@ -159,6 +159,8 @@ class MegaflowStatistics:
     tcp_flags: int = 0
     ways: tuple[tuple[int, int], ...] = ()
     """Packets and bytes of each way of the megaflow's Select or Failover, in their order."""
+    dropped: tuple[tuple[int, int], ...] = ()
+    """Packets and bytes that each of the meters before everything else dropped, in their order. They are in ``packets`` too."""
 
 
 class UpcallReason(IntEnum):

@@ -5,7 +5,7 @@ move it further ahead of now than the burst exceeds the band, and costs nothing.
 that is larger than the burst: the next ones pay for it. Of the bands that a packet exceeds, the one with the highest rate has its
 way. A remark raises the drop precedence of DSCP classes AF1x to AF4x and changes nothing else.
 
-Invariant: ``TokenMeter.run`` and the fast path's ``run_meter`` say the same of the same packets at the same times.
+Invariant: ``TokenMeter.run`` and the fast path's ``meter_packets`` say the same of the same packets at the same times.
 Source: OpenFlow 1.3.5, sections 5.7 and 7.3.4.5; RFC 2597.
 """
 
@@ -21,6 +21,8 @@ METER_DROPS = -1
 RunMeter = Callable[[int, int], int]
 """Meters a packet: from the meter's id and the bytes of the frame as it is now to METER_PASSES, METER_DROPS, or the number above 0
 by which to raise the drop precedence."""
+MeterPackets = Callable[[int, int, int], int]
+"""The same for several packets at once: from the meter's id, packets, and their bytes together."""
 
 _SECOND = 1_000_000_000
 _COST_SHIFT = 16

@@ -5,12 +5,13 @@ Invariant: outputs, meters and packet-ins for used-up TTLs have the same frames 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import TypeVar
 
-from appliance.model.actions import CopyTtlIn, CopyTtlOut, Meter, PopMpls, PopPbb, PushMpls, PushPbb, SetField, SetQueue
-from appliance.model.fields import ETH_TYPE, VLAN_PCP, VLAN_VID
-from appliance.model.megaflow import DatapathAction, PopTag, PushTag
+from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, Meter, PopMpls, PopPbb, PushMpls, PushPbb, SetField, SetQueue
+from appliance.model.fields import ETH_TYPE, IP_TTL, LAYERS, MPLS_TTL, VLAN_PCP, VLAN_VID, Layer
+from appliance.model.megaflow import Clone, DatapathAction, DecTtl, Failover, PopTag, PushTag, Select
 
 VLAN_FIELDS = frozenset({VLAN_VID.name, VLAN_PCP.name})
 QUEUE = "queue"
@@ -23,6 +24,10 @@ CHANGES = frozenset({SetField, SetQueue}) | _TAG_CHANGES | _HEADER_CHANGES
 
 _BEFORE_METERS = frozenset({"ip_dscp", ETH_TYPE.name})
 """Fields that a meter's remark changes or depends on."""
+
+_DECREMENTS = frozenset({DecTtl, DecMplsTtl})
+_OTHER_TTLS = frozenset({CopyTtlIn, CopyTtlOut, PopMpls, PopPbb})
+"""Actions behind which another TTL is decremented than the one in the packet's key."""
 
 _A = TypeVar("_A")
 
@@ -75,6 +80,34 @@ def needed(actions: Sequence[_A], frame_needed: bool) -> tuple[_A, ...]:
         kept.append(action)
     kept.reverse()
     return tuple(kept)
+
+
+def leading_meters(actions: Iterable[DatapathAction]) -> int:
+    """How many meters stand before everything else: those that the fast path runs."""
+    return sum(1 for _ in takewhile(lambda action: isinstance(action, Meter), actions))
+
+
+def may_run_out(actions: Iterable[DatapathAction], key: int) -> bool:
+    """Whether these actions may use up a TTL of the packet with this flow key."""
+    kinds = list(_kinds(actions))
+    decrements = sum(kind in _DECREMENTS for kind in kinds)
+    if not decrements:
+        return False
+    layers = LAYERS.get(key)
+    ttl = MPLS_TTL.get(key) if layers & Layer.MPLS else IP_TTL.get(key) if layers & Layer.IP else 0
+    # The key shows the outermost one only.
+    return ttl <= decrements or not _OTHER_TTLS.isdisjoint(kinds)
+
+
+def _kinds(actions: Iterable[DatapathAction]) -> Iterator[type[DatapathAction]]:
+    for action in actions:
+        yield type(action)
+        match action:
+            case Clone(actions=copied):
+                yield from _kinds(copied)
+            case Select(ways=ways) | Failover(ways=ways):
+                for way in ways:
+                    yield from _kinds(way.actions)
 
 
 def meters_first(actions: tuple[DatapathAction, ...]) -> tuple[DatapathAction, ...]:

@@ -99,7 +99,7 @@ class StopError(Exception):
 class ActionWalk:
     """A packet to which actions are done, one by one. Groups are for those who know them."""
 
-    __slots__ = ("_in_port", "_key", "_new_protocol", "_normal", "_normal_keys", "_origin", "_out", "_queue_id")
+    __slots__ = ("_in_port", "_key", "_new_protocol", "_normal", "_normal_keys", "_one_packet", "_origin", "_out", "_queue_id")
 
     def __init__(self, key: int, normal: Normal | None, origin: Origin) -> None:
         self._normal = normal
@@ -110,6 +110,8 @@ class ActionWalk:
         self._normal_keys: list[int] = []
         self._new_protocol = False
         self._queue_id: int | None = None
+        self._one_packet = False
+        """It is for this packet only: what depends on its own headers may be decided here."""
 
     def _do(self, action: Action) -> None:
         """Raises ValueError for an action that is not in SUPPORTED_ACTIONS."""
@@ -205,7 +207,9 @@ class ActionWalk:
     def _dec_ttl(self, field: Field, bits: int, layers: int, action: DatapathAction) -> None:
         if not self._key.has(layers):
             return
-        if not self._key.was_written(bits):
+        if self._one_packet:
+            self._key.need(bits)
+        elif not self._key.was_written(bits):
             # Each packet's own TTL is looked at when the action is done: it need not be the same for all packets of the megaflow.
             self._out.append(action)
             self._key.changed(bits)

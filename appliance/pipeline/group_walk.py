@@ -62,7 +62,6 @@ class GroupWalk(ActionWalk):
         "_depth",
         "_groups",
         "_hits",
-        "_one_packet",
         "_pipeline",
         "_port_is_live",
         "_too_many_ways",
@@ -76,8 +75,6 @@ class GroupWalk(ActionWalk):
         super().__init__(key, normal, origin)
         self._pipeline = pipeline
         self._port_is_live = port_is_live
-        self._one_packet = False
-        """The key is of this packet only: a choice may be made here."""
         self._copies_left = MAX_COPIES
         self._depth = 0
         self._too_many_ways = False

@@ -1,6 +1,6 @@
 """Meter entries and the meter table (specification 1.3.5, section 5.7).
 
-The fast path has meters of its own, told by ``MeterEntry.config``; what counts here is what the slow path metered.
+What meters packets, for all tiers, is the fast path, told by ``MeterEntry.config``: it has the token buckets and the counters.
 
 Invariant: the controller reads back its flags and bands as it sent them.
 """
@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from enum import IntFlag
 
-from appliance.model.megaflow import MeterBand, MeterConfig, MeterCounters
-from appliance.packet.meter import TokenMeter
+from appliance.model.megaflow import MeterBand, MeterConfig
 
 OFPM_MAX = 0xFFFF0000
 OFPM_ALL = 0xFFFFFFFF
@@ -29,29 +28,27 @@ class MeterFlags(IntFlag):
 
 
 class MeterEntry:
-    """One meter. Compared and hashed by identity; a modified meter is the same one, and its counters stay.
+    """One meter. Compared and hashed by identity; a modified meter is the same one.
 
     ``bands`` are as the controller sent them, in its order; ``flags`` say whether their rates are packets or kilobits, and whether
     their bursts count.
     """
 
-    __slots__ = ("_meter", "bands", "created_at", "flags", "meter_id")
+    __slots__ = ("bands", "created_at", "flags", "meter_id")
 
     def __init__(self, meter_id: int, flags: int, bands: Sequence[MeterBand], *, created_at: float = 0.0) -> None:
         self.meter_id = meter_id
         self.created_at = created_at
         self.flags = flags
         self.bands = tuple(bands)
-        self._meter = TokenMeter(self.config)
 
     def __repr__(self) -> str:
         return f"MeterEntry({self.meter_id}, {MeterFlags(self.flags)!r}, {self.bands})"
 
     def modify(self, flags: int, bands: Sequence[MeterBand]) -> None:
-        """New bands, with full buckets. The one in a band's place inherits what it has counted."""
+        """New bands."""
         self.flags = flags
         self.bands = tuple(bands)
-        self._meter.configure(self.config)
 
     @property
     def config(self) -> MeterConfig:
@@ -65,15 +62,6 @@ class MeterEntry:
     def remarks(self) -> bool:
         """Whether it may change the DSCP of a packet."""
         return any(band.prec_level is not None for band in self.bands)
-
-    @property
-    def counters(self) -> MeterCounters:
-        """What the slow path metered: add the fast path's."""
-        return self._meter.counters
-
-    def run(self, packets: int, octets: int, now: float) -> int:
-        """The slow path meters: METER_PASSES, METER_DROPS, or by how much to raise the packet's drop precedence."""
-        return self._meter.run(packets, octets, now)
 
 
 class MeterTable:

@@ -5,7 +5,7 @@ Invariant: every packet whose flow key agrees with ``key`` in the bits of ``mask
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -28,6 +28,13 @@ class Lookup(NamedTuple):
     key: int
     known: int
     entry: FlowEntry | None
+
+
+class Met(NamedTuple):
+    """What a packet has met when it comes to a meter: so many of the translation's lookups and hits."""
+
+    lookups: int
+    hits: int
 
 
 class Origin(NamedTuple):
@@ -95,6 +102,8 @@ class Translation:
     place of the bucket in it, are those that it meets besides when it takes that way of a Select or Failover. Whoever executes the
     actions is told of the ways taken (``packet.execute``); what the fast path has counted is for ``hits_of_ways``.
 
+    ``met`` has an item for each meter of the actions: what it drops counts for nothing that comes after (``shares``).
+
     Besides on tables (``lookups``) the translation depends on the groups and meters with these ids, be they there or not, and on
     whether each of ``watched_ports`` is live.
     """
@@ -110,9 +119,22 @@ class Translation:
     forks: tuple[Continuation, ...] = ()
     hits: tuple[GroupHit, ...] = ()
     way_hits: Mapping[tuple[int, int], tuple[GroupHit, ...]] = field(default_factory=dict, hash=False)
+    met: tuple[Met, ...] = ()
     groups: frozenset[int] = frozenset()
     meters: frozenset[int] = frozenset()
     watched_ports: frozenset[int] = frozenset()
+
+    def shares(
+        self, packets: int, octets: int, dropped: Iterable[tuple[int, int]]
+    ) -> Iterator[tuple[tuple[Lookup, ...], tuple[GroupHit, ...], int, int]]:
+        """Who counts how many of these packets and bytes, if each meter, in order, has dropped so many of them."""
+        lookups = hits = 0
+        for met, (dropped_packets, dropped_octets) in zip(self.met, dropped, strict=False):
+            yield self.lookups[lookups : met.lookups], self.hits[hits : met.hits], packets, octets
+            lookups, hits = met
+            packets -= dropped_packets
+            octets -= dropped_octets
+        yield self.lookups[lookups:], self.hits[hits:], packets, octets
 
     @property
     def hits_of_ways(self) -> tuple[tuple[GroupHit, ...], ...]:

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import takewhile
 
 from appliance.model.actions import Action, Group, Meter, Output, SetQueue
 from appliance.model.megaflow import MAX_LEADING_METERS, DatapathAction, PacketInReason
 from appliance.model.ports import PortNo
-from appliance.pipeline.action_list import meters_first, needed
+from appliance.pipeline.action_list import leading_meters, meters_first, needed
 from appliance.pipeline.action_set import ActionSet
 from appliance.pipeline.action_walk import SUPPORTED_ACTIONS, Normal, StopError
 from appliance.pipeline.copies import cloned, flat
@@ -26,7 +25,7 @@ from appliance.pipeline.flow_table import FlowEntry, Pipeline
 from appliance.pipeline.group_table import PortIsLive
 from appliance.pipeline.group_walk import ForkError, GroupWalk
 from appliance.pipeline.tracked_key import CARRIED_BITS, DSCP_BITS, ParseAgainError, Snapshot, TrackedKey
-from appliance.pipeline.translation import Continuation, Lookup, Origin, Stage, Translation
+from appliance.pipeline.translation import Continuation, Lookup, Met, Origin, Stage, Translation
 
 __all__ = [
     "NO_COOKIE",
@@ -54,6 +53,7 @@ class _Walk(GroupWalk):
         "_done",
         "_entry",
         "_lookups",
+        "_met",
         "_meters",
         "_pending",
         "_set_items",
@@ -62,10 +62,14 @@ class _Walk(GroupWalk):
         "_table_id",
     )
 
-    def __init__(self, pipeline: Pipeline, key: int, normal: Normal | None, port_is_live: PortIsLive | None) -> None:
+    def __init__(
+        self, pipeline: Pipeline, key: int, normal: Normal | None, port_is_live: PortIsLive | None, *, one_packet: bool
+    ) -> None:
         super().__init__(pipeline, key, normal, port_is_live, _PACKET_OUT)
+        self._one_packet = one_packet
         self._lookups: list[tuple[int, FlowEntry | None, Snapshot]] = []
         self._meters: set[int] = set()
+        self._met: list[Met] = []
         # Where it is, for a continuation.
         self._stage = Stage.LOOKUP
         self._table_id = 0
@@ -104,6 +108,7 @@ class _Walk(GroupWalk):
             forks,
             tuple(self._hits),
             self._way_hits,
+            tuple(self._met),
             frozenset(self._groups),
             frozenset(self._meters),
             frozenset(self._watched_ports),
@@ -137,7 +142,6 @@ class _Walk(GroupWalk):
         self._run_action_set()
 
     def resume(self, again: Continuation) -> None:
-        self._one_packet = True
         self._key = TrackedKey(self._key.packet, again.carried)
         self._stage, self._table_id, self._origin = again.stage, again.table_id, again.origin
         self._copies_left = again.copies
@@ -174,6 +178,7 @@ class _Walk(GroupWalk):
         meter = self._pipeline.meters.get(meter_id)
         if meter is not None:
             self._out.append(Meter(meter_id))
+            self._met.append(Met(len(self._lookups), len(self._hits)))
             if meter.remarks:
                 self._key.changed(DSCP_BITS)
 
@@ -234,17 +239,23 @@ class _Walk(GroupWalk):
 
 def _too_many_meters(actions: tuple[DatapathAction, ...]) -> bool:
     """Whether the fast path would not run them all, so that nobody knew which it had run."""
-    return sum(1 for _ in takewhile(lambda action: isinstance(action, Meter), actions)) > MAX_LEADING_METERS
+    return leading_meters(actions) > MAX_LEADING_METERS
 
 
-def translate(pipeline: Pipeline, key: int, normal: Normal | None = None, port_is_live: PortIsLive | None = None) -> Translation:
+def translate(
+    pipeline: Pipeline, key: int, normal: Normal | None = None, port_is_live: PortIsLive | None = None, *, one_packet: bool = False
+) -> Translation:
     """What the tables do with a packet that came in, from table 0 on.
+
+    ``one_packet``: it is for this packet only (``slow_path_only``). It then ends where the packet's TTL is used up, and has no
+    lookups and hits of what it would have met behind that.
 
     Without ``normal`` an output to OFPP_NORMAL does nothing; without ``port_is_live`` all ports are. Raises ValueError for an
     action that is not in SUPPORTED_ACTIONS. Changes and counts nothing.
     """
-    walk = _Walk(pipeline, key, normal, port_is_live)
-    return walk.run(walk.tables)
+    walk = _Walk(pipeline, key, normal, port_is_live, one_packet=one_packet)
+    translation = walk.run(walk.tables)
+    return replace(translation, slow_path_only=True) if one_packet else translation
 
 
 def translate_actions(
@@ -254,12 +265,12 @@ def translate_actions(
     normal: Normal | None = None,
     port_is_live: PortIsLive | None = None,
 ) -> Translation:
-    """What a packet-out does: its actions, on a packet with this flow key (whose ``in_port`` is the packet-out's).
+    """What a packet-out does: its actions, on the packet with this flow key (whose ``in_port`` is the packet-out's).
 
     Only here an output to OFPP_TABLE sends the packet into the pipeline. See ``Translation.also`` for actions that follow it.
     """
     table = next((at for at, action in enumerate(actions) if isinstance(action, Output) and action.port == PortNo.TABLE), None)
-    walk = _Walk(pipeline, key, normal, port_is_live)
+    walk = _Walk(pipeline, key, normal, port_is_live, one_packet=True)
     translation = walk.run(lambda: walk.packet_out(actions[:table], table is not None))
     if table is None or not any(isinstance(action, Output | Group) for action in actions[table + 1 :]):
         return translation
@@ -275,5 +286,5 @@ def resume(
 
     The result is for this packet only (``slow_path_only``), and may need another parse itself.
     """
-    walk = _Walk(pipeline, key, normal, port_is_live)
+    walk = _Walk(pipeline, key, normal, port_is_live, one_packet=True)
     return replace(walk.run(lambda: walk.resume(again)), slow_path_only=True)

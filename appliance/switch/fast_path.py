@@ -46,14 +46,14 @@ class FastPath:
         """What OFPP_NORMAL does at this time."""
         return lambda key: mac_table.normal(key, self.mac_table, now)
 
-    def translate(self, key: int, now: float) -> Translation:
-        """What becomes of a packet with this flow key that comes in."""
+    def translate(self, key: int, now: float, *, one_packet: bool = False) -> Translation:
+        """What becomes of a packet with this flow key that comes in. ``one_packet``: see ``xlate.translate``."""
         if self.drops_fragments and IP_FRAG.get(key):
             return Translation(key, IP_FRAG.mask, ())
         if self.standalone:
             translation = mac_table.normal(key, self.mac_table, now)
         else:
-            translation = xlate.translate(self.pipeline, key, self.normal(now), self.port_is_live)
+            translation = xlate.translate(self.pipeline, key, self.normal(now), self.port_is_live, one_packet=one_packet)
         return replace(translation, mask=translation.mask | IP_FRAG.mask) if self.drops_fragments else translation
 
     def resume(self, again: Continuation, key: int, now: float) -> Translation:

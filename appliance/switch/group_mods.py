@@ -31,7 +31,12 @@ from appliance.switch.validate import SUPPORTED_ACTIONS, Validator
 MAX_GROUPS = 65536
 MAX_BUCKETS = 1024
 """Of one group."""
-_CAPABILITIES = GroupCapabilities.SELECT_WEIGHT | GroupCapabilities.CHAINING | GroupCapabilities.CHAINING_CHECKS
+_CAPABILITIES = (
+    GroupCapabilities.SELECT_WEIGHT
+    | GroupCapabilities.SELECT_LIVENESS
+    | GroupCapabilities.CHAINING
+    | GroupCapabilities.CHAINING_CHECKS
+)
 
 
 class GroupMods:
@@ -137,16 +142,14 @@ class GroupMods:
 def _bucket(kind: GroupType, bucket: Bucket) -> group_table.Bucket:
     """Raises GROUP_MOD_FAILED for what it watches.
 
-    Only FAST FAILOVER buckets watch, and each must. Where a bucket of another group has both fields 0, which is no port, its
-    controller has left them out.
+    FAST FAILOVER buckets must watch something and SELECT ones may; those of other groups do not. Where a bucket that need not watch
+    has both fields 0, which is no port, its controller has left them out.
     """
     port, group = bucket.watch_port, bucket.watch_group
-    if kind is not GroupType.FF:
-        if (port, group) not in ((PortNo.ANY, OFPG_ANY), (0, 0)):
-            raise _failed(
-                GroupModFailed.WATCH_UNSUPPORTED, f"a bucket of type {kind.name} watches port {port:#x}, group {group:#x}"
-            )
+    if kind is not GroupType.FF and (port, group) in ((PortNo.ANY, OFPG_ANY), (0, 0)):
         return group_table.Bucket(bucket.actions, weight=bucket.weight)
+    if kind not in (GroupType.FF, GroupType.SELECT):
+        raise _failed(GroupModFailed.WATCH_UNSUPPORTED, f"a bucket of type {kind.name} watches port {port:#x}, group {group:#x}")
     if (port, group) == (PortNo.ANY, OFPG_ANY):
         raise _failed(GroupModFailed.BAD_WATCH, "a bucket watches nothing")
     if not (1 <= port <= MAX_PORT_NUMBER or port == PortNo.ANY) or OFPG_MAX < group != OFPG_ANY:

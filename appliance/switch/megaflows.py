@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from heapq import nsmallest
+from itertools import zip_longest
 from operator import attrgetter
 from typing import TypeVar
 
@@ -332,20 +333,27 @@ def _credit(live: LiveMegaflow, statistics: MegaflowStatistics, pipeline: Pipeli
     packets = statistics.packets - live.statistics.packets
     octets = statistics.bytes - live.statistics.bytes
     before, live.statistics = live.statistics, statistics
-    if packets > 0:
-        pipeline.count(live.credit.lookups, packets, octets, statistics.last_used)
-        group_table.count(live.credit.hits, packets, octets)
+    dropped = list(_differences(statistics.dropped, before.dropped))
+    if packets > 0 or any(count for count, _ in dropped):
+        for lookups, hits, reached, reached_octets in live.credit.shares(packets, octets, dropped):
+            pipeline.count(lookups, reached, reached_octets, statistics.last_used)
+            group_table.count(hits, reached, reached_octets)
         for key in live.translation.normal_keys:
             mac_table.refresh(key, statistics.last_used)
-    for at, (packets, octets) in enumerate(statistics.ways):
-        counted = before.ways[at] if at < len(before.ways) else (0, 0)
-        group_table.count(live.credit.hits_of_ways[at], packets - counted[0], octets - counted[1])
+    for hits, way in zip(live.credit.hits_of_ways, _differences(statistics.ways, before.ways), strict=False):
+        group_table.count(hits, *way)
+
+
+def _differences(now: Iterable[tuple[int, int]], before: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Packets and bytes counted since, item by item; there were none before if ``before`` is shorter."""
+    for (packets, octets), (old_packets, old_octets) in zip_longest(now, before, fillvalue=(0, 0)):
+        yield packets - old_packets, octets - old_octets
 
 
 def _accounts(translation: Translation) -> tuple[object, ...]:
     """Who counts its packets."""
     entries = [(lookup.table_id, lookup.entry) for lookup in translation.lookups]
-    return entries, translation.hits, translation.hits_of_ways
+    return entries, translation.hits, translation.hits_of_ways, translation.met
 
 
 def _changed_by(known: int, lookups: Mapping[int, Lookup], entries: Collection[FlowEntry]) -> Iterable[int]:

@@ -1,7 +1,6 @@
 """OFPT_METER_MOD, and what is told of meters (specification 1.3.5, sections 5.7, 6.6, 7.3.4.4 and 7.3.5.12 to 7.3.5.14).
 
-Two tiers meter: the fast path all packets but those that come up before their megaflow works, the slow path these, each with token
-buckets of its own. What a meter has counted is the sum of both.
+The fast path has the token buckets and the counters, for the packets of all tiers.
 
 Invariant: the fast path has a meter before any megaflow that uses it, and loses it after all of them.
 """
@@ -9,6 +8,7 @@ Invariant: the fast path has a meter before any megaflow that uses it, and loses
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from appliance.model.megaflow import MAX_BANDS, MeterCounters
 from appliance.model.megaflow import MeterBand as Band
@@ -56,7 +56,7 @@ class MeterMods:
         self._sent: dict[int, tuple[MeterFlags, tuple[MeterBand, ...]]] = {}
         """Each meter's flags and bands as its controller sent them."""
         self._read: dict[int, MeterCounters] = {}
-        """What the fast path had metered when it was asked last."""
+        """What the meters had counted when the fast path was asked last."""
         self._before: dict[int, tuple[tuple[int, int], ...]] = {}
         """What the bands had counted when the meter was modified last: that was others in their places."""
 
@@ -111,15 +111,14 @@ class MeterMods:
 
     # ── counting ───────────────────────────────────────────────────────────────────────────────────────────────────────
     def count(self, counters: Mapping[int, MeterCounters]) -> None:
-        """What the fast path has metered. Ids that are no meters are passed over."""
+        """What the meters have counted. Ids that are no meters are passed over."""
         self._read.update({meter_id: read for meter_id, read in counters.items() if meter_id in self._meters})
 
     def _counters(self, meter: MeterEntry) -> MeterCounters:
-        """Of both tiers; of the bands since the meter was made, whatever they were."""
-        slow, fast = meter.counters, self._read.get(meter.meter_id, _NO_COUNTERS)
-        by_fast = [*fast.bands, *[(0, 0)] * len(slow.bands)]
-        bands = tuple((a + c, b + d) for (a, b), (c, d) in zip(slow.bands, by_fast, strict=False))
-        return MeterCounters(slow.packet_in_count + fast.packet_in_count, slow.byte_in_count + fast.byte_in_count, bands)
+        """Of the bands since the meter was made, whatever they were."""
+        read = self._read.get(meter.meter_id, _NO_COUNTERS)
+        bands = [*read.bands, *[(0, 0)] * len(meter.bands)][: len(meter.bands)]
+        return replace(read, bands=tuple(bands))
 
     # ── telling ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def statistics(self, meter_id: int, now: float) -> tuple[MeterStats, ...]:

@@ -9,6 +9,8 @@ Invariant: each packet is counted once, here, by the entries that it met here.
 
 from __future__ import annotations
 
+import sys
+
 from appliance.model.actions import OFP_NO_BUFFER, Meter, SetField, SetQueue
 from appliance.model.fields import IN_PORT, LAYERS, Layer
 from appliance.model.megaflow import (
@@ -28,11 +30,12 @@ from appliance.openflow.errors import BadRequest, ErrorType, ProtocolError
 from appliance.openflow.messages import PacketOut
 from appliance.packet import checksum
 from appliance.packet.execute import Emission, execute
-from appliance.packet.meter import METER_PASSES
+from appliance.packet.meter import METER_DROPS, MeterPackets
 from appliance.packet.parse import ETHERNET_BYTES, parse
 from appliance.packet.segment import segment
 from appliance.pipeline import group_table, xlate
-from appliance.pipeline.translation import Translation
+from appliance.pipeline.action_list import leading_meters, may_run_out
+from appliance.pipeline.translation import Met, Translation
 from appliance.switch.controllers import Controllers
 from appliance.switch.effects import Effect, SendFrame, Served
 from appliance.switch.fast_path import FastPath
@@ -45,7 +48,7 @@ _TCP_HEADERS_BYTES = 54
 """Of Ethernet, IPv4 and TCP without options."""
 _REST = Forward(0)
 """Stands behind the actions of a translation that goes on later: its emission is the frame to go on with."""
-
+_ALL = Met(sys.maxsize, sys.maxsize)
 
 _CUT_AFTER = (Forward, Flood, SetField, PushTag, PopTag, DecTtl, SetQueue, Meter)
 """Actions after which a segmentation-offload frame still is one."""
@@ -75,15 +78,36 @@ class _Packet:
         return max(1, -(-(len(self.frame) - _TCP_HEADERS_BYTES) // self.gso_size)) if self.gso_size else 1
 
 
-class PacketIo:
-    """The slow path of one switch."""
+class _Metering:
+    """The meters of one translation: how many let the packet pass, and whether the next one dropped it."""
 
-    def __init__(self, fast_path: FastPath, ports: Ports, controllers: Controllers, validator: Validator) -> None:
+    __slots__ = ("_meter", "_segments", "dropped", "passed")
+
+    def __init__(self, meter: MeterPackets, segments: int, passed: int) -> None:
+        self._meter = meter
+        self._segments = segments
+        self.passed = passed
+        self.dropped = False
+
+    def __call__(self, meter_id: int, octets: int) -> int:
+        verdict = self._meter(meter_id, self._segments, octets)
+        self.dropped = verdict == METER_DROPS
+        self.passed += not self.dropped
+        return verdict
+
+
+class PacketIo:
+    """The slow path of one switch. ``meter`` is the fast path's."""
+
+    def __init__(
+        self, fast_path: FastPath, ports: Ports, controllers: Controllers, validator: Validator, meter: MeterPackets
+    ) -> None:
         self.upcalls_by_reason = dict.fromkeys(UpcallReason, 0)
         self._fast_path = fast_path
         self._ports = ports
         self._controllers = controllers
         self._validator = validator
+        self._meter = meter
 
     # ── from the fast path ─────────────────────────────────────────────────────────────────────────────────────────────
     def upcalls(self, upcalls: tuple[Upcall, ...], now: float) -> list[Effect]:
@@ -98,7 +122,10 @@ class PacketIo:
             translation = _find(made, upcall.key) if live is None else live.translation
             if translation is None:
                 translation = fast_path.translate(upcall.key, now)
-            learned, consequences = fast_path.learn(translation, now)
+            own = translation
+            if may_run_out(translation.actions, upcall.key):
+                own = fast_path.translate(upcall.key, now, one_packet=True)
+            learned, consequences = fast_path.learn(own, now)
             effects += consequences
             lasting = translation
             if learned:
@@ -113,12 +140,12 @@ class PacketIo:
                 live.last_punted = now
                 made.setdefault(lasting.mask, {})[lasting.key & lasting.mask] = lasting
             metered = upcall.reason is UpcallReason.ACTION
-            if upcall.gso_size and not _leaves_segmentation(translation):
+            if upcall.gso_size and not _leaves_segmentation(own):
                 for frame in segment(upcall.frame, upcall.gso_size):
-                    self._run(translation, _Packet(frame, upcall.key), now, effects, metered=metered)
+                    self._run(own, _Packet(frame, upcall.key), now, effects, metered=metered)
             else:
                 packet = _Packet(upcall.frame, upcall.key, upcall.gso_size, finish=True)
-                self._run(translation, packet, now, effects, metered=metered)
+                self._run(own, packet, now, effects, metered=metered)
             if upcall.reason is UpcallReason.CATCHING_UP:
                 effects.append(Served(upcall.megaflow_id))
         return effects + fast_path.install()
@@ -153,7 +180,7 @@ class PacketIo:
         """A packet that a controller was shown goes through the tables after all, as if it came in now."""
         fast_path = self._fast_path
         key = parse(packet.frame, packet.in_port).key
-        translation = fast_path.translate(key, now)
+        translation = fast_path.translate(key, now, one_packet=True)
         effects = fast_path.learn(translation, now)[1]
         self._run(translation, _Packet(packet.frame, key, packet.gso_size, finish=True), now, effects)
         return effects
@@ -170,10 +197,12 @@ class PacketIo:
         fast_path = self._fast_path
         octets = len(packet.frame)
         while True:
-            fast_path.pipeline.count(translation.lookups, 1, octets, now)
-            group_table.count(translation.hits, 1, octets)
-            emissions = self._execute(translation, packet, frame, now, metered)
-            # Where its TTL was used up or a meter dropped it, it goes no further.
+            metering = _Metering(self._meter, packet.segments, leading_meters(translation.actions) if metered else 0)
+            emissions = self._execute(translation, packet, frame, metering, metered=metered)
+            met = translation.met[metering.passed] if metering.dropped else _ALL
+            fast_path.pipeline.count(translation.lookups[: met.lookups], 1, octets, now)
+            group_table.count(translation.hits[: met.hits], 1, octets)
+            # Where a meter dropped it, or its TTL was used up, it goes no further.
             rest = emissions.pop() if emissions and emissions[-1].action is _REST else None
             for emission in emissions:
                 self._leave(emission, packet, now, effects)
@@ -191,7 +220,9 @@ class PacketIo:
             effects += fast_path.learn(translation, now)[1]
             metered = False
 
-    def _execute(self, translation: Translation, packet: _Packet, frame: bytes, now: float, metered: bool) -> list[Emission]:
+    def _execute(
+        self, translation: Translation, packet: _Packet, frame: bytes, metering: _Metering, *, metered: bool
+    ) -> list[Emission]:
         """With ``_REST`` at the end if the packet goes on behind the translation."""
         goes_on = translation.again is not None or translation.forks
         return execute(
@@ -200,17 +231,12 @@ class PacketIo:
             packet.in_port,
             packet.partial,
             metered=metered,
-            meter=lambda meter_id, octets: self._run_meter(meter_id, octets, packet, now),
+            meter=metering,
             port_is_live=self._ports.live,
             chosen=lambda action, way: group_table.count(
                 translation.way_hits.get((action.group_id, way.bucket), ()), 1, len(packet.frame)
             ),
         )
-
-    def _run_meter(self, meter_id: int, octets: int, packet: _Packet, now: float) -> int:
-        """Meters that are not there (any more) let everything through."""
-        meter = self._fast_path.pipeline.meters.get(meter_id)
-        return METER_PASSES if meter is None else meter.run(packet.segments, octets, now)
 
     def _leave(self, emission: Emission, packet: _Packet, now: float, effects: list[Effect]) -> None:
         """The frame of one emission, to where it goes."""

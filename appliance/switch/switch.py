@@ -38,6 +38,7 @@ from appliance.openflow.messages import (
     QueueStatsRequest,
     TableStatsRequest,
 )
+from appliance.packet.meter import MeterPackets
 from appliance.pipeline.flow_table import FlowTable, Pipeline
 from appliance.switch.controllers import Controller, Controllers
 from appliance.switch.effects import Effect
@@ -85,12 +86,16 @@ class Switch:
     While no controller is connected, ``fail_mode`` "secure" leaves the flow tables in force; "standalone" makes the switch learn
     addresses and forward by itself. Without ``controllers_expected`` whoever connects is a visitor, and a standalone switch goes
     on by itself.
+
+    ``meter`` is ``Datapath.meter``, the only thing that a step asks of the fast path: which packets of a batch exceed a band
+    depends on those that the fast path handles at the same time.
     """
 
     def __init__(
         self,
         datapath_id: int,
         description: Desc,
+        meter: MeterPackets,
         fail_mode: FailMode = "secure",
         controllers_expected: bool = True,
         max_megaflows: int = MAX_MEGAFLOWS,
@@ -111,7 +116,7 @@ class Switch:
         self._flow_mods = FlowMods(self._pipeline, self._megaflows, tables, validator)
         self._meter_mods = MeterMods(self._pipeline, self._megaflows, self._flow_mods)
         self._group_mods = GroupMods(self._pipeline, self._megaflows, validator, self._flow_mods)
-        self._packets = PacketIo(self._fast_path, self._ports, self._controllers, validator)
+        self._packets = PacketIo(self._fast_path, self._ports, self._controllers, validator, meter)
         self._port_changes = PortChanges(self._ports, self._fast_path, self._controllers)
         self._requests = Requests(
             datapath_id,

@@ -9,13 +9,12 @@ from vectors import frames
 
 from appliance.model.actions import Group
 from appliance.model.fields import BY_NAME
-from appliance.model.megaflow import MeterBand, Way
+from appliance.model.megaflow import MeterBand, MeterConfig, Way
 from appliance.model.ports import PortNo
-from appliance.packet.meter import METER_PASSES
+from appliance.packet.meter import METER_PASSES, TokenMeter
 from appliance.packet.parse import parse
 from appliance.packet.select import select_way
 from appliance.pipeline.group_table import OFPG_ANY, Bucket, GroupEntry, GroupTable, GroupType
-from appliance.pipeline.meter_table import MeterEntry, MeterFlags
 
 UDP = parse(frames.ethernet(0x0800, frames.ipv4(17, frames.udp())), 1).key
 IDS = st.integers(1, 6)
@@ -86,7 +85,7 @@ def test_flows_are_shared_by_weight(weights: list[int], counted: str) -> None:
 def test_a_meter_lets_through_its_rate_and_a_burst(
     rate: int, burst: int, packets: list[tuple[float, int]], in_packets: bool
 ) -> None:
-    meter = MeterEntry(1, MeterFlags.BURST | (MeterFlags.PKTPS if in_packets else MeterFlags.KBPS), [MeterBand(rate, burst)])
+    meter = TokenMeter(MeterConfig(1, in_packets, (MeterBand(rate, burst),)))
     now, passed, largest = 50.0, 0.0, 0.0
     for gap, octets in packets:
         now += gap

@@ -31,6 +31,7 @@ from appliance.model.actions import (
 )
 from appliance.model.fields import BY_NAME, VLAN_PRESENT
 from appliance.model.match import Match, MatchField
+from appliance.model.megaflow import DropReason
 from appliance.model.ports import PortNo, PortState
 from appliance.model.queues import Queue
 from appliance.openflow.messages import (
@@ -72,8 +73,8 @@ PORTS = (1, 2, 3)
 OUTPUTS = (*PORTS, *PORTS, *PORTS, PortNo.IN_PORT, PortNo.FLOOD, PortNo.CONTROLLER)
 NAMES = ("in_port", "eth_dst", "vlan_vid")
 """Fields of matches. Each set of them has a priority of its own: where entries of one priority overlap, any of them may win."""
-PLENTY = 1_000_000
-"""No meter drops: each tier's buckets are its own, so that which packet exceeds a band is not the same."""
+RATES = (1, 2, 1_000_000)
+"""Of meters: some drop soon."""
 
 
 ANYWHERE: tuple[Action, ...] = (
@@ -111,7 +112,7 @@ def bucket(rnd: Random, kind: GroupType, later: tuple[int, ...]) -> Bucket:
     made = Bucket(
         rnd.randrange(3), actions=(*actions(rnd, later if rnd.random() < 0.4 else (), IN_BUCKETS), Output(rnd.choice(OUTPUTS)))
     )
-    if kind is GroupType.FF:
+    if kind is GroupType.FF or (kind is GroupType.SELECT and rnd.random() < 0.3):
         return replace(made, watch_port=rnd.choice(PORTS)) if rnd.random() < 0.7 else replace(made, watch_group=rnd.choice(GROUPS))
     return made
 
@@ -126,7 +127,7 @@ def group_mod(rnd: Random) -> GroupMod:
 
 
 def meter_mod(rnd: Random) -> MeterMod:
-    bands = (MeterBandDrop(PLENTY, PLENTY), MeterBandDscpRemark(PLENTY, PLENTY, 1))
+    bands = (MeterBandDrop(rnd.choice(RATES), rnd.choice(RATES)), MeterBandDscpRemark(rnd.choice(RATES), rnd.choice(RATES), 1))
     command = rnd.choice((MeterModCommand.ADD,) * 3 + (MeterModCommand.MODIFY,) * 3 + (MeterModCommand.DELETE,))
     return MeterMod(command, MeterFlags.PKTPS | MeterFlags.BURST, rnd.choice(METERS), bands[: rnd.randrange(3)])
 
@@ -226,4 +227,5 @@ def test_both_tiers_do_and_count_the_same(rnd: Random) -> None:
             both.inject(*rnd.choice(traffic))
     both.compare()
     event(f"the fast path worked: {any(port.forwarded_tc for port in both.fast.datapath.port_counters().values())}")
+    event(f"a meter dropped: {bool(both.fast.datapath.drops().get(DropReason.METER))}")
     event(f"a megaflow chose: {any(live.statistics.ways for live in both.fast.switch.megaflows)}")

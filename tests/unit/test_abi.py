@@ -29,6 +29,7 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "choice": layout.Choice,
     "band": layout.Band,
     "meter": layout.Meter,
+    "metered": layout.Metered,
     "port": layout.Port,
     "port_counters": layout.PortCounters,
     "settings": layout.Settings,

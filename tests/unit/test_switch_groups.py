@@ -118,7 +118,8 @@ def test_descriptions_are_as_sent() -> None:
         (GroupMod(MODIFY, ALL, OFPG_ALL), GroupModFailed.UNKNOWN_GROUP),
         (GroupMod(ADD, ALL, 2, (Bucket(actions=(Group(2),)),)), GroupModFailed.LOOP),
         (GroupMod(MODIFY, ALL, 1, (Bucket(actions=(Group(1),)),)), GroupModFailed.LOOP),
-        (GroupMod(ADD, SELECT, 2, (to(1, watch_port=1),)), GroupModFailed.WATCH_UNSUPPORTED),
+        (GroupMod(ADD, INDIRECT, 2, (to(1, watch_port=1),)), GroupModFailed.WATCH_UNSUPPORTED),
+        (GroupMod(ADD, SELECT, 2, (to(1, watch_port=PortNo.FLOOD),)), GroupModFailed.BAD_WATCH),
         (GroupMod(ADD, ALL, 2, (to(1, watch_group=1),)), GroupModFailed.WATCH_UNSUPPORTED),
         (GroupMod(ADD, FF, 2, (to(1, watch_port=0),)), GroupModFailed.BAD_WATCH),
         (GroupMod(ADD, FF, 2, (to(1, watch_port=PortNo.FLOOD),)), GroupModFailed.BAD_WATCH),
@@ -148,7 +149,10 @@ def test_features() -> None:
     assert isinstance(features, GroupFeatures)
     assert features.types == 0b1111
     assert features.capabilities == (
-        GroupCapabilities.SELECT_WEIGHT | GroupCapabilities.CHAINING | GroupCapabilities.CHAINING_CHECKS
+        GroupCapabilities.SELECT_WEIGHT
+        | GroupCapabilities.SELECT_LIVENESS
+        | GroupCapabilities.CHAINING
+        | GroupCapabilities.CHAINING_CHECKS
     )
     every = sum(1 << kind for kind in ActionType if kind is not ActionType.EXPERIMENTER)
     assert features.actions == (every,) * 4
@@ -221,6 +225,30 @@ def test_select_without_a_bucket_drops() -> None:
     for _ in range(2):
         assert shell.inject(1, frame()) == []
     assert counts(shell) == (2, [])
+
+
+def test_select_leaves_out_dead_buckets() -> None:
+    """OFPGFC_SELECT_LIVENESS, by ports and by groups; their packets spread over the rest and come back."""
+    shell = Shell()
+    group(shell, 9, FF, to(3, watch_port=3))
+    group(shell, 1, SELECT, to(2, weight=1, watch_port=2), to(3, weight=1, watch_group=9))
+    use(shell, Group(1))
+    flows = [frame(number) for number in range(16)]
+
+    def taken() -> set[int]:
+        return {number for raw in flows for number, _ in shell.inject(1, raw)}
+
+    assert taken() == {2, 3}
+    shell.step(down(2))
+    assert taken() == {3}
+    shell.step(down(3))
+    assert taken() == set()
+    shell.step(PortChanged(port(2)))
+    assert taken() == {2}
+    shell.step(PortChanged(port(3)))
+    assert taken() == {2, 3}
+    total, buckets = counts(shell)
+    assert total == sum(buckets) + len(flows) == 5 * len(flows)
 
 
 def failover(shell: Shell) -> None:

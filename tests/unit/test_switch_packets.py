@@ -14,6 +14,7 @@ from appliance.model.actions import (
     ApplyActions,
     DecNwTtl,
     GotoTable,
+    Group,
     Output,
     PopVlan,
     PushVlan,
@@ -26,12 +27,20 @@ from appliance.model.megaflow import NO_MEGAFLOW, Flood, PacketInReason, Upcall,
 from appliance.model.ports import PortNo
 from appliance.openflow.errors import BadAction, BadRequest, ErrorType
 from appliance.openflow.messages import (
+    Bucket,
     Error,
     FlowMod,
     FlowModCommand,
     FlowModFlags,
     FlowRemoved,
+    FlowStatsReply,
+    FlowStatsRequest,
     FragmentHandling,
+    GroupMod,
+    GroupModCommand,
+    GroupStatsReply,
+    GroupStatsRequest,
+    GroupType,
     MultipartReply,
     MultipartRequest,
     PacketIn,
@@ -191,6 +200,40 @@ def test_an_invalid_ttl_is_told_to_those_who_asked() -> None:
     assert replace(first, buffer_id=second.buffer_id) == second
     assert first.buffer_id != second.buffer_id
     assert (first.reason, first.data, first.total_len) == (PacketInReason.INVALID_TTL, raw[:20], len(raw))
+
+
+@pytest.mark.parametrize("capacity", [0, 100])
+def test_what_a_used_up_ttl_stops_is_counted_by_nothing_behind_it(capacity: int) -> None:
+    """Be it the packet or a copy of it; and the packet-in tells which entry it was."""
+    shell = Shell(capacity=capacity)
+    shell.receive(SetAsync((7, 0), (7, 7), (15, 0)))
+    ip = match(eth_type=0x0800)
+    for number, actions in ((2, (Output(3),)), (1, (DecNwTtl(), Group(2)))):
+        assert shell.receive(GroupMod(GroupModCommand.ADD, GroupType.ALL, number, (Bucket(actions=actions),))) == []
+    shell.receive(FlowMod(match=ip, cookie=7, instructions=(ApplyActions((DecNwTtl(), Group(1))), GotoTable(1))))
+    shell.receive(FlowMod(table_id=1, instructions=(ApplyActions((Output(2),)),)))
+
+    def counted() -> tuple[list[int], list[int], list[int]]:
+        flows, tables, groups = (
+            shell.ask(MultipartRequest(body), MultipartReply).body
+            for body in (FlowStatsRequest(), TableStatsRequest(), GroupStatsRequest())
+        )
+        assert isinstance(flows, FlowStatsReply)
+        assert isinstance(tables, TableStatsReply)
+        assert isinstance(groups, GroupStatsReply)
+        return (
+            [flow.packet_count for flow in flows.entries],
+            [table.lookup_count for table in tables.entries[:2]],
+            [group.packet_count for group in groups.entries],
+        )
+
+    for ttl, sent, told in ((9, 2, 0), (1, 0, 1), (9, 2, 1), (2, 1, 2), (0, 0, 3), (3, 2, 3)):
+        assert len(shell.inject(1, ip_frame(ttl))) == sent
+        assert len(shell.told(PacketIn)) == told
+    assert counted() == ([6, 4], [6, 4], [4, 3])
+    assert {(message.table_id, message.cookie, message.reason) for message in shell.told(PacketIn)} == {
+        (0, 7, PacketInReason.INVALID_TTL)
+    }
 
 
 def test_a_controller_that_is_not_there_is_told_nothing() -> None:
