@@ -143,7 +143,7 @@ struct megaflow {
 	u64 key[KEY_WORDS];
 	u64 id;		 /* the switch's number for it, given back with upcalls */
 	u32 subtable;
-	u32 generation;	 /* counts the uses of this slot; a cache entry made for an earlier use no longer fits */
+	u32 generation;	 /* counts the uses of this slot: a cache entry made for an earlier one no longer fits. 0: not in use */
 	u32 flags;
 	u32 xdp_port;	 /* the only output port, for MEGAFLOW_XDP; 0 to drop */
 	u32 ttl_needed;	 /* how often the actions take one from the TTL: a packet needs more than this */

@@ -95,9 +95,10 @@ static __always_inline struct megaflow *lookup(struct packet *p, u32 *slot)
 		struct megaflow *megaflow = megaflows.lookup(&candidate);
 		if (!megaflow)
 			continue;
-		/* Read before the comparison: should the slot get a new use meanwhile, the cache entry does not fit that. */
+		/* Read before the comparison: should the slot get a new use meanwhile, the cache entry does not fit that. One that is
+		 * being removed (0) must not get into the cache: it would stay there. */
 		u32 generation = *(volatile u32 *)&megaflow->generation;
-		if (megaflow->subtable != n || !equal_masked(key, subtable->mask, megaflow->key))
+		if (!generation || megaflow->subtable != n || !equal_masked(key, subtable->mask, megaflow->key))
 			continue;
 		__builtin_memcpy(entry->key, key, sizeof(entry->key));
 		entry->slot = found;

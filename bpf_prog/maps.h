@@ -9,8 +9,8 @@
 BPF_F_TABLE("array", u32, struct megaflow, megaflows, MAX_MEGAFLOWS, BPF_F_MMAPABLE);
 /* shared memory; eBPF writes, Python reads and clears */
 BPF_F_TABLE("array", u32, struct megaflow_stats, megaflow_stats, MAX_MEGAFLOWS *CPUS, BPF_F_MMAPABLE);
-/* Python writes by system call, which orders it after the megaflow that it points to; eBPF reads */
-BPF_TABLE("array", u32, struct bucket, buckets, BUCKETS);
+/* shared memory; Python writes a way at a time, after the megaflow that it points to; eBPF reads */
+BPF_F_TABLE("array", u32, struct bucket, buckets, BUCKETS, BPF_F_MMAPABLE);
 /* Python writes by system call; eBPF reads */
 BPF_TABLE("array", u32, struct subtable, subtables, MAX_SUBTABLES);
 /* eBPF's own: the packet that this CPU handles (programs of both hooks run to their end before the next starts) */

@@ -1,8 +1,8 @@
 """The eBPF fast path: ``driver.Datapath`` on the maps and programs of ``bpf_prog/``.
 
-A megaflow's slot is written through shared memory first and found through its bucket after that; it goes the other way round when
-it is removed, and its slot rests before it is used again, longer than any packet is under way. Invariant: eBPF never sees half a
-megaflow.
+A megaflow's slot is written through shared memory first and found through its bucket after that, which one store does; it goes the
+other way round when it is removed, and its slot rests before it is used again, longer than any packet is under way. Invariant: eBPF
+never sees half a megaflow.
 
 A new megaflow is *gated*: packets that hit it still queue up for the slow path while earlier ones of it are there, so that one
 flow's packets leave in order. ``ticket`` counts those in the queue (eBPF), ``served`` those sent on (Python), both plus the one
@@ -28,9 +28,11 @@ from appliance.datapath.driver import DatapathError, DatapathPort, TierCounters
 from appliance.datapath.index import Index, Place, random_constants
 from appliance.datapath.keeper import Keeper
 from appliance.datapath.layout import (
+    BUCKET_WAYS,
     KEY_WORDS,
     MAX_CHOICES,
     MAX_FLOOD_PORTS,
+    Bucket,
     Choice,
     MegaflowFlag,
     MegaflowStats,
@@ -43,7 +45,7 @@ from appliance.datapath.layout import (
 )
 from appliance.datapath.loader import Programs, Sizes
 from appliance.datapath.meters import Meters
-from appliance.datapath.quiesce import wait_for_packets_under_way
+from appliance.datapath.quiesce import order_stores, wait_for_packets_under_way
 from appliance.datapath.transmit import Transmitter
 from appliance.model.fields import KEY_BYTES
 from appliance.model.megaflow import (
@@ -72,7 +74,14 @@ _RECORD = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
 _SLOT_HEAD = struct.Struct(f"={KEY_BYTES}sQIIIIIIII")
 _CHOICE_BYTES = ctypes.sizeof(Choice)
 _MAC_BYTES = 12
-NO_FLAGS = MegaflowFlag(0)
+_NO_STATISTICS = bytes(_STATS_BYTES)
+_GENERATION, _FLAGS, _SERVED, _TICKET = (
+    int(getattr(MegaflowSlot, member).offset) // 4 for member in ("generation", "flags", "served", "ticket")
+)
+_SLOT_WORDS = _SLOT_BYTES // 4
+_LAST_GENERATION = 0xFFFFFFFF
+# Plain integers: what happens for each megaflow is in the way of its first packet.
+_PUNT, _GATED = int(MegaflowFlag.PUNT), int(MegaflowFlag.GATED)
 
 
 @dataclass(slots=True)
@@ -83,7 +92,8 @@ class _Installed:
     place: Place
     mask: int
     installed_at: float
-    flags: MegaflowFlag
+    flags: int
+    """MegaflowFlag."""
     choice: int | None = None
     ways: tuple[int, ...] = ()
     """Slots of the choice's ways."""
@@ -106,7 +116,7 @@ class BpfDatapath:
         self._stats = programs.shared_memory("megaflow_stats", sizes.megaflows * sizes.cpus * _STATS_BYTES)
         self._counters = programs.shared_memory("port_counters", (MAX_PORT_NUMBER + 1) * sizes.cpus * _COUNTERS_BYTES)
         self._drops = programs.shared_memory("drops", len(DropReason) * sizes.cpus * 8)
-        self._write_bucket = programs.updater("buckets")
+        self._ways = memoryview(programs.shared_memory("buckets", sizes.buckets * ctypes.sizeof(Bucket))).cast("Q")
         self._free = deque((slot, float("-inf")) for slot in range(sizes.megaflows))
         self._generations = [0] * sizes.megaflows
         self._installed: dict[int, _Installed] = {}
@@ -238,15 +248,17 @@ class BpfDatapath:
             return False
         slot = self._free[0][0]
         raw = megaflow.key.to_bytes(KEY_BYTES, "big")
-        place = self._index.take(subtable, raw, slot)
+        place = self._index.take(subtable, raw)
         if place is None:
             if not subtable.megaflows:
                 self._index.forget(subtable)
             return False
         self._free.popleft()
         # A megaflow whose packets all go through the slow path needs no gate: they stay in order anyway.
-        gated = not compiled.flags & MegaflowFlag.PUNT
-        flags = compiled.flags | (MegaflowFlag.GATED if gated else MegaflowFlag(0))
+        flags = int(compiled.flags)
+        gated = not flags & _PUNT
+        if gated:
+            flags |= _GATED
         installed = _Installed(slot, place, megaflow.mask, now, flags)
         choice = self._write_choice(installed, compiled.choice) if compiled.choice else None
         installed.meters = tuple(self._free.popleft()[0] for _ in range(compiled.meters))
@@ -260,7 +272,8 @@ class BpfDatapath:
             mask = megaflow.mask.to_bytes(KEY_BYTES, "big")
             self.programs.update("subtables", subtable.number, mask + struct.pack("=II", 1, 0))
             self._write_settings()
-        self._write_bucket(place.bucket, self._index.bucket(place.bucket))
+        order_stores()
+        self._ways[place.bucket * BUCKET_WAYS + place.way] = place.tag << 32 | slot + 1
         return True
 
     def _rested(self, slots: int, now: float) -> bool:
@@ -286,12 +299,10 @@ class BpfDatapath:
         raw: bytes = bytes(KEY_BYTES),
         megaflow_id: int = NO_MEGAFLOW,
         subtable: int = 0,
-        flags: MegaflowFlag = NO_FLAGS,
+        flags: int = 0,
     ) -> None:
-        self._generations[slot] = generation = self._generations[slot] + 1 & 0xFFFFFFFF
-        for cpu in range(self._sizes.cpus):
-            at = (slot + cpu * self._sizes.megaflows) * _STATS_BYTES
-            self._stats[at : at + _STATS_BYTES] = bytes(_STATS_BYTES)
+        """Its statistics are 0 (``_free_slots``)."""
+        self._generations[slot] = generation = self._generations[slot] % _LAST_GENERATION + 1
         head = _SLOT_HEAD.pack(raw, megaflow_id, subtable, generation, flags, compiled.xdp_port, compiled.ttl_needed, 0, 1, 0)
         at = slot * _SLOT_BYTES
         self._slots[at : at + len(head) + len(ops)] = head + ops
@@ -301,10 +312,9 @@ class BpfDatapath:
         for megaflow_id in known:
             installed = self._installed[megaflow_id]
             subtable = self._index.release(installed.place, installed.mask)
-            self._write_bucket(installed.place.bucket, self._index.bucket(installed.place.bucket))
-            # Cache entries made for this use of the slot fit no more.
-            self._generations[installed.slot] = self._generations[installed.slot] + 1 & 0xFFFFFFFF
-            self._write_word(installed.slot, "generation", self._generations[installed.slot])
+            self._ways[installed.place.bucket * BUCKET_WAYS + installed.place.way] = 0
+            # Cache entries for it fit no more, and no more are made.
+            self._slot_words[installed.slot * _SLOT_WORDS + _GENERATION] = 0
             if not subtable.megaflows:
                 self._index.forget(subtable)
                 self.programs.update("subtables", subtable.number, bytes(KEY_WORDS * 8 + 8))
@@ -316,11 +326,18 @@ class BpfDatapath:
         now = time.monotonic()
         for megaflow_id in known:
             installed = self._installed.pop(megaflow_id)
-            self._free.extend((slot, now) for slot in (installed.slot, *installed.ways, *installed.meters))
+            self._free_slots((installed.slot, *installed.ways, *installed.meters), now)
             if installed.choice is not None:
                 self._free_choices.append(installed.choice)
             self._gated.discard(megaflow_id)
         return final
+
+    def _free_slots(self, slots: Iterable[int], now: float) -> None:
+        for slot in slots:
+            for cpu in range(self._sizes.cpus):
+                at = (slot + cpu * self._sizes.megaflows) * _STATS_BYTES
+                self._stats[at : at + _STATS_BYTES] = _NO_STATISTICS
+            self._free.append((slot, now))
 
     def sync(self) -> None:
         wait_for_packets_under_way()
@@ -352,7 +369,7 @@ class BpfDatapath:
 
     def compiled_flags(self, megaflow_id: int) -> MegaflowFlag:
         """For display: in which tier a live megaflow's packets are handled. Raises KeyError."""
-        return self._installed[megaflow_id].flags
+        return MegaflowFlag(self._installed[megaflow_id].flags)
 
     # ── meters ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     def set_meter(self, meter: MeterConfig) -> None:
@@ -384,33 +401,20 @@ class BpfDatapath:
         return -1 if len(self._received) >= self._limit else 0
 
     def served(self, megaflow_id: int) -> None:
-        installed = self._installed.get(megaflow_id)
-        if installed is None or megaflow_id not in self._gated:
+        if megaflow_id not in self._gated:
             return
+        installed = self._installed[megaflow_id]
         installed.served += 1
-        self._write_word(installed.slot, "served", installed.served)
-        self._open_gate(megaflow_id, installed)
+        words, at = self._slot_words, installed.slot * _SLOT_WORDS
+        words[at + _SERVED] = installed.served
+        if words[at + _TICKET] == installed.served or time.monotonic() - installed.installed_at > GATE_SECONDS:
+            installed.flags &= ~_GATED
+            words[at + _FLAGS] = installed.flags
+            self._gated.discard(megaflow_id)
 
     def caught_up(self, megaflow_ids: Iterable[int]) -> None:
         for megaflow_id in megaflow_ids:
             self.served(megaflow_id)
-
-    def _open_gate(self, megaflow_id: int, installed: _Installed) -> None:
-        level = self._read_word(installed.slot, "ticket") == installed.served
-        if level or time.monotonic() - installed.installed_at > GATE_SECONDS:
-            installed.flags &= ~MegaflowFlag.GATED
-            self._write_word(installed.slot, "flags", installed.flags)
-            self._gated.discard(megaflow_id)
-
-    def _word_at(self, slot: int, member: str) -> int:
-        return (slot * _SLOT_BYTES + int(getattr(MegaflowSlot, member).offset)) // 4
-
-    def _write_word(self, slot: int, member: str, value: int) -> None:
-        """In one store: eBPF sees the old value or the new one."""
-        self._slot_words[self._word_at(slot, member)] = value
-
-    def _read_word(self, slot: int, member: str) -> int:
-        return self._slot_words[self._word_at(slot, member)]
 
     def send(self, port: int, frame: bytes, gso_size: int = 0, queue_id: int | None = None) -> None:
         self._transmitter.send(port, frame, gso_size, queue_id)

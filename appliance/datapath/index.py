@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import secrets
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from appliance.datapath.layout import BUCKET_WAYS, KEY_WORDS, MAX_SUBTABLES
 
@@ -24,12 +26,16 @@ def random_constants() -> tuple[int, ...]:
     return tuple(secrets.randbits(64) | 1 for _ in range(KEY_WORDS))
 
 
-def hash_key(raw: bytes, constants: tuple[int, ...]) -> int:
-    """``hash_masked`` of lookup.h: the 64-bit hash of a masked key's 128 bytes."""
+def hash_key(raw: bytes, terms: Iterable[tuple[int, int]]) -> int:
+    """``hash_masked`` of lookup.h: the 64-bit hash of a masked key's 128 bytes.
+
+    ``terms`` are numbers and constants of the words in which the mask has bits: all others add nothing.
+    """
+    words = _WORDS.unpack(raw)
     total = 0
-    for word, constant in zip(_WORDS.unpack(raw), constants, strict=True):
-        if word:
-            total += (word ^ word >> 32) * constant
+    for number, constant in terms:
+        word = words[number]
+        total += (word ^ word >> 32) * constant
     total &= _64_BITS
     total = (total ^ total >> 32) * _HASH_FINAL & _64_BITS
     return total ^ total >> 32
@@ -41,11 +47,12 @@ class Subtable:
 
     number: int
     mask: int
+    terms: tuple[tuple[int, int], ...]
+    """See ``hash_key``."""
     megaflows: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     subtable: int
     bucket: int
     way: int
@@ -58,7 +65,8 @@ class Index:
 
     buckets: int
     constants: tuple[int, ...]
-    _ways: dict[int, list[int]] = field(default_factory=dict)
+    _tags: dict[int, dict[int, int]] = field(default_factory=dict)
+    """Ways in use, by bucket and tag."""
     _subtables: dict[int, Subtable] = field(default_factory=dict)
     _free_numbers: list[int] = field(default_factory=lambda: list(range(MAX_SUBTABLES - 1, -1, -1)))
 
@@ -74,7 +82,9 @@ class Index:
         """The subtable for a mask, made if there is none; None if there are too many masks."""
         subtable = self._subtables.get(mask)
         if subtable is None and self._free_numbers:
-            subtable = self._subtables[mask] = Subtable(self._free_numbers.pop(), mask)
+            words = _WORDS.unpack(mask.to_bytes(_WORDS.size, "big"))
+            terms = tuple((number, self.constants[number]) for number, word in enumerate(words) if word)
+            subtable = self._subtables[mask] = Subtable(self._free_numbers.pop(), mask, terms)
         return subtable
 
     def forget(self, subtable: Subtable) -> None:
@@ -83,29 +93,30 @@ class Index:
         self._free_numbers.append(subtable.number)
         self._free_numbers.sort(reverse=True)
 
-    def take(self, subtable: Subtable, raw_key: bytes, slot: int) -> Place | None:
-        """A way for the megaflow in ``slot``; None if its bucket is full or has its tag already."""
-        key_hash = hash_key(raw_key, self.constants)
+    def take(self, subtable: Subtable, raw_key: bytes) -> Place | None:
+        """A way for the megaflow with this masked key; None if its bucket is full or has its tag already."""
+        key_hash = hash_key(raw_key, subtable.terms)
         bucket = ((key_hash & _32_BITS) + subtable.number & _32_BITS) & (self.buckets - 1)
         tag = key_hash >> 32 | 1
-        ways = self._ways.setdefault(bucket, [0] * BUCKET_WAYS)
-        if any(value and value >> 32 == tag for value in ways) or 0 not in ways:
+        tags = self._tags.get(bucket)
+        if tags is None:
+            way = 0
+            self._tags[bucket] = {tag: way}
+        elif tag in tags or len(tags) == BUCKET_WAYS:
             return None
-        way = ways.index(0)
-        ways[way] = tag << 32 | slot + 1
+        else:
+            used = tags.values()
+            way = next(way for way in range(BUCKET_WAYS) if way not in used)
+            tags[tag] = way
         subtable.megaflows += 1
         return Place(subtable.number, bucket, way, tag)
 
     def release(self, place: Place, mask: int) -> Subtable:
         """Frees the way; the subtable that the megaflow was in."""
-        ways = self._ways[place.bucket]
-        ways[place.way] = 0
-        if not any(ways):
-            del self._ways[place.bucket]
+        tags = self._tags[place.bucket]
+        del tags[place.tag]
+        if not tags:
+            del self._tags[place.bucket]
         subtable = self._subtables[mask]
         subtable.megaflows -= 1
         return subtable
-
-    def bucket(self, number: int) -> bytes:
-        """struct bucket."""
-        return struct.pack(f"={BUCKET_WAYS}Q", *self._ways.get(number, (0,) * BUCKET_WAYS))

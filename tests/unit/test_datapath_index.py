@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from appliance.datapath.index import Index, Place, hash_key, random_constants
 from appliance.datapath.layout import BUCKET_WAYS, MAX_SUBTABLES
-from appliance.model.fields import KEY_BYTES, KEY_MASK
+from appliance.model.fields import ETH_SRC, KEY_BYTES, KEY_MASK
 
 KEYS = st.integers(0, KEY_MASK)
 
@@ -29,7 +29,7 @@ def test_hash_is_the_sum_that_lookup_h_computes(key: int) -> None:
         word = struct.unpack_from("=Q", raw, 8 * n)[0]
         total = (total + (word ^ (word >> 32)) * constants[n]) % 2**64
     total = (total ^ (total >> 32)) * 0x9E3779B97F4A7C15 % 2**64
-    assert hash_key(raw, constants) == total ^ (total >> 32)
+    assert hash_key(raw, tuple(enumerate(constants))) == total ^ (total >> 32)
 
 
 def test_high_bits_of_two_words_do_not_cancel_out() -> None:
@@ -40,44 +40,65 @@ def test_high_bits_of_two_words_do_not_cancel_out() -> None:
             raw = bytearray(KEY_BYTES)
             raw[8 * flip + 7] ^= 0x80
             raw[8 * other + 7] ^= 0x80
-            assert hash_key(bytes(raw), constants) != hash_key(bytes(KEY_BYTES), constants)
+            terms = tuple(enumerate(constants))
+            assert hash_key(bytes(raw), terms) != hash_key(bytes(KEY_BYTES), terms)
 
 
 def test_flows_that_count_up_find_their_places() -> None:
     """As many as there are slots, in a table with two ways for each: hardly one is refused, whatever the constants."""
     for _ in range(5):
         index = Index(256, random_constants())
-        subtable = index.subtable(1)
+        subtable = index.subtable(ETH_SRC.mask)
         assert subtable is not None
-        refused = [n for n in range(1024) if index.take(subtable, (n << 144).to_bytes(KEY_BYTES, "big"), n) is None]
+        refused = [n for n in range(1024) if index.take(subtable, ETH_SRC.put(0, n).to_bytes(KEY_BYTES, "big")) is None]
         assert len(refused) < 40
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), KEYS), unique=True, max_size=200))
 def test_places_are_unique_and_released(keys: list[tuple[int, int]]) -> None:
     index = Index(16, random_constants())
-    taken: dict[tuple[int, int], Place] = {}
-    for slot, (mask, key) in enumerate(keys):
-        subtable = index.subtable(mask)
-        assert subtable is not None
-        place = index.take(subtable, key.to_bytes(KEY_BYTES, "big"), slot)
-        if place is not None:
-            assert struct.unpack(f"={BUCKET_WAYS}Q", index.bucket(place.bucket))[place.way] == place.tag << 32 | slot + 1
-            taken[mask, key] = place
+
+    def take_all() -> dict[tuple[int, int], Place]:
+        taken: dict[tuple[int, int], Place] = {}
+        for without, key in keys:
+            subtable = index.subtable(KEY_MASK ^ without)
+            assert subtable is not None
+            place = index.take(subtable, key.to_bytes(KEY_BYTES, "big"))
+            if place is not None:
+                assert place.subtable == subtable.number
+                assert 0 <= place.bucket < 16
+                assert 0 <= place.way < BUCKET_WAYS
+                taken[without, key] = place
+        return taken
+
+    taken = take_all()
     ways = [(place.bucket, place.way) for place in taken.values()]
     tags = [(place.bucket, place.tag) for place in taken.values()]
     assert len(set(ways)) == len(ways)
     assert len(set(tags)) == len(tags)
-    for (mask, _), place in taken.items():
-        index.release(place, mask)
-    assert all(index.bucket(number) == bytes(8 * BUCKET_WAYS) for number in range(16))
+    for (without, _), place in taken.items():
+        index.release(place, KEY_MASK ^ without)
+    assert take_all() == taken
+
+
+def test_a_way_that_is_free_again_is_taken() -> None:
+    index = Index(1, random_constants())
+    subtable = index.subtable(KEY_MASK)
+    assert subtable is not None
+    places = [index.take(subtable, key.to_bytes(KEY_BYTES, "big")) for key in range(BUCKET_WAYS)]
+    assert [place.way for place in places if place] == list(range(BUCKET_WAYS))
+    assert places[3] is not None
+    index.release(places[3], KEY_MASK)
+    again = index.take(subtable, (99).to_bytes(KEY_BYTES, "big"))
+    assert again is not None
+    assert again.way == 3
 
 
 def test_a_full_bucket_and_too_many_masks_are_told() -> None:
     index = Index(1, random_constants())
-    subtable = index.subtable(1)
+    subtable = index.subtable(KEY_MASK)
     assert subtable is not None
-    places = [index.take(subtable, key.to_bytes(KEY_BYTES, "big"), key) for key in range(BUCKET_WAYS + 1)]
+    places = [index.take(subtable, key.to_bytes(KEY_BYTES, "big")) for key in range(BUCKET_WAYS + 1)]
     assert places.count(None) == 1
     for mask in range(2, MAX_SUBTABLES + 1):
         assert index.subtable(mask) is not None
