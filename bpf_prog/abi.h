@@ -126,6 +126,9 @@ enum op_code {
 	OP_OPERAND_1 = 33, /* bytes 6 to 11 */
 	OP_METER = 34,  /* arg16: index of the meter; arg32: the slot that counts what it drops. Before all others, with MEGAFLOW_METERED */
 	OP_CHOOSE = 35, /* arg32: index of the choice; the last op: its way's ops go on */
+	OP_SET_TUNNEL_ID = 40, /* arg16 and arg32 together: the lower 48 bits */
+	OP_SET_TUN_SRC = 41, /* arg32, network order */
+	OP_SET_TUN_DST = 42,
 	OP_SET_QUEUE = 36, /* arg32: the traffic class (major << 16 | minor) that outputs from here on go to; TC only */
 	OP_CHECKSUMS = 31, /* enter the changes so far in the checksums: before an output */
 };

@@ -205,6 +205,16 @@ static __always_inline int change(struct packet *p, struct hook hook, const stru
 		return LAYER_IS(p, LAYER_ND_SLL) ? set_nd_address(p, hook, p->nd_sll, p->key.f.nd_sll, mac) : 0;
 	case OP_SET_ND_TLL:
 		return LAYER_IS(p, LAYER_ND_TLL) ? set_nd_address(p, hook, p->nd_tll, p->key.f.nd_tll, mac) : 0;
+	case OP_SET_TUNNEL_ID:
+		p->key.f.tunnel_id = 0;
+		__builtin_memcpy((u8 *)&p->key.f.tunnel_id + 2, mac, 6);
+		return 0;
+	case OP_SET_TUN_SRC:
+		p->key.f.tun_src = op->arg32;
+		return 0;
+	case OP_SET_TUN_DST:
+		p->key.f.tun_dst = op->arg32;
+		return 0;
 	case OP_CHECKSUMS:
 		return fix_checksums(p, hook);
 	}

@@ -15,7 +15,7 @@ from appliance.model.fields import (
     BY_NAME,
     ETH_TYPE,
     INTERNAL_FIELDS,
-    OXM_FIELDS,
+    MATCH_FIELDS,
     VLAN_PRESENT,
     VLAN_TCI,
     VLAN_VID,
@@ -44,7 +44,7 @@ FieldText = tuple[str, str, str | None]
 
 _IN_PHY_PORT = BY_NAME["in_phy_port"]
 _IP_FRAG = BY_NAME["ip_frag"]
-_SHOWN = tuple(field for field in (*OXM_FIELDS, *INTERNAL_FIELDS) if field not in (_IN_PHY_PORT, VLAN_TCI))
+_SHOWN = tuple(field for field in (*MATCH_FIELDS, *INTERNAL_FIELDS) if field not in (_IN_PHY_PORT, VLAN_TCI))
 
 
 # ── values ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -127,6 +127,13 @@ def _vlan(mask: int, shift: int) -> Callable[[int], list[bytes]]:
     return lambda value: [_op(OpCode.SET_VLAN, arg16=mask, arg32=(value << shift) & mask)]
 
 
+def _tunnel_id(value: int) -> list[bytes]:
+    """No tunnel has an id of more than 32 bits; the op has room for 48."""
+    if value >> 48:
+        raise _UnsupportedError
+    return [bytes((OpCode.SET_TUNNEL_ID, 0)) + value.to_bytes(6, "big")]
+
+
 @dataclass(frozen=True, slots=True)
 class _Setter:
     ops: Callable[[int], list[bytes]]
@@ -169,6 +176,9 @@ _SETTERS: Final[dict[str, _Setter]] = {
     "ipv6_nd_target": _Setter(_address16(OpCode.SET_ND_TARGET), checksum=True),
     "ipv6_nd_sll": _Setter(_mac(OpCode.SET_ND_SLL), checksum=True),
     "ipv6_nd_tll": _Setter(_mac(OpCode.SET_ND_TLL), checksum=True),
+    "tunnel_id": _Setter(_tunnel_id, layered=False),
+    "tun_src": _Setter(_word(OpCode.SET_TUN_SRC), layered=False),
+    "tun_dst": _Setter(_word(OpCode.SET_TUN_DST), layered=False),
 }
 
 _RETYPES: Final = {"eth_type", "ip_proto"}

@@ -62,6 +62,9 @@ class OpCode(IntEnum):
     METER = 34
     CHOOSE = 35
     SET_QUEUE = 36
+    SET_TUNNEL_ID = 40
+    SET_TUN_SRC = 41
+    SET_TUN_DST = 42
 
 
 class MegaflowFlag(IntFlag):

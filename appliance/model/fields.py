@@ -12,13 +12,15 @@ Source: OpenFlow Switch Specification 1.3.5, section 7.2.3.7, tables 11 and 12.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, IntFlag
 
 KEY_BYTES = 128
 KEY_BITS = KEY_BYTES * 8
 KEY_MASK = (1 << KEY_BITS) - 1
 
+OFPXMC_NXM_1 = 0x0001
+"""Nicira's extensions: what OpenFlow has no number of its own for goes by theirs, as in Open vSwitch."""
 OFPXMC_OPENFLOW_BASIC = 0x8000
 
 ETH_TYPE_IPV4 = 0x0800
@@ -111,8 +113,8 @@ class Field:
     """One field of the flow key.
 
     ``bits`` is the width of a value, ``shift`` the place of its lowest bit in the key. ``oxm`` is the number in the class
-    OFPXMC_OPENFLOW_BASIC and ``oxm_length`` the bytes of a value on the wire; both are 0 for fields that OpenFlow 1.3 cannot
-    match. ``layer`` is the header that a packet must have for the field to exist (any of its bits is enough).
+    ``oxm_class`` and ``oxm_length`` the bytes of a value on the wire; -1 and 0 for fields that cannot be matched.
+    ``layer`` is the header that a packet must have for the field to exist (any of its bits is enough).
     """
 
     name: str
@@ -126,6 +128,7 @@ class Field:
     prerequisites: tuple[Prerequisite, ...] = ()
     display: str = "dec"
     """How a value is printed: dec, hex, mac, ipv4 or ipv6."""
+    oxm_class: int = OFPXMC_OPENFLOW_BASIC
 
     @property
     def max(self) -> int:
@@ -292,10 +295,17 @@ OXM_FIELDS: tuple[Field, ...] = (
 )
 """The 40 fields of OpenFlow 1.3, in the order of their numbers."""
 
+EXTENSION_FIELDS: tuple[Field, ...] = (
+    # The addresses of the tunnel that the packet came by, or is to go by (ovs-fields(7)).
+    replace(_oxm(31, "tun_src", 32, 4, _shift("tun_src"), mask=True, display="ipv4"), oxm_class=OFPXMC_NXM_1),
+    replace(_oxm(32, "tun_dst", 32, 4, _shift("tun_dst"), mask=True, display="ipv4"), oxm_class=OFPXMC_NXM_1),
+)
+
+MATCH_FIELDS: tuple[Field, ...] = (*OXM_FIELDS, *EXTENSION_FIELDS)
+"""All that can be matched."""
+
 INTERNAL_FIELDS: tuple[Field, ...] = (
     # Not to be matched in OpenFlow 1.3, but read from the packet: actions and translation need them.
-    Field("tun_src", 32, _shift("tun_src"), display="ipv4"),
-    Field("tun_dst", 32, _shift("tun_dst"), display="ipv4"),
     Field("mpls_ttl", 8, _shift("mpls"), settable=True, layer=Layer.MPLS),
     Field("inner_vlan_tci", 16, _shift("inner_vlan_tci"), display="hex"),
     Field("layers", 16, _shift("layers"), display="hex"),
@@ -305,8 +315,9 @@ INTERNAL_FIELDS: tuple[Field, ...] = (
     Field("vlan_tci", 16, _shift("vlan_tci"), display="hex"),
 )
 
-BY_NAME: dict[str, Field] = {field.name: field for field in (*OXM_FIELDS, *INTERNAL_FIELDS)}
-BY_OXM: dict[int, Field] = {field.oxm: field for field in OXM_FIELDS}
+BY_NAME: dict[str, Field] = {field.name: field for field in (*MATCH_FIELDS, *INTERNAL_FIELDS)}
+BY_OXM: dict[tuple[int, int], Field] = {(field.oxm_class, field.oxm): field for field in MATCH_FIELDS}
+"""By class and number."""
 
 IN_PORT = BY_NAME["in_port"]
 METADATA = BY_NAME["metadata"]

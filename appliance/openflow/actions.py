@@ -30,7 +30,7 @@ from appliance.model.actions import (
     SetNwTtl,
     SetQueue,
 )
-from appliance.model.fields import BY_OXM, OFPXMC_OPENFLOW_BASIC, VLAN_PRESENT, VLAN_VID
+from appliance.model.fields import BY_OXM, VLAN_PRESENT, VLAN_VID
 from appliance.openflow.constants import ActionType
 from appliance.openflow.errors import BadAction, ErrorType, ProtocolError
 from appliance.openflow.oxm import BY_HEADER, OXM_HEADER_BYTES, encode_oxm
@@ -77,9 +77,9 @@ def _bare(action: Action) -> Callable[[bytes, int, int], Action]:
 
 def _wrong_set_field(header: int) -> ProtocolError:
     """What is wrong with the OXM header of a set-field that is not in BY_HEADER."""
-    field = BY_OXM.get(header >> 9 & 0x7F)
-    if header >> 16 != OFPXMC_OPENFLOW_BASIC or field is None:
-        return _bad_action(BadAction.BAD_SET_TYPE, f"OXM {header:#010x} is not a field of OpenFlow 1.3")
+    field = BY_OXM.get((header >> 16, header >> 9 & 0x7F))
+    if field is None:
+        return _bad_action(BadAction.BAD_SET_TYPE, f"OXM {header:#010x} is not a field that can be set")
     if header >> 8 & 1:
         return _bad_action(BadAction.BAD_SET_TYPE, f"set {field.name} with a mask")
     return _bad_action(BadAction.BAD_SET_LEN, f"{field.name} of {header & 0xFF} bytes")

@@ -1,4 +1,5 @@
-"""OXM: match fields on the wire (specification 1.3.5, section 7.2.3). All of it is read from ``model.fields``.
+"""OXM: match fields on the wire (specification 1.3.5, section 7.2.3), some of Open vSwitch's own among them. All of it is read from
+``model.fields``.
 
 Invariant: a Match that comes out of here holds every rule that its bytes can be judged by (prerequisites, duplicates, masks), so
 that its two integers say the same as its fields.
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
-from appliance.model.fields import BY_OXM, OFPXMC_OPENFLOW_BASIC, OXM_FIELDS, VLAN_PRESENT, VLAN_VID, Field
+from appliance.model.fields import BY_OXM, MATCH_FIELDS, VLAN_PRESENT, VLAN_VID, Field
 from appliance.model.match import Match, MatchField
 from appliance.openflow.errors import BadMatch, ErrorType, ProtocolError
 from appliance.openflow.wire import TYPE_LENGTH, pad
@@ -34,15 +35,15 @@ class Oxm(NamedTuple):
 
 
 def oxm_id(field: Field, has_mask: bool = False) -> int:
-    """The 32-bit OXM header of a field. ValueError for one that OpenFlow 1.3 does not have."""
+    """The 32-bit OXM header of a field. ValueError for one that cannot be matched."""
     if field.oxm < 0:
-        raise ValueError(f"{field.name} is not an OpenFlow 1.3 match field")
+        raise ValueError(f"{field.name} cannot be matched")
     length = field.oxm_length * 2 if has_mask else field.oxm_length
-    return OFPXMC_OPENFLOW_BASIC << 16 | field.oxm << 9 | has_mask << 8 | length
+    return field.oxm_class << 16 | field.oxm << 9 | has_mask << 8 | length
 
 
 def _oxms() -> Iterator[tuple[int, Oxm]]:
-    for field in OXM_FIELDS:
+    for field in MATCH_FIELDS:
         for has_mask in (False, True) if field.maskable else (False,):
             yield oxm_id(field, has_mask), Oxm(field, has_mask, field.oxm_length, field.max, field.shift)
 
@@ -50,7 +51,9 @@ def _oxms() -> Iterator[tuple[int, Oxm]]:
 BY_HEADER: dict[int, Oxm] = dict(_oxms())
 """Every OXM header that is right, so that reading one is a look-up; what is not here is wrong, and ``_wrong_header`` says how."""
 
-_HEADER_BYTES: dict[int, bytes] = {oxm.field.oxm << 1 | oxm.has_mask: _HEADER.pack(header) for header, oxm in BY_HEADER.items()}
+_HEADER_BYTES: dict[tuple[int, int, bool], bytes] = {
+    (oxm.field.oxm_class, oxm.field.oxm, oxm.has_mask): _HEADER.pack(header) for header, oxm in BY_HEADER.items()
+}
 
 
 def _bad_match(code: BadMatch, reason: str) -> ProtocolError:
@@ -59,9 +62,9 @@ def _bad_match(code: BadMatch, reason: str) -> ProtocolError:
 
 def _wrong_header(header: int) -> ProtocolError:
     """What is wrong with an OXM header that is not in BY_HEADER."""
-    field = BY_OXM.get(header >> 9 & 0x7F)
-    if header >> 16 != OFPXMC_OPENFLOW_BASIC or field is None:
-        return _bad_match(BadMatch.BAD_FIELD, f"OXM {header:#010x} is not a field of OpenFlow 1.3")
+    field = BY_OXM.get((header >> 16, header >> 9 & 0x7F))
+    if field is None:
+        return _bad_match(BadMatch.BAD_FIELD, f"OXM {header:#010x} is not a field that can be matched")
     has_mask = bool(header >> 8 & 1)
     if header & 0xFF != field.oxm_length << has_mask:
         return _bad_match(BadMatch.BAD_LEN, f"{field.name} of {header & 0xFF} bytes")
@@ -155,10 +158,10 @@ def decode_match(data: bytes, offset: int = 0, end: int | None = None) -> tuple[
 
 
 def encode_oxm(field: Field, value: int, mask: int | None = None) -> bytes:
-    """One OXM. ValueError for a field that OpenFlow 1.3 does not have; OverflowError for a value that is too wide."""
-    header = _HEADER_BYTES.get(field.oxm << 1 | (mask is not None))
+    """One OXM. ValueError for a field that cannot be matched; OverflowError for a value that is too wide."""
+    header = _HEADER_BYTES.get((field.oxm_class, field.oxm, mask is not None))
     if header is None:
-        raise ValueError(f"{field.name} is not in OpenFlow 1.3{' with a mask' if mask is not None else ''}")
+        raise ValueError(f"{field.name} cannot be matched{' with a mask' if mask is not None else ''}")
     raw = header + value.to_bytes(field.oxm_length, "big")
     return raw if mask is None else raw + mask.to_bytes(field.oxm_length, "big")
 

@@ -37,6 +37,7 @@ from appliance.model.megaflow import (
     Select,
     Way,
 )
+from appliance.model.tunnel import NO_TUNNEL, Tunnel
 from appliance.packet.meter import METER_DROPS, METER_PASSES, RunMeter, remarked_dscp
 from appliance.packet.parse import parse
 from appliance.packet.rewrite import Rewriter
@@ -56,12 +57,13 @@ _IP_DSCP = BY_NAME["ip_dscp"]
 class Emission:
     """The packet leaves by ``action``; who carries that out knows the ports. ``frame`` has its tags in it.
 
-    ``queue_id`` is that of the last SetQueue, None if there was none.
+    ``queue_id`` is that of the last SetQueue, None if there was none. ``tunnel`` holds the packet's tunnel fields as they are then.
     """
 
     action: Forward | Flood | Controller
     frame: bytes
     queue_id: int | None = None
+    tunnel: Tunnel = NO_TUNNEL
 
 
 def execute(
@@ -74,12 +76,14 @@ def execute(
     meter: RunMeter | None = None,
     port_is_live: Callable[[int], bool] | None = None,
     chosen: Chosen | None = None,
+    tunnel: Tunnel = NO_TUNNEL,
 ) -> list[Emission]:
     """What ``actions`` make of ``frame``; empty if the packet is dropped. What each action does is in ``packet.rewrite``.
 
     The execution ends early at a DecTtl or DecMplsTtl that finds the TTL used up, with INVALID_TTL as the last emission; and,
     without one, where a meter drops the packet. ``partial_checksum`` says that TCP or UDP holds only the pseudo-header's sum
-    (``checksum.is_partial``); it then does so in every emission too. Tags from metadata must be in the frame.
+    (``checksum.is_partial``); it then does so in every emission too. Tags from metadata must be in the frame, the packet's tunnel
+    fields in ``tunnel``.
 
     ``meter`` runs the meters; without it all packets pass. ``metered`` says that the fast path has run those that stand before
     everything else. Without ``port_is_live`` all ports are. Raises ValueError for a SetField that no flow entry can have.
@@ -87,7 +91,7 @@ def execute(
     execution = _Execution(in_port, partial_checksum, meter, port_is_live, chosen)
     if metered:
         actions = tuple(dropwhile(lambda action: isinstance(action, Meter), actions))
-    execution.run(Rewriter(frame, in_port, partial_checksum=partial_checksum), actions, None)
+    execution.run(Rewriter(frame, in_port, partial_checksum=partial_checksum, tunnel=tunnel), actions, None)
     return execution.emissions
 
 
@@ -115,7 +119,7 @@ class _Execution:
         for action in actions:
             match action:
                 case Forward() | Flood() | Controller():
-                    self.emissions.append(Emission(action, packet.frame, queue_id))
+                    self.emissions.append(Emission(action, packet.frame, queue_id, packet.tunnel))
                 case SetField(field=field, value=value):
                     packet.set_field(field, value)
                 case PushTag(tpid=tpid, tci=tci):
@@ -138,13 +142,13 @@ class _Execution:
                     pass
                 case DecTtl() | DecMplsTtl():
                     if not (packet.dec_ttl() if isinstance(action, DecTtl) else packet.dec_mpls_ttl()):
-                        self.emissions.append(Emission(INVALID_TTL, packet.frame, queue_id))
+                        self.emissions.append(Emission(INVALID_TTL, packet.frame, queue_id, packet.tunnel))
                         return
                 case Meter(meter_id=meter_id):
                     if not self._passes(packet, meter_id):
                         return
                 case Clone(actions=copied):
-                    copy = Rewriter(packet.frame, self._in_port, partial_checksum=self._partial_checksum)
+                    copy = Rewriter(packet.frame, self._in_port, partial_checksum=self._partial_checksum, tunnel=packet.tunnel)
                     self.run(copy, copied, queue_id)
                 case Select() | Failover():
                     way = self._choose(packet, action)

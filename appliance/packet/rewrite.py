@@ -11,7 +11,7 @@ Setting a field
     stay, and VLAN_PRESENT in the value does not count); Ethernet fields need a frame of 14 bytes. ``eth_type`` is the type
     behind the parsed tags. ``ip_proto`` is IPv4's protocol byte, or the byte of IPv6 where the walk along the next headers ended.
     ``mpls_*`` are the outermost entry's; nothing checks that ``mpls_bos`` tells the truth. ``pbb_isid`` leaves the I-TAG's flags.
-    ``tunnel_id`` is not in the frame.
+    ``tunnel_id``, ``tun_src`` and ``tun_dst`` are not in the frame but beside it.
 VLAN tags
     PushTag puts type and TCI behind the MAC addresses; PopTag takes off the outermost parsed tag.
 MPLS (OpenFlow 1.3.5, 5.12: "immediately after the Ethernet header and before other tags")
@@ -51,6 +51,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from appliance.model.fields import BY_NAME, IP_TTL, MPLS_TTL, ExtHdr, Field, Layer
+from appliance.model.tunnel import NO_TUNNEL, TUNNEL_FIELDS, Tunnel
 from appliance.packet import checksum
 from appliance.packet.parse import ETHERNET_BYTES, ParsedPacket, parse
 from appliance.packet.ttl import IPV4_CHECKSUM, MPLS_BOS, MPLS_BYTES, TtlPlace, next_ttl, outermost_ttl
@@ -158,7 +159,9 @@ _ICMP_VERSION = {"icmpv4_type": _IPV4, "icmpv4_code": _IPV4, "icmpv6_type": _IPV
 class Rewriter:
     """One packet while actions are done to it."""
 
-    def __init__(self, frame: bytes, in_port: int, *, partial_checksum: bool = False) -> None:
+    def __init__(self, frame: bytes, in_port: int, *, partial_checksum: bool = False, tunnel: Tunnel = NO_TUNNEL) -> None:
+        self.tunnel = tunnel
+        """The packet's tunnel fields."""
         self._frame = bytearray(frame)
         self._in_port = in_port
         self._partial_checksum = partial_checksum
@@ -269,6 +272,9 @@ class Rewriter:
         """Raises ValueError for a field that nothing can set, or a value wider than the field."""
         if not field.settable or not 0 <= value <= field.max:
             raise ValueError(f"{field.name} cannot be set to {value:#x}")
+        if field.name in TUNNEL_FIELDS:
+            self.tunnel = self.tunnel.put(field.name, value)
+            return
         headers = self._headers
         if not self._has(field, headers):
             return

@@ -33,10 +33,9 @@ from appliance.model.fields import (
     IP_PROTO_ICMP,
     IP_PROTO_ICMPV6,
     IP_TTL,
+    MATCH_FIELDS,
     METADATA,
     MPLS_TTL,
-    OXM_FIELDS,
-    TUNNEL_ID,
     VLAN_PRESENT,
     VLAN_VID,
     Field,
@@ -89,7 +88,7 @@ def _headers(field: Field) -> tuple[int, ...]:
     return tuple(groups)
 
 
-_HEADERS = {field.name: (HAS_TAG,) if field.name in VLAN_FIELDS else _headers(field) for field in (*OXM_FIELDS, IP_TTL, MPLS_TTL)}
+_HEADERS = {field.name: (HAS_TAG,) if field.name in VLAN_FIELDS else _headers(field) for field in (*MATCH_FIELDS, IP_TTL, MPLS_TTL)}
 
 
 class StopError(Exception):
@@ -196,7 +195,7 @@ class ActionWalk:
                 return
         if field is VLAN_VID:
             value |= VLAN_PRESENT
-        if not self._key.write(field, value) or field is TUNNEL_ID:  # a tunnel id is not in the frame
+        if not self._key.write(field, value):
             return
         if field is IP_PROTO:
             self._new_protocol = True

@@ -21,11 +21,12 @@ from itertools import takewhile
 from appliance.model.actions import SetField, SetQueue
 from appliance.model.fields import ETH_DST, ETH_SRC, Field
 from appliance.model.megaflow import Clone, Controller, DatapathAction, Flood, Forward, PopTag, PushTag
+from appliance.model.tunnel import TUNNEL_FIELDS
 from appliance.pipeline.action_list import CHANGES, QUEUE, VLAN_FIELDS, what_is_set
 from appliance.pipeline.tracked_key import Snapshot
 
 _OUTPUTS = frozenset({Forward, Flood, Controller})
-_SET_BACK = VLAN_FIELDS | {ETH_DST.name, ETH_SRC.name}
+_SET_BACK = VLAN_FIELDS | TUNNEL_FIELDS | {ETH_DST.name, ETH_SRC.name}
 """Worth having in the mask."""
 _IN_NO_CHECKSUM = _SET_BACK | {"arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha", "ipv6_flabel"}
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from appliance.model.actions import OFP_NO_BUFFER, OFPCML_NO_BUFFER
-from appliance.model.fields import IN_PORT, METADATA, TUNNEL_ID
+from appliance.model.fields import IN_PORT, METADATA, TUN_DST, TUN_SRC, TUNNEL_ID
 from appliance.model.match import Match, MatchField
 from appliance.model.megaflow import Controller as ControllerAction
 from appliance.model.megaflow import PacketInReason
@@ -46,6 +46,7 @@ from appliance.switch.packet_buffers import BufferedPacket, PacketBuffers
 
 DEFAULT_MISS_SEND_LEN = 128
 UNDEFINED_GENERATION = 0xFFFFFFFFFFFFFFFF
+_TUNNEL_FIELDS = (TUNNEL_ID, TUN_SRC, TUN_DST)
 _HALF_OF_GENERATIONS = 1 << 63
 _GENERATION_MASK = (1 << 64) - 1
 
@@ -208,8 +209,7 @@ class Controllers:
         fields = [MatchField(IN_PORT, IN_PORT.get(key))]
         if action.metadata:
             fields.append(MatchField(METADATA, action.metadata))
-        if TUNNEL_ID.get(key):
-            fields.append(MatchField(TUNNEL_ID, TUNNEL_ID.get(key)))
+        fields += [MatchField(field, value) for field, value in zip(_TUNNEL_FIELDS, kept.tunnel, strict=True) if value]
         match = Match.of(fields)
         for controller in self:
             if not controller.wants(controller.packet_in_mask, action.reason):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from appliance.model.megaflow import Megaflow, MeterConfig
+from appliance.model.tunnel import NO_TUNNEL, Tunnel
 from appliance.openflow.messages import Message
 
 
@@ -60,12 +61,14 @@ class SendFrame:
     """Put a frame out on a port. ``gso_size`` is the payload of each segment, 0 if the frame is not to be cut up.
 
     ``queue_id`` is a queue of that port (``Switch`` was told of it), None for the one that packets without OFPAT_SET_QUEUE take.
+    ``tunnel`` is for a tunnel port without fixed ends; its addresses are those that the actions set, 0 if they set none.
     """
 
     port: int
     frame: bytes
     gso_size: int = 0
     queue_id: int | None = None
+    tunnel: Tunnel = NO_TUNNEL
 
 
 @dataclass(frozen=True, slots=True)

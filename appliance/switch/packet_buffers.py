@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from appliance.model.actions import OFP_NO_BUFFER
+from appliance.model.tunnel import NO_TUNNEL, Tunnel
 from appliance.openflow.errors import BadRequest, ErrorType, ProtocolError
 
 N_BUFFERS = 256
@@ -16,11 +17,12 @@ HOLD_SECONDS = 5.0
 
 
 class BufferedPacket(NamedTuple):
-    """As the packet was when it went to the controller; ``gso_size`` as in Upcall."""
+    """As the packet was when it went to the controller, with its tunnel fields; ``gso_size`` as in Upcall."""
 
     frame: bytes
     in_port: int
     gso_size: int
+    tunnel: Tunnel = NO_TUNNEL
 
 
 class PacketBuffers:

@@ -26,6 +26,7 @@ from appliance.model.megaflow import (
     UpcallReason,
 )
 from appliance.model.ports import PortNo
+from appliance.model.tunnel import NO_TUNNEL, Tunnel, tunnel_of
 from appliance.openflow.errors import BadRequest, ErrorType, ProtocolError
 from appliance.openflow.messages import PacketOut
 from appliance.packet import checksum
@@ -57,12 +58,13 @@ _CUT_AFTER = (Forward, Flood, SetField, PushTag, PopTag, DecTtl, SetQueue, Meter
 class _Packet:
     """One packet on the slow path. ``frame`` is as it came in, ``key`` its flow key; ``gso_size`` as in Upcall."""
 
-    __slots__ = ("frame", "gso_size", "in_port", "key", "partial")
+    __slots__ = ("frame", "gso_size", "in_port", "key", "partial", "tunnel")
 
     def __init__(self, frame: bytes, key: int, gso_size: int = 0, *, finish: bool = False) -> None:
         """``finish``: a partial checksum of a local stack is to be finished, unless the frame is still to be cut into segments."""
         self.in_port = IN_PORT.get(key)
         self.key = key
+        self.tunnel = tunnel_of(key)
         self.gso_size = gso_size
         self.partial = False
         if finish and LAYERS.get(key) & _CHECKSUMMED:
@@ -71,6 +73,11 @@ class _Packet:
             else:
                 frame = checksum.complete(frame, parse(frame, self.in_port))
         self.frame = frame
+
+    def leaving(self, tunnel: Tunnel) -> Tunnel:
+        """Without the addresses of the tunnel that it came by: only what an action sets says where it goes (as in Open vSwitch)."""
+        came = self.tunnel
+        return Tunnel(tunnel.id, tunnel.src if tunnel.src != came.src else 0, tunnel.dst if tunnel.dst != came.dst else 0)
 
     @property
     def segments(self) -> int:
@@ -153,15 +160,15 @@ class PacketIo:
     # ── from a controller ──────────────────────────────────────────────────────────────────────────────────────────────
     def packet_out(self, buffers: PacketBuffers, message: PacketOut, now: float) -> list[Effect]:
         """OFPT_PACKET_OUT (section 7.3.7). Raises ProtocolError, having sent nothing."""
-        frame, gso_size = message.data, 0
+        frame, gso_size, tunnel = message.data, 0, NO_TUNNEL
         buffered = message.buffer_id != OFP_NO_BUFFER
         if buffered:
-            frame, _, gso_size = buffers.find(message.buffer_id)
+            frame, _, gso_size, tunnel = buffers.find(message.buffer_id)
         if message.in_port != PortNo.CONTROLLER and message.in_port not in self._ports:
             raise _bad_request(BadRequest.BAD_PORT, f"there is no port {message.in_port:#x}")
         if len(frame) < ETHERNET_BYTES:
             raise _bad_request(BadRequest.BAD_PACKET, f"a packet of {len(frame)} bytes")
-        key = parse(frame, message.in_port).key
+        key = parse(frame, message.in_port, *tunnel).key
         self._validator.check_packet_out(message.actions, key)
         if buffered:
             buffers.release(message.buffer_id)
@@ -179,7 +186,7 @@ class PacketIo:
     def submit(self, packet: BufferedPacket, now: float) -> list[Effect]:
         """A packet that a controller was shown goes through the tables after all, as if it came in now."""
         fast_path = self._fast_path
-        key = parse(packet.frame, packet.in_port).key
+        key = parse(packet.frame, packet.in_port, *packet.tunnel).key
         translation = fast_path.translate(key, now, one_packet=True)
         effects = fast_path.learn(translation, now)[1]
         self._run(translation, _Packet(packet.frame, key, packet.gso_size, finish=True), now, effects)
@@ -188,17 +195,24 @@ class PacketIo:
     # ── both ───────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _run(self, translation: Translation, packet: _Packet, now: float, effects: list[Effect], *, metered: bool = False) -> None:
         """Do what a translation says with one packet, and count it. ``metered``: the fast path has run the meters at its start."""
-        self._go_on(translation, packet, packet.frame, now, effects, metered)
+        self._go_on(translation, packet, packet.frame, packet.tunnel, now, effects, metered)
 
     def _go_on(
-        self, translation: Translation, packet: _Packet, frame: bytes, now: float, effects: list[Effect], metered: bool = False
+        self,
+        translation: Translation,
+        packet: _Packet,
+        frame: bytes,
+        tunnel: Tunnel,
+        now: float,
+        effects: list[Effect],
+        metered: bool = False,
     ) -> None:
-        """``frame`` is the packet, or a copy of it, as it is now."""
+        """``frame`` and ``tunnel`` are the packet, or a copy of it, as it is now."""
         fast_path = self._fast_path
         octets = len(packet.frame)
         while True:
             metering = _Metering(self._meter, packet.segments, leading_meters(translation.actions) if metered else 0)
-            emissions = self._execute(translation, packet, frame, metering, metered=metered)
+            emissions = self._execute(translation, packet, frame, tunnel, metering, metered=metered)
             met = translation.met[metering.passed] if metering.dropped else _ALL
             fast_path.pipeline.count(translation.lookups[: met.lookups], 1, octets, now)
             group_table.count(translation.hits[: met.hits], 1, octets)
@@ -208,12 +222,12 @@ class PacketIo:
                 self._leave(emission, packet, now, effects)
             if rest is None:
                 return
-            frame = rest.frame
-            key = parse(frame, packet.in_port).key
+            frame, tunnel = rest.frame, rest.tunnel
+            key = parse(frame, packet.in_port, *tunnel).key
             for fork in translation.forks:
                 copied = fast_path.resume(fork, key, now)
                 effects += fast_path.learn(copied, now)[1]
-                self._go_on(copied, packet, frame, now, effects)
+                self._go_on(copied, packet, frame, tunnel, now, effects)
             if translation.again is None:
                 return
             translation = fast_path.resume(translation.again, key, now)
@@ -221,7 +235,7 @@ class PacketIo:
             metered = False
 
     def _execute(
-        self, translation: Translation, packet: _Packet, frame: bytes, metering: _Metering, *, metered: bool
+        self, translation: Translation, packet: _Packet, frame: bytes, tunnel: Tunnel, metering: _Metering, *, metered: bool
     ) -> list[Emission]:
         """With ``_REST`` at the end if the packet goes on behind the translation."""
         goes_on = translation.again is not None or translation.forks
@@ -236,6 +250,7 @@ class PacketIo:
             chosen=lambda action, way: group_table.count(
                 translation.way_hits.get((action.group_id, way.bucket), ()), 1, len(packet.frame)
             ),
+            tunnel=tunnel,
         )
 
     def _leave(self, emission: Emission, packet: _Packet, now: float, effects: list[Effect]) -> None:
@@ -243,16 +258,18 @@ class PacketIo:
         match emission.action:
             case Forward(port=port):
                 if self._ports.forwards(port):
-                    effects.append(SendFrame(port, emission.frame, packet.gso_size, emission.queue_id))
+                    tunnel = packet.leaving(emission.tunnel)
+                    effects.append(SendFrame(port, emission.frame, packet.gso_size, emission.queue_id, tunnel))
             case Flood():
+                tunnel = packet.leaving(emission.tunnel)
                 effects += [
-                    SendFrame(port, emission.frame, packet.gso_size, emission.queue_id)
+                    SendFrame(port, emission.frame, packet.gso_size, emission.queue_id, tunnel)
                     for port in self._ports.flood(packet.in_port)
                 ]
             case Controller(reason=reason):
                 if reason is not PacketInReason.NO_MATCH or self._ports.sends_packet_in(packet.in_port):
                     frame = emission.frame
-                    kept = BufferedPacket(frame, packet.in_port, packet.gso_size)
+                    kept = BufferedPacket(frame, packet.in_port, packet.gso_size, emission.tunnel)
                     if packet.partial:
                         frame = checksum.complete(frame, parse(frame, packet.in_port))
                     effects += self._controllers.packet_in(emission.action, frame, packet.key, kept, now)

@@ -23,7 +23,7 @@ from appliance.model.actions import (
     WriteActions,
     WriteMetadata,
 )
-from appliance.model.fields import METADATA, OXM_FIELDS, Field
+from appliance.model.fields import MATCH_FIELDS, METADATA, Field
 from appliance.model.match import Match
 from appliance.openflow.errors import (
     BadAction,
@@ -55,10 +55,10 @@ MAX_ENTRIES = 1 << 20
 
 _INSTRUCTIONS = tuple(sorted(SUPPORTED_INSTRUCTIONS.values()))
 _ACTIONS = tuple(sorted(SUPPORTED_ACTIONS.values()))
-_SETTABLE = tuple(oxm_id(field) for field in OXM_FIELDS if field.settable)
-_MATCHED = tuple(oxm_id(field, field.maskable) for field in OXM_FIELDS)
-_WILDCARDS = tuple(oxm_id(field) for field in OXM_FIELDS)
-_MASKS = {oxm_id(field): oxm_id(field, True) for field in OXM_FIELDS if field.maskable}
+_SETTABLE = tuple(oxm_id(field) for field in MATCH_FIELDS if field.settable)
+_MATCHED = tuple(oxm_id(field, field.maskable) for field in MATCH_FIELDS)
+_WILDCARDS = tuple(oxm_id(field) for field in MATCH_FIELDS)
+_MASKS = {oxm_id(field): oxm_id(field, True) for field in MATCH_FIELDS if field.maskable}
 """For each field that can be masked, its OXM header without a mask and with one."""
 _UNMASKED = {masked: header for header, masked in _MASKS.items()}
 _LENGTHS = 0xFF
@@ -68,7 +68,7 @@ _WITHOUT_LENGTH = {header & ~_LENGTHS: header for header in (*_WILDCARDS, *_MASK
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What an entry may do: numbers as in the properties of these names, ascending or in the order of OXM_FIELDS."""
+    """What an entry may do: numbers as in the properties of these names, ascending or in the order of MATCH_FIELDS."""
 
     instructions: tuple[int, ...]
     next_tables: tuple[int, ...]
@@ -315,7 +315,7 @@ def _check_match(match: Match, limits: TableLimits) -> None:
         if (item.mask is not None and not masks) or (field is METADATA and bits & ~limits.metadata_match):
             raise _bad_match(BadMatch.BAD_MASK, field)
     present = {item.field for item in match.fields}
-    for field in OXM_FIELDS:
+    for field in MATCH_FIELDS:
         if field not in present and oxm_id(field) not in limits.wildcards and _is_matched(field, limits):
             raise _bad_match(BadMatch.BAD_WILDCARDS, field)
 

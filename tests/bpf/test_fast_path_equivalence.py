@@ -88,8 +88,8 @@ def check(fast_path: FastPath, frame: bytes, actions: tuple[DatapathAction, ...]
         assert punted or (result.upcalls[0].reason is UpcallReason.TTL and any(isinstance(a, DecTtl) for a in actions))
     else:
         assert not ttl_used_up
-        assert [(output.action, output.frame.hex()) for output in result.outputs] == [
-            (emission.action, emission.frame.hex()) for emission in emissions
+        assert [(output.action, output.frame.hex(), output.tunnel) for output in result.outputs] == [
+            (emission.action, emission.frame.hex(), emission.tunnel) for emission in emissions
         ]
 
 

@@ -66,7 +66,7 @@ def check_execution(fast_path: FastPath, vector: ExecutionVector, hook: Hook, ne
         result = fast_path.execute(vector.frame, hook, network_tag)
     finally:
         fast_path.datapath.remove([megaflow])
-    expected = [emission for emission in vector.emissions if not isinstance(emission[0], Controller)]
+    expected = [leaving for leaving in vector.leaving if not isinstance(leaving[0], Controller)]
     ttl_used_up = any(isinstance(a, Controller) and a.reason is PacketInReason.INVALID_TTL for a, _ in vector.emissions)
     if hook is Hook.XDP and (not flags & MegaflowFlag.XDP or ttl_used_up or punted):
         assert (result.code, result.outputs) == (Verdict.XDP_PASS, ())
@@ -77,9 +77,7 @@ def check_execution(fast_path: FastPath, vector: ExecutionVector, hook: Hook, ne
         reason = UpcallReason.ACTION if punted else UpcallReason.TTL
         assert [(upcall.reason, upcall.megaflow_id) for upcall in result.upcalls] == [(reason, megaflow)]
     else:
-        assert [(output.action, output.frame.hex()) for output in result.outputs] == [
-            (action, frame.hex()) for action, frame in expected
-        ]
+        assert [(output.action, output.frame.hex(), output.tunnel) for output in result.outputs] == expected
         assert not result.upcalls
 
 

@@ -43,6 +43,7 @@ from appliance.model.fields import BY_NAME, KEY_BITS, METADATA, VLAN_PRESENT, La
 from appliance.model.match import Match, MatchField
 from appliance.model.megaflow import MeterBand
 from appliance.model.ports import PortNo
+from appliance.model.tunnel import NO_TUNNEL, Tunnel
 from appliance.packet.meter import METER_DROPS, METER_PASSES
 from appliance.packet.parse import parse
 from appliance.pipeline.flow_table import FlowEntry, Pipeline
@@ -67,6 +68,8 @@ POOLS: dict[str, tuple[int, ...]] = {
     "in_port": IN_PORTS,
     "metadata": (0, 1, 2, 3),
     "tunnel_id": (0, 7),
+    "tun_src": (0, 1),
+    "tun_dst": (0, 1, 2),
     "eth_dst": _MACS,
     "eth_src": _MACS,
     "eth_type": (0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8, 0x8847, 0x1234),
@@ -296,6 +299,11 @@ def frame(rnd: Random, everything: bool = False) -> bytes:
     else:
         made = frames.ethernet(0x1234, b"payload", tags)
     return made[: rnd.randrange(14, 60)] if rnd.random() < 0.15 else made
+
+
+def tunnel(rnd: Random) -> Tunnel:
+    """Of a packet that came by one, or by none."""
+    return Tunnel(*(rnd.choice(POOLS[name]) for name in ("tunnel_id", "tun_src", "tun_dst"))) if rnd.random() < 0.3 else NO_TUNNEL
 
 
 def flow_key(rnd: Random, everything: bool = False) -> int:

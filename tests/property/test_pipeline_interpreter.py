@@ -36,9 +36,10 @@ from appliance.model.actions import (
     WriteActions,
     WriteMetadata,
 )
-from appliance.model.fields import BY_NAME, ETH_SRC, IN_PORT, IP_TTL, METADATA, MPLS_TTL, TUNNEL_ID, VLAN_PRESENT, VLAN_TCI
+from appliance.model.fields import BY_NAME, ETH_SRC, IN_PORT, IP_TTL, METADATA, MPLS_TTL, VLAN_PRESENT, VLAN_TCI
 from appliance.model.megaflow import Controller, Failover, Flood, Forward, PacketInReason, Select, Way
 from appliance.model.ports import PortNo
+from appliance.model.tunnel import Tunnel
 from appliance.packet.execute import Emission, execute
 from appliance.packet.meter import METER_DROPS, METER_PASSES, remarked_dscp
 from appliance.packet.parse import parse
@@ -80,13 +81,12 @@ def normal_port(key: int) -> Translation:
 class Interpreter:
     """Sections 5.1 to 5.12 word for word, on the bytes of one frame: parses again for every table and action."""
 
-    def __init__(self, pipeline: Pipeline, frame: bytes, in_port: int, live: frozenset[int] = frozenset()) -> None:
+    def __init__(self, pipeline: Pipeline, frame: bytes, in_port: int, live: frozenset[int], tunnel: Tunnel) -> None:
         self.pipeline = pipeline
         self.tables = {table.table_id: sorted(table.entries(), key=lambda entry: -entry.priority) for table in pipeline}
-        self.packet = Rewriter(frame, in_port)
+        self.packet = Rewriter(frame, in_port, tunnel=tunnel)
         self.in_port = in_port
         self.live = live
-        self.tunnel_id = 0
         self.metadata = 0
         self.queue_id: int | None = None
         self.emissions: list[Emission] = []
@@ -95,7 +95,7 @@ class Interpreter:
         self.origin = Controller(PacketInReason.ACTION, 0, NO_COOKIE, 0)
 
     def key(self) -> int:
-        return METADATA.put(parse(self.packet.frame, self.in_port, self.tunnel_id).key, self.metadata)
+        return METADATA.put(parse(self.packet.frame, self.in_port, *self.packet.tunnel).key, self.metadata)
 
     def run(self) -> None:
         table_id: int | None = 0
@@ -157,10 +157,7 @@ class Interpreter:
             case Output(port, max_len):
                 self.output(port, max_len)
             case SetField(field, value):
-                if field is TUNNEL_ID:
-                    self.tunnel_id = value
-                else:
-                    packet.set_field(field, value)
+                packet.set_field(field, value)
             case SetNwTtl(ttl):
                 packet.set_field(IP_TTL, ttl)
             case SetMplsTtl(ttl):
@@ -211,13 +208,13 @@ class Interpreter:
             buckets = [bucket for bucket in buckets if self.bucket_is_live(bucket, ())][:1]
         for bucket in buckets:
             self.hits.append(GroupHit(group, bucket))
-            packet, origin, tunnel_id, queue_id = self.packet, self.origin, self.tunnel_id, self.queue_id
-            self.packet = Rewriter(packet.frame, self.in_port)
+            packet, origin, queue_id = self.packet, self.origin, self.queue_id
+            self.packet = Rewriter(packet.frame, self.in_port, tunnel=packet.tunnel)
             self.origin = replace(origin, reason=PacketInReason.ACTION)
             written: list[tuple[Action, Controller]] = []
             self.write(written, bucket.actions)
             self.run_set(written)
-            self.packet, self.origin, self.tunnel_id, self.queue_id = packet, origin, tunnel_id, queue_id
+            self.packet, self.origin, self.queue_id = packet, origin, queue_id
 
     def bucket_is_live(self, bucket: Bucket, watching: tuple[int, ...]) -> bool:
         if bucket.watch_port == PortNo.ANY and bucket.watch_group == OFPG_ANY:
@@ -256,7 +253,7 @@ class Interpreter:
                 self.emit(action)
 
     def emit(self, action: Forward | Flood | Controller) -> None:
-        self.emissions.append(Emission(action, self.packet.frame, self.queue_id))
+        self.emissions.append(Emission(action, self.packet.frame, self.queue_id, self.packet.tunnel))
 
 
 def comparable(emissions: Sequence[Emission], in_order: bool) -> object:
@@ -264,7 +261,7 @@ def comparable(emissions: Sequence[Emission], in_order: bool) -> object:
     items = [
         (item.action.reason, item.frame)
         if isinstance(item.action, Controller) and item.action.reason is PacketInReason.INVALID_TTL
-        else (item.action, item.frame, item.queue_id)
+        else (item.action, item.frame, item.queue_id, item.tunnel)
         for item in emissions
     ]
     return items if in_order else Counter(items)
@@ -283,7 +280,7 @@ class Run:
         self.stopped = False
         self.translations = 0
 
-    def run(self, translation: Translation, frame: bytes) -> None:
+    def run(self, translation: Translation, frame: bytes, tunnel: Tunnel) -> None:
         self.translations += 1
         assert self.translations < 500
         self.entries += [lookup.entry for lookup in translation.lookups]
@@ -298,6 +295,7 @@ class Run:
             meter=cases.meter,
             port_is_live=self.live.__contains__,
             chosen=lambda *way: taken.append(way),
+            tunnel=tunnel,
         )
         for choice, way in taken:
             self.hits += translation.way_hits[choice.group_id, way.bucket]
@@ -312,8 +310,8 @@ class Run:
         for again in goes_on:
             assert rest is not None
             assert translation.slow_path_only
-            key = parse(rest.frame, self.in_port).key
-            self.run(resume(self.pipeline, again, key, normal_port, self.live.__contains__), rest.frame)
+            key = parse(rest.frame, self.in_port, *rest.tunnel).key
+            self.run(resume(self.pipeline, again, key, normal_port, self.live.__contains__), rest.frame, rest.tunnel)
 
 
 def check(run: Run, expected: Interpreter, everything: bool) -> None:
@@ -331,10 +329,11 @@ def check(run: Run, expected: Interpreter, everything: bool) -> None:
 def test_frames_leave_as_an_interpreter_would_send_them(rnd: Random, everything: bool) -> None:
     pipeline, frame, in_port = cases.pipeline(rnd, everything), cases.frame(rnd, everything), rnd.choice(cases.IN_PORTS)
     live = frozenset(port for port in (1, 2, 3, PortNo.LOCAL) if rnd.random() < 0.6)
-    expected = Interpreter(pipeline, frame, in_port, live)
+    tunnel = cases.tunnel(rnd)
+    expected = Interpreter(pipeline, frame, in_port, live, tunnel)
     expected.run()
     run = Run(pipeline, in_port, live)
-    run.run(translate(pipeline, parse(frame, in_port).key, normal_port, live.__contains__), frame)
+    run.run(translate(pipeline, parse(frame, in_port, *tunnel).key, normal_port, live.__contains__), frame, tunnel)
     check(run, expected, everything)
 
 
@@ -345,11 +344,13 @@ def test_packet_outs_leave_as_an_interpreter_would_send_them(rnd: Random, everyt
     actions = cases.actions(rnd, 7, everything)
     live = frozenset(port for port in (1, 2, 3, PortNo.LOCAL) if rnd.random() < 0.6)
     to_table = rnd.random() < 0.5
-    expected = Interpreter(pipeline, frame, 1, live)
+    tunnel = cases.tunnel(rnd)
+    expected = Interpreter(pipeline, frame, 1, live, tunnel)
     if expected.do_all(actions) and to_table:
         expected.run()
     if to_table:
         actions = (*actions, Output(PortNo.TABLE))
     run = Run(pipeline, 1, live)
-    run.run(translate_actions(pipeline, parse(frame, 1).key, actions, normal_port, live.__contains__), frame)
+    key = parse(frame, 1, *tunnel).key
+    run.run(translate_actions(pipeline, key, actions, normal_port, live.__contains__), frame, tunnel)
     check(run, expected, everything)

@@ -10,6 +10,7 @@ from hypothesis import event, given
 from appliance.model.fields import METADATA
 from appliance.model.match import Match
 from appliance.model.megaflow import Forward, Megaflow, MegaflowStatistics
+from appliance.model.tunnel import NO_TUNNEL
 from appliance.packet.execute import Emission, execute
 from appliance.packet.parse import parse
 from appliance.pipeline.flow_table import FlowEntry
@@ -90,16 +91,16 @@ def inside(rnd: Random, megaflow: Megaflow) -> int:
 
 def run(bench: Bench, frame: bytes, in_port: int) -> list[Emission]:
     """What becomes of a frame, by nothing but translation on the way."""
-    translation = bench.translate(parse(frame, in_port).key)
+    translation, tunnel = bench.translate(parse(frame, in_port).key), NO_TUNNEL
     emissions: list[Emission] = []
     while (again := translation.again) is not None:
-        *more, rest = execute(frame, (*translation.actions, REST), in_port)
+        *more, rest = execute(frame, (*translation.actions, REST), in_port, tunnel=tunnel)
         emissions += more
         if rest.action is not REST:
             return [*emissions, rest]
-        frame = rest.frame
-        translation = resume(bench.pipeline, again, parse(frame, in_port).key)
-    return emissions + execute(frame, translation.actions, in_port)
+        frame, tunnel = rest.frame, rest.tunnel
+        translation = resume(bench.pipeline, again, parse(frame, in_port, *tunnel).key)
+    return emissions + execute(frame, translation.actions, in_port, tunnel=tunnel)
 
 
 def assert_right(bench: Bench) -> None:

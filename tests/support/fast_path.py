@@ -21,6 +21,7 @@ from appliance.datapath.programs import _bpf
 from appliance.model.fields import IN_PORT, KEY_BYTES, KEY_MASK
 from appliance.model.megaflow import DatapathAction, Flood, Forward, Megaflow, Upcall
 from appliance.model.ports import Hook
+from appliance.model.tunnel import Tunnel, tunnel_of
 
 BPF_PROG_TEST_RUN = 10
 LOOPBACK_IFINDEX = 1
@@ -42,6 +43,7 @@ class Verdict(IntEnum):
 class Output:
     action: Forward | Flood
     frame: bytes
+    tunnel: Tunnel
 
 
 @dataclass(frozen=True)
@@ -122,4 +124,4 @@ class FastPath:
             if code != TEST_STOPPED:
                 # Each run before this one may have been punted too, but then there was no output and so only one run.
                 return Result(tuple(outputs), code, tuple(self.datapath.upcalls(1 << 20)), key & KEY_MASK)
-            outputs.append(Output(Flood() if op == OpCode.FLOOD else Forward(port), out))
+            outputs.append(Output(Flood() if op == OpCode.FLOOD else Forward(port), out, tunnel_of(key)))

@@ -74,6 +74,19 @@ def test_added_flows_are_dumped_as_they_were_given_and_forward(switch: RunningSw
         assert not switch.bed.ping("h1", "h3", family, number=1, wait=0.3).ok
 
 
+def test_the_fields_of_tunnels(switch: RunningSwitch) -> None:
+    """Where there is no tunnel port, set ones do nothing, and a packet has none."""
+    put = "set_field:0x64->tun_id,set_field:192.0.2.1->tun_src,set_field:192.0.2.2->tun_dst"
+    flow = f"priority=10,in_port=1 actions={put},goto_table:1"
+    later = "priority=1,tun_id=0x64/0xff,tun_src=192.0.2.0/24,tun_dst=192.0.2.2 actions=output:2"
+    switch.ofctl("add-flow", flow)
+    switch.ofctl("add-flow", f"table=1,{later}")
+    switch.ofctl("add-flow", "priority=10,in_port=2,tun_id=0,tun_src=0.0.0.0,actions=output:1")
+    flows = switch.flows()
+    assert [text for text in (flow, later) if not any(shown.endswith(text) for shown in flows)] == [], flows
+    assert switch.bed.ping("h1", "h2").ok
+
+
 def test_every_packet_is_counted_once_by_flow_table_and_port(switch: RunningSwitch) -> None:
     """Whichever tier handled it: the first of a megaflow comes up, the rest do not."""
     before = ports(switch)

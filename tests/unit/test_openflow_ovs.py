@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from appliance.model import actions as act
-from appliance.model.fields import BY_NAME, OXM_FIELDS
+from appliance.model.fields import BY_NAME, MATCH_FIELDS
 from appliance.model.match import Match, MatchField
 from appliance.model.megaflow import PacketInReason
 from appliance.model.ports import Port, PortConfig, PortCounters, PortState
@@ -20,7 +20,11 @@ pytestmark = pytest.mark.skipif(shutil.which("ovs-ofctl") is None, reason="needs
 
 TYPES = m.TableFeaturePropertyType
 MATCH = Match.of([MatchField(BY_NAME["in_port"], 1), MatchField(BY_NAME["eth_dst"], 2, 0xFFFFFFFFFF02)])
-SETTABLE = tuple(oxm_id(field) for field in OXM_FIELDS if field.settable)
+TUNNEL = Match.of(
+    MatchField(BY_NAME[name], value)
+    for name, value in (("in_port", 1), ("tunnel_id", 5), ("tun_src", 0xC0000201), ("tun_dst", 0xC0000202))
+)
+SETTABLE = tuple(oxm_id(field) for field in MATCH_FIELDS if field.settable)
 FEATURES = m.TableFeatures(
     1,
     "acl",
@@ -33,8 +37,8 @@ FEATURES = m.TableFeatures(
         m.NextTablesProperty(TYPES.NEXT_TABLES, (2, 3)),
         m.ActionsProperty(TYPES.WRITE_ACTIONS, (0, 17, 18, 25)),
         m.ActionsProperty(TYPES.APPLY_ACTIONS, (0, 17, 18, 25)),
-        m.OxmProperty(TYPES.MATCH, tuple(oxm_id(field, field.maskable) for field in OXM_FIELDS)),
-        m.OxmProperty(TYPES.WILDCARDS, tuple(oxm_id(field) for field in OXM_FIELDS)),
+        m.OxmProperty(TYPES.MATCH, tuple(oxm_id(field, field.maskable) for field in MATCH_FIELDS)),
+        m.OxmProperty(TYPES.WILDCARDS, tuple(oxm_id(field) for field in MATCH_FIELDS)),
         m.OxmProperty(TYPES.WRITE_SETFIELD, SETTABLE),
         m.OxmProperty(TYPES.APPLY_SETFIELD, SETTABLE),
     ),
@@ -48,6 +52,10 @@ CASES: dict[str, tuple[m.Message, tuple[str, ...]]] = {
     "packet in": (
         m.PacketIn(act.OFP_NO_BUFFER, 60, PacketInReason.NO_MATCH, 2, 0x77, Match.of(MATCH.fields[:1]), bytes(60)),
         ("table_id=2", "cookie=0x77", "total_len=60", "in_port=1", "via no_match", "data_len=60 (unbuffered)"),
+    ),
+    "packet in from a tunnel": (
+        m.PacketIn(act.OFP_NO_BUFFER, 60, PacketInReason.ACTION, 2, 0x77, TUNNEL, bytes(60)),
+        ("tun_id=0x5,tun_src=192.0.2.1,tun_dst=192.0.2.2,in_port=1",),
     ),
     "flow removed": (
         m.FlowRemoved(1, 2, m.FlowRemovedReason.IDLE_TIMEOUT, 3, 4, 5, 6, 7, 8, 9, MATCH),
@@ -74,7 +82,14 @@ CASES: dict[str, tuple[m.Message, tuple[str, ...]]] = {
                         byte_count=9,
                         match=MATCH,
                         instructions=(
-                            act.ApplyActions((act.PushVlan(0x8100), act.SetField(BY_NAME["vlan_vid"], 0x1064), act.Output(3))),
+                            act.ApplyActions(
+                                (
+                                    act.PushVlan(0x8100),
+                                    act.SetField(BY_NAME["vlan_vid"], 0x1064),
+                                    act.SetField(BY_NAME["tun_dst"], 0xC0000201),
+                                    act.Output(3),
+                                )
+                            ),
                             act.GotoTable(6),
                         ),
                     ),
@@ -83,7 +98,7 @@ CASES: dict[str, tuple[m.Message, tuple[str, ...]]] = {
         ),
         (
             "cookie=0x7, duration=2.000000003s, table=1, n_packets=8",
-            "push_vlan:0x8100,set_field:4196->vlan_vid,output:3,goto_table:6",
+            "push_vlan:0x8100,set_field:4196->vlan_vid,set_field:192.0.2.1->tun_dst,output:3,goto_table:6",
         ),
     ),
     "aggregate": (m.MultipartReply(m.AggregateStats(1, 2, 3)), ("packet_count=1 byte_count=2 flow_count=3",)),
@@ -104,7 +119,8 @@ CASES: dict[str, tuple[m.Message, tuple[str, ...]]] = {
             "metadata: match=0x2 write=0x3",
             "next tables: 2-3",
             "actions: output set_field strip_vlan push_vlan",
-            "arbitrary mask: tun_id metadata eth_{src,dst} vlan_vid ip_{src,dst} ipv6_{src,dst,label} arp_{spa,tpa,sha,tha}",
+            "arbitrary mask: tun_{id,src,dst} metadata eth_{src,dst} vlan_vid",
+            "ip_{src,dst} ipv6_{src,dst,label} arp_{spa,tpa,sha,tha}",
             "exact match or wildcard: in_port_oxm eth_type vlan_pcp",
         ),
     ),

@@ -12,10 +12,10 @@ from enum import IntEnum, IntFlag
 from typing import Any
 
 import pytest
-from os_ken.ofproto import ofproto_parser, ofproto_protocol, ofproto_v1_3, ofproto_v1_3_parser
+from os_ken.ofproto import nicira_ext, ofproto_parser, ofproto_protocol, ofproto_v1_3, ofproto_v1_3_parser
 
 from appliance.model import actions as act
-from appliance.model.fields import BY_NAME, OXM_FIELDS
+from appliance.model.fields import BY_NAME, EXTENSION_FIELDS, OXM_FIELDS
 from appliance.model.match import Match, MatchField
 from appliance.model.megaflow import PacketInReason
 from appliance.model.ports import Port, PortConfig, PortCounters, PortNo, PortState
@@ -126,6 +126,17 @@ FROM_CONTROLLER: dict[str, tuple[Any, m.Message]] = {
         flow_mod(P.OFPMatch(in_port=9, in_phy_port=9, metadata=(0x100, 0xFF00), vlan_vid=(0x1000, 0x1000), tunnel_id=(4, 6))),
         m.FlowMod(
             match=match(in_port=9, in_phy_port=9, metadata=(0x100, 0xFF00), vlan_vid=(0x1000, 0x1000), tunnel_id=(4, 6)), xid=XID
+        ),
+    ),
+    "flow mod, a tunnel's addresses": (
+        flow_mod(
+            P.OFPMatch(tun_ipv4_src=("192.0.2.0", "255.255.255.0"), tun_ipv4_dst="192.0.2.9"),
+            apply(P.OFPActionSetField(tun_ipv4_dst="192.0.2.1")),
+        ),
+        m.FlowMod(
+            match=match(tun_src=(0xC0000200, 0xFFFFFF00), tun_dst=0xC0000209),
+            instructions=applied(set_field("tun_dst", 0xC0000201)),
+            xid=XID,
         ),
     ),
     "flow mod, TCP over IPv4": (
@@ -424,6 +435,7 @@ def test_every_field_of_the_table_is_the_peers() -> None:
         raw = bytearray()
         OFP.oxm_serialize(number, b"\1" * field.oxm_length, None, raw, 0)
         assert int.from_bytes(raw[:4], "big") == oxm_id(field)
+    assert [oxm_id(field) for field in EXTENSION_FIELDS] == [nicira_ext.NXM_NX_TUN_IPV4_SRC, nicira_ext.NXM_NX_TUN_IPV4_DST]
 
 
 # ── what os-ken's controller reads ─────────────────────────────────────────────────────────────────────────────────────

@@ -240,10 +240,10 @@ def test_only_the_last_set_before_an_output_counts() -> None:
     assert run(one, Output(2), one, Output(3)).actions == (one, Forward(2), Forward(3))
 
 
-def test_a_tunnel_id_is_matched_later_but_not_in_the_frame() -> None:
+def test_a_tunnel_id_is_matched_later_and_set_for_what_leaves() -> None:
     tables = pipeline([entry(apply(SetField(F["tunnel_id"], 9)), GotoTable(1))], [entry(apply(Output(2)), priority=1, tunnel_id=9)])
     translation = translate(tables, key_of())
-    assert translation.actions == (Forward(2),)
+    assert translation.actions == (SetField(F["tunnel_id"], 9), Forward(2))
     assert translation.mask == IN_PORT.mask
 
 

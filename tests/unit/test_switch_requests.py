@@ -6,7 +6,7 @@ import pytest
 from switch_shell import DESCRIPTION, Shell, mac
 
 from appliance.model.actions import ApplyActions, GotoTable, Output
-from appliance.model.fields import BY_NAME, OXM_FIELDS
+from appliance.model.fields import BY_NAME, MATCH_FIELDS
 from appliance.model.match import Match, MatchField
 from appliance.model.ports import PortCounters, PortNo
 from appliance.openflow.constants import OFPG_ALL, OFPM_ALL, OFPM_CONTROLLER, OFPTT_ALL, ActionType, InstructionType
@@ -237,7 +237,7 @@ def test_table_features_are_what_flow_mods_are_held_to() -> None:
             assert set(actions.action_ids) == set(ActionType) - {ActionType.EXPERIMENTER}
         matched = properties[PropertyType.MATCH]
         assert isinstance(matched, OxmProperty)
-        assert len(matched.oxm_ids) == len(OXM_FIELDS)
+        assert len(matched.oxm_ids) == len(MATCH_FIELDS)
         assert oxm_id(BY_NAME["eth_dst"], True) in matched.oxm_ids
         assert oxm_id(BY_NAME["eth_type"]) in matched.oxm_ids
         settable = properties[PropertyType.APPLY_SETFIELD]

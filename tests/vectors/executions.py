@@ -33,6 +33,7 @@ from vectors.packets import IN_PORT, ip, mac
 from appliance.model.actions import SetField
 from appliance.model.fields import BY_NAME
 from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PacketInReason, PopTag, PushTag
+from appliance.model.tunnel import NO_TUNNEL, Tunnel
 
 
 class ExecutionVector(NamedTuple):
@@ -42,6 +43,14 @@ class ExecutionVector(NamedTuple):
     emissions: tuple[tuple[Forward | Flood | Controller, bytes], ...]
     """What leaves, in order."""
     in_port: int = IN_PORT
+    tunnels: tuple[Tunnel, ...] = ()
+    """The tunnel fields of each of them; none: NO_TUNNEL."""
+
+    @property
+    def leaving(self) -> list[tuple[Forward | Flood | Controller, str, Tunnel]]:
+        """``emissions`` and ``tunnels``, for comparison."""
+        tunnels = self.tunnels or (NO_TUNNEL,) * len(self.emissions)
+        return [(action, frame.hex(), tunnel) for (action, frame), tunnel in zip(self.emissions, tunnels, strict=True)]
 
 
 EXECUTIONS: list[ExecutionVector] = []
@@ -201,7 +210,6 @@ _add("MPLS fields of no MPLS", _UNTAGGED, [_put("mpls_label", 1), _put("mpls_tc"
 _add("IP TTL of MPLS", _mpls(), [DecTtl(), _put("ip_ttl", 9)], _mpls())
 _PBB = bytes.fromhex("020000000002 020000000001 88e7 d0123456") + bytes(range(12)) + b"\x08\0" + TEXT
 _add("pbb_isid", _PBB, [_put("pbb_isid", 0xFEDCBA)], _PBB[:15] + b"\xfe\xdc\xba" + _PBB[18:])
-_add("tunnel_id is not in the frame", _UNTAGGED, [_put("tunnel_id", 5)], _UNTAGGED)
 _add("arp_op", _arp(), [_put("arp_op", 2)], _arp(op=2))
 _add("arp_spa", _arp(), [_put("arp_spa", ip(NEW4))], _arp(psrc=NEW4))
 _add("arp_tpa", _arp(), [_put("arp_tpa", ip(NEW4))], _arp(pdst=NEW4))
@@ -443,6 +451,24 @@ _emit(
     (_UP, _v4("UDP", tags=(Dot1Q(vlan=5),), dport=53)),
     (Forward(1), _v4("UDP", {"ttl": 63}, dport=53)),
 )
+
+# Tunnel fields are beside the frame; they are carried on from output to output.
+for _name, _actions, *_tunnels in (
+    ("tunnel_id", [_put("tunnel_id", 5), OUT], Tunnel(5)),
+    ("tunnel_id of 48 bits", [_put("tunnel_id", 0xFEDCBA987654), OUT], Tunnel(0xFEDCBA987654)),
+    ("tunnel_id of 64 bits", [_put("tunnel_id", 0xFEDCBA9876543210), OUT], Tunnel(0xFEDCBA9876543210)),
+    ("tunnel addresses", [_put("tun_src", ip(NEW4)), _put("tun_dst", 9), OUT], Tunnel(0, ip(NEW4), 9)),
+    (
+        "two remotes",
+        [_put("tunnel_id", 5), _put("tun_dst", 1), OUT, _put("tun_dst", 2), Forward(3), _put("tunnel_id", 0), Flood()],
+        Tunnel(5, 0, 1),
+        Tunnel(5, 0, 2),
+        Tunnel(0, 0, 2),
+    ),
+):
+    _sent = tuple((action, bytes(_UNTAGGED)) for action in _actions if isinstance(action, Forward | Flood))
+    EXECUTIONS.append(ExecutionVector(_name, bytes(_UNTAGGED), tuple(_actions), _sent, tunnels=tuple(_tunnels)))
+
 for _ttl in (0, 1):
     _emit(f"TTL {_ttl}", _v4("UDP", {"ttl": _ttl}), [DecTtl(), OUT], (INVALID_TTL, _v4("UDP", {"ttl": _ttl})))
     _emit(f"hop limit {_ttl}", _v6("UDP", {"hlim": _ttl}), [DecTtl(), OUT], (INVALID_TTL, _v6("UDP", {"hlim": _ttl})))
