@@ -80,6 +80,7 @@ def _serve(config: Config) -> int:
     SIGHUP has the certificates read again; without any it ends the switch, as the end of its terminal should.
     """
     from appliance.agent.agent import Agent, AgentError
+    from appliance.agent.garbage import collect_garbage
     from appliance.agent.green import spawn, wait_readable
     from appliance.agent.links import KernelLinks
     from appliance.agent.unix_socket import UnixSocketError
@@ -104,6 +105,7 @@ def _serve(config: Config) -> int:
                     agent.stop()
 
         spawn(follow_signals)
+        spawn(collect_garbage, lambda: sum(agent.switch.upcalls.values()))
         agent.run()
     except (DatapathError, AgentError, UnixSocketError) as error:
         click.echo(f"ofswitch: {error}", err=True)

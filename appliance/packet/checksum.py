@@ -12,14 +12,27 @@ pseudo-header alone, not complemented; the device is to add the rest. In SCTP it
 
 from __future__ import annotations
 
-from appliance.model.fields import BY_NAME, IP_FRAG, IP_PROTO, Fragment, Layer
-from appliance.packet.parse import IPV6_BYTES, SCTP_BYTES, TCP_BYTES, UDP_BYTES, ParsedPacket
+from appliance.model.fields import (
+    BY_NAME,
+    ETH_TYPE_IPV4,
+    ETH_TYPE_IPV6,
+    IP_FRAG,
+    IP_PROTO,
+    IP_PROTO_TCP,
+    IP_PROTO_UDP,
+    Fragment,
+    Layer,
+)
+from appliance.packet.parse import ETHERNET_BYTES, IPV6_BYTES, SCTP_BYTES, TCP_BYTES, UDP_BYTES, ParsedPacket
 
 TCP_CHECKSUM = 16
 UDP_CHECKSUM = 6
 SCTP_CHECKSUM = 8
 """Offsets in the layer-4 header."""
 
+_CHECKSUMS = {IP_PROTO_TCP: TCP_CHECKSUM, IP_PROTO_UDP: UDP_CHECKSUM}
+_IPV4_TYPE = ETH_TYPE_IPV4.to_bytes(2, "big")
+_IPV6_TYPE = ETH_TYPE_IPV6.to_bytes(2, "big")
 _CRC32C = 0x82F63B78
 """The polynomial, lowest power first: bit 31 is x^0."""
 _ALL_ONES = 0xFFFFFFFF
@@ -77,6 +90,27 @@ def is_partial(frame: bytes | bytearray, parsed: ParsedPacket) -> bool:
     else:
         return False
     return length > 0 and int.from_bytes(frame[at : at + 2], "big") == _pseudo_header_sum(parsed, length)
+
+
+def may_be_partial(frame: bytes) -> bool:
+    """Whether ``complete`` might change it: a quick look at common packets, so that most need not be parsed for that.
+
+    The frame must have a whole TCP, UDP or SCTP header.
+    """
+    ethertype = frame[12:14]
+    if ethertype == _IPV4_TYPE:
+        l4, addresses, protocol = ETHERNET_BYTES + (frame[ETHERNET_BYTES] & 0xF) * 4, frame[26:34], frame[23]
+        length = (frame[16] << 8 | frame[17]) - (l4 - ETHERNET_BYTES)
+    elif ethertype == _IPV6_TYPE:
+        l4, addresses, protocol = ETHERNET_BYTES + IPV6_BYTES, frame[22:54], frame[20]
+        length = frame[18] << 8 | frame[19]
+    else:
+        return True
+    at = _CHECKSUMS.get(protocol)
+    if at is None:
+        return True
+    found = frame[l4 + at] << 8 | frame[l4 + at + 1]
+    return found == fold(int.from_bytes(addresses, "big") + protocol + length)
 
 
 def complete(frame: bytes, parsed: ParsedPacket) -> bytes:

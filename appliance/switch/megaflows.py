@@ -43,6 +43,8 @@ IDLE_SECONDS = 10.0
 _ENTRIES_PER_TRANSLATION = 100
 """About how many new entries can be sorted by their masks in the time of one translation."""
 
+_NOTHING_COUNTED = MegaflowStatistics(0, 0, 0.0)
+
 Translate = Callable[[int], Translation]
 _K = TypeVar("_K")
 
@@ -57,7 +59,7 @@ class LiveMegaflow:
         self.translation = translation
         self.credit = translation
         """Whose lookups and hits the packets are that have been counted since ``statistics``."""
-        self.statistics = MegaflowStatistics(0, 0, 0.0)
+        self.statistics = _NOTHING_COUNTED
         self.punted = 0
         self.last_punted = now
 

@@ -44,13 +44,15 @@ from appliance.switch.packet_buffers import BufferedPacket, PacketBuffers
 from appliance.switch.ports import Ports
 from appliance.switch.validate import Validator
 
-_CHECKSUMMED = int(Layer.TCP | Layer.UDP | Layer.SCTP)
+_CHECKSUMMED = int(Layer.TCP | Layer.UDP | Layer.SCTP) << LAYERS.shift
+"""These bits of the flow key."""
 _TCP_HEADERS_BYTES = 54
 """Of Ethernet, IPv4 and TCP without options."""
 _REST = Forward(0)
 """Stands behind the actions of a translation that goes on later: its emission is the frame to go on with."""
 _ALL = Met(sys.maxsize, sys.maxsize)
 
+_OUTPUTS = frozenset({Forward, Flood})
 _CUT_AFTER = (Forward, Flood, SetField, PushTag, PopTag, DecTtl, SetQueue, Meter)
 """Actions after which a segmentation-offload frame still is one."""
 
@@ -67,7 +69,7 @@ class _Packet:
         self.tunnel = tunnel_of(key)
         self.gso_size = gso_size
         self.partial = False
-        if finish and LAYERS.get(key) & _CHECKSUMMED:
+        if finish and key & _CHECKSUMMED and checksum.may_be_partial(frame):
             if gso_size:
                 self.partial = checksum.is_partial(frame, parse(frame, self.in_port))
             else:
@@ -130,7 +132,8 @@ class PacketIo:
             if translation is None:
                 translation = fast_path.translate(upcall.key, now)
             own = translation
-            if may_run_out(translation.actions, upcall.key):
+            unchanged = _only_outputs(translation)
+            if not unchanged and may_run_out(translation.actions, upcall.key):
                 own = fast_path.translate(upcall.key, now, one_packet=True)
             learned, consequences = fast_path.learn(own, now)
             effects += consequences
@@ -147,7 +150,9 @@ class PacketIo:
                 live.last_punted = now
                 made.setdefault(lasting.mask, {})[lasting.key & lasting.mask] = lasting
             metered = upcall.reason is UpcallReason.ACTION
-            if upcall.gso_size and not _leaves_segmentation(own):
+            if unchanged:
+                self._pass_on(own, upcall, now, effects)
+            elif upcall.gso_size and not _leaves_segmentation(own):
                 for frame in segment(upcall.frame, upcall.gso_size):
                     self._run(own, _Packet(frame, upcall.key), now, effects, metered=metered)
             else:
@@ -191,6 +196,22 @@ class PacketIo:
         effects = fast_path.learn(translation, now)[1]
         self._run(translation, _Packet(packet.frame, key, packet.gso_size, finish=True), now, effects)
         return effects
+
+    def _pass_on(self, translation: Translation, upcall: Upcall, now: float, effects: list[Effect]) -> None:
+        """What ``_run`` does, for a translation that only outputs the packet as it is: most do, and nothing is copied then."""
+        frame, gso_size = upcall.frame, upcall.gso_size
+        octets = len(frame)
+        self._fast_path.pipeline.count(translation.lookups, 1, octets, now)
+        if translation.hits:
+            group_table.count(translation.hits, 1, octets)
+        if not gso_size and translation.actions and upcall.key & _CHECKSUMMED and checksum.may_be_partial(frame):
+            frame = checksum.complete(frame, parse(frame, upcall.in_port))
+        for action in translation.actions:
+            if isinstance(action, Forward):
+                if self._ports.forwards(action.port):
+                    effects.append(SendFrame(action.port, frame, gso_size))
+            else:
+                effects += [SendFrame(port, frame, gso_size) for port in self._ports.flood(upcall.in_port)]
 
     # ── both ───────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _run(self, translation: Translation, packet: _Packet, now: float, effects: list[Effect], *, metered: bool = False) -> None:
@@ -273,6 +294,11 @@ class PacketIo:
                     if packet.partial:
                         frame = checksum.complete(frame, parse(frame, packet.in_port))
                     effects += self._controllers.packet_in(emission.action, frame, packet.key, kept, now)
+
+
+def _only_outputs(translation: Translation) -> bool:
+    """Whether the packet leaves as it came, by ports only, and goes no further."""
+    return _OUTPUTS.issuperset(map(type, translation.actions)) and translation.again is None and not translation.forks
 
 
 def _leaves_segmentation(translation: Translation) -> bool:

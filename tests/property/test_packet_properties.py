@@ -328,6 +328,15 @@ def test_finishing_a_finished_checksum_changes_nothing(sample: Sample) -> None:
     assert checksum.complete(sample.frame, parse(sample.frame, 1)) == sample.frame
 
 
+@given(
+    st.one_of(packets(), samples().map(lambda sample: sample.frame), samples(protos=(6, 17)).map(lambda one: one.partial().frame))
+)
+def test_what_may_not_be_partial_is_not(frame: bytes) -> None:
+    parsed = parse(frame, 1)
+    assume(parsed.layers & (Layer.TCP | Layer.UDP | Layer.SCTP))
+    assert checksum.may_be_partial(frame) or checksum.complete(frame, parsed) == frame
+
+
 @given(packets())
 def test_complete_never_raises_and_keeps_the_length(frame: bytes) -> None:
     assert len(checksum.complete(frame, parse(frame, 1))) == len(frame)

@@ -68,6 +68,16 @@ def test_complete_finishes_a_partial_checksum(version: int, proto: int, tags: tu
     assert _complete(partial + bytes(7)) == right.frame + bytes(7)
 
 
+@pytest.mark.parametrize(("version", "proto"), [(4, 6), (4, 17), (6, 6), (6, 17)])
+def test_a_common_packet_with_a_whole_checksum_is_known_at_a_glance(version: int, proto: int) -> None:
+    body = {6: frames.tcp, 17: frames.udp}[proto](payload=b"abc")
+    packet = frames.ipv4(proto, body) if version == 4 else frames.ipv6(proto, body)
+    l4 = 34 if version == 4 else 54
+    right = Sample(frames.ethernet(0x0800 if version == 4 else 0x86DD, packet), version, 14, l4, proto).finished()
+    assert not checksum.may_be_partial(right.frame)
+    assert checksum.may_be_partial(right.partial().frame)
+
+
 @pytest.mark.parametrize("version", [4, 6])
 def test_complete_fills_in_an_sctp_checksum_of_zero(version: int) -> None:
     right = _sample(version, 132)
