@@ -18,6 +18,8 @@
 #define MAX_OPS 32
 #define RUN_OPS 8 /* a program executes this many and then calls the next: a short loop is verified fast */
 #define BUCKET_WAYS 8
+#define CACHE_WAYS 2
+#define NO_SUBTABLE 0xffffffff
 #define MAX_WAYS 32
 #define MAX_CHOICES 4096
 #define MAX_METERS 1024
@@ -139,21 +141,22 @@ enum megaflow_flag {
 	MEGAFLOW_METERED = 1 << 4, /* its first ops are OP_METER */
 	MEGAFLOW_POPS = 1 << 3,	 /* takes off tags: the headers behind a third one would have to be parsed then */
 	MEGAFLOW_GATED = 1 << 2, /* earlier packets may still be under way in the slow path: see ticket */
+	MEGAFLOW_WIDE = 1 << 5,	 /* its key has more than common words: see lookup.h */
 };
 
-/* A slot of the megaflow table. eBPF writes `ticket`, and may clear MEGAFLOW_GATED; Python writes all the rest, before the slot can be found through `buckets`. */
+/* A slot of the megaflow table. eBPF writes `ticket`, and may clear MEGAFLOW_GATED; Python writes all the rest, before the slot can be
+ * found through `buckets`. It is a whole number of cache lines, and a common packet needs the first two. */
 struct megaflow {
-	u64 key[KEY_WORDS];
-	u64 id;		 /* the switch's number for it, given back with upcalls */
-	u32 subtable;
-	u32 generation;	 /* counts the uses of this slot: a cache entry made for an earlier one no longer fits. 0: not in use */
+	u32 subtable;	 /* NO_SUBTABLE while no megaflow lies here: Python writes this last, and takes it away first */
 	u32 flags;
 	u32 xdp_port;	 /* the only output port, for MEGAFLOW_XDP; 0 to drop */
 	u32 ttl_needed;	 /* how often the actions take one from the TTL: a packet needs more than this */
+	u64 id;		 /* the switch's number for it, given back with upcalls */
 	u32 served;	 /* packets that Python has sent on since the slot was filled, ... */
 	u32 ticket;	 /* ... of these that eBPF put in the queue while the gate was shut (plus one that Python holds) */
-	u32 pad;
+	u64 key[KEY_WORDS];
 	struct op ops[MAX_OPS];
+	u64 pad[4];
 };
 
 /* One bucket of a SELECT or FAST FAILOVER group: its ops are in a slot of the megaflow table that no bucket leads to. */
@@ -210,11 +213,12 @@ struct megaflow_stats {
 	u64 tcp_flags; /* host order */
 };
 
-/* A mask with its megaflows. Python writes; `used` last. */
+/* A mask with its megaflows. Python writes; it is a whole number of cache lines. */
 struct subtable {
-	u64 mask[KEY_WORDS];
 	u32 used;
-	u32 pad;
+	u32 pad[7];
+	u64 mask[KEY_WORDS]; /* stays when the subtable is used no more: until the next `sync` a packet may still read it */
+	u64 pad_mask[4];
 };
 
 /* Where the megaflows of all subtables are found: a set-associative hash table, 0 for an empty way. Python writes. */
@@ -222,11 +226,9 @@ struct bucket {
 	u64 way[BUCKET_WAYS]; /* tag << 32 | slot + 1 */
 };
 
-/* The exact-match cache, one way, on one CPU: index + CPU * CACHE_ENTRIES. eBPF reads and writes. */
-struct cache_entry {
-	u64 key[KEY_WORDS];
-	u32 slot; /* + 1 */
-	u32 generation;
+/* Where packets of one hash found their megaflow lately, on one CPU: index + CPU * CACHE_SETS. eBPF reads and writes. */
+struct cache_set {
+	u64 way[CACHE_WAYS]; /* tag << 32 | slot + 1, the latest first */
 };
 
 enum port_flag {

@@ -1,11 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Flow key → megaflow: the exact-match cache, then one probe a subtable.
+/* Flow key → megaflow: the cache, then one probe a subtable.
  *
- * Hashes only say where to look: a megaflow is used after its whole key was compared, so a collision costs speed, never rightness.
+ * Hashes only say where to look: a megaflow is used after the whole masked key was compared with its own, so a collision costs speed,
+ * never rightness.
+ *
+ * A *common* packet has nothing but 0 outside six words of its key (IPv4 without a tunnel and most that is not IP). What is 0 adds
+ * nothing to a hash, and is equal to what it must be if the megaflow's key has 0 there too (no MEGAFLOW_WIDE): only the six are loaded.
  */
 #pragma once
 
 #define HASH_FINAL 0x9e3779b97f4a7c15ULL
+
+/* Whether a key has more than common words. */
+static __always_inline int is_wide(const u64 *w)
+{
+	return (w[0] | w[1] | w[2] | w[7] | w[8] | w[10] | w[12] | w[13] | w[14] | w[15]) != 0;
+}
 
 /* Adds word n, folded so that its high bits count too, times a random odd constant. appliance/datapath/index.py does the same. */
 static __always_inline u64 hash_word(u64 word, u64 constant)
@@ -13,57 +23,78 @@ static __always_inline u64 hash_word(u64 word, u64 constant)
 	return (word ^ word >> 32) * constant;
 }
 
-static __always_inline u64 hash_masked(const u64 *key, const u64 *mask)
+static __always_inline u64 hash_masked(const u64 *key, const u64 *mask, int wide)
 {
 #define TERM(n) hash_word(key[n] & mask[n], HASH_##n)
-	u64 hash = TERM(0) + TERM(1) + TERM(2) + TERM(3) + TERM(4) + TERM(5) + TERM(6) + TERM(7) + TERM(8) + TERM(9) + TERM(10) +
-		   TERM(11) + TERM(12) + TERM(13) + TERM(14) + TERM(15);
+	u64 hash = TERM(3) + TERM(4) + TERM(5) + TERM(6) + TERM(9) + TERM(11);
+	if (wide)
+		hash += TERM(0) + TERM(1) + TERM(2) + TERM(7) + TERM(8) + TERM(10) + TERM(12) + TERM(13) + TERM(14) + TERM(15);
 #undef TERM
 	/* The sum is linear in the words: without this, flows that count up may crowd in few buckets. */
 	hash = (hash ^ hash >> 32) * HASH_FINAL;
 	return hash ^ hash >> 32;
 }
 
-/* Only a hint of where the cache may have it: the words in which flows differ most. */
-static __always_inline u32 hash_hint(const u64 *w)
+static __always_inline int equal_masked(const u64 *key, const u64 *mask, const struct megaflow *megaflow, int wide)
 {
-	u64 hash = hash_word(w[3], HASH_3) + hash_word(w[4], HASH_4) + hash_word(w[5], HASH_5) + hash_word(w[6], HASH_6) +
-		   hash_word(w[8], HASH_8) + hash_word(w[9], HASH_9);
-	return hash >> 40;
-}
-
-static __always_inline int equal(const u64 *a, const u64 *b)
-{
-#define DIFF(n) (a[n] ^ b[n])
-	return !(DIFF(0) | DIFF(1) | DIFF(2) | DIFF(3) | DIFF(4) | DIFF(5) | DIFF(6) | DIFF(7) | DIFF(8) | DIFF(9) | DIFF(10) | DIFF(11) |
-		 DIFF(12) | DIFF(13) | DIFF(14) | DIFF(15));
-#undef DIFF
-}
-
-static __always_inline int equal_masked(const u64 *key, const u64 *mask, const u64 *value)
-{
+	const u64 *value = megaflow->key;
 #define DIFF(n) ((key[n] & mask[n]) ^ value[n])
-	return !(DIFF(0) | DIFF(1) | DIFF(2) | DIFF(3) | DIFF(4) | DIFF(5) | DIFF(6) | DIFF(7) | DIFF(8) | DIFF(9) | DIFF(10) | DIFF(11) |
-		 DIFF(12) | DIFF(13) | DIFF(14) | DIFF(15));
+	u64 diff = DIFF(3) | DIFF(4) | DIFF(5) | DIFF(6) | DIFF(9) | DIFF(11);
+	if (wide)
+		diff |= DIFF(0) | DIFF(1) | DIFF(2) | DIFF(7) | DIFF(8) | DIFF(10) | DIFF(12) | DIFF(13) | DIFF(14) | DIFF(15);
+	else
+		diff |= megaflow->flags & MEGAFLOW_WIDE;
 #undef DIFF
+	return !diff;
+}
+
+/* Where the cache may have it: by the words in which flows differ most. Its best bits are the highest. */
+static __always_inline u64 hash_hint(const u64 *w)
+{
+	return w[3] * HASH_3 + w[4] * HASH_4 + w[5] * HASH_5 + w[6] * HASH_6 + w[8] * HASH_8 + w[9] * HASH_9 + w[10] * HASH_10;
+}
+
+static __always_inline struct cache_set *cache_set(u64 hint)
+{
+	u32 place = (hint >> 40 & (CACHE_SETS - 1)) + bpf_get_smp_processor_id() * CACHE_SETS;
+	return cache.lookup(&place);
+}
+
+/* The cache's megaflow for a key, and its slot; NULL if it has none. A slot may have a new use since: it is compared as if found anew. */
+static __always_inline struct megaflow *cached(const struct cache_set *set, u64 hint, const u64 *key, int wide, u32 *slot)
+{
+	u64 found = 0, tag = hint >> 32;
+#pragma unroll
+	for (int way = CACHE_WAYS - 1; way >= 0; way--) {
+		u64 value = set->way[way];
+		if (value >> 32 == tag)
+			found = value;
+	}
+	u32 candidate = (u32)found - 1;
+	struct megaflow *megaflow = megaflows.lookup(&candidate);
+	if (!megaflow)
+		return NULL;
+	u32 number = *(volatile u32 *)&megaflow->subtable;
+	struct subtable *subtable = subtables.lookup(&number);
+	if (!subtable || !equal_masked(key, subtable->mask, megaflow, wide))
+		return NULL;
+	*slot = candidate;
+	return megaflow;
 }
 
 /* The megaflow for a key, and its slot; NULL on a miss. Writes the cache. */
 static __always_inline struct megaflow *lookup(struct packet *p, u32 *slot)
 {
 	const u64 *key = p->key.w;
-	u32 zero = 0, place = (hash_hint(key) & (CACHE_ENTRIES - 1)) + bpf_get_smp_processor_id() * CACHE_ENTRIES;
-	struct cache_entry *entry = cache.lookup(&place);
-	if (!entry)
+	u64 hint = hash_hint(key);
+	u32 zero = 0;
+	int wide = is_wide(key);
+	struct cache_set *set = cache_set(hint);
+	if (!set)
 		return NULL;
-	if (entry->slot && equal(entry->key, key)) {
-		u32 cached = entry->slot - 1;
-		struct megaflow *megaflow = megaflows.lookup(&cached);
-		if (megaflow && megaflow->generation == entry->generation) {
-			*slot = cached;
-			return megaflow;
-		}
-	}
+	struct megaflow *megaflow = cached(set, hint, key, wide, slot);
+	if (megaflow)
+		return megaflow;
 	struct settings *s = settings.lookup(&zero);
 	if (!s)
 		return NULL;
@@ -78,7 +109,7 @@ static __always_inline struct megaflow *lookup(struct packet *p, u32 *slot)
 			break;
 		if (!subtable->used)
 			continue;
-		u64 hash = hash_masked(key, subtable->mask);
+		u64 hash = hash_masked(key, subtable->mask, wide);
 		u32 at = ((u32)hash + n) & (BUCKETS - 1), tag = hash >> 32 | 1, found = 0;
 		struct bucket *bucket = buckets.lookup(&at);
 		if (!bucket)
@@ -92,17 +123,13 @@ static __always_inline struct megaflow *lookup(struct packet *p, u32 *slot)
 		if (!found)
 			continue;
 		u32 candidate = found - 1;
-		struct megaflow *megaflow = megaflows.lookup(&candidate);
-		if (!megaflow)
+		megaflow = megaflows.lookup(&candidate);
+		if (!megaflow || megaflow->subtable != n || !equal_masked(key, subtable->mask, megaflow, wide))
 			continue;
-		/* Read before the comparison: should the slot get a new use meanwhile, the cache entry does not fit that. One that is
-		 * being removed (0) must not get into the cache: it would stay there. */
-		u32 generation = *(volatile u32 *)&megaflow->generation;
-		if (!generation || megaflow->subtable != n || !equal_masked(key, subtable->mask, megaflow->key))
-			continue;
-		__builtin_memcpy(entry->key, key, sizeof(entry->key));
-		entry->slot = found;
-		entry->generation = generation;
+#pragma unroll
+		for (int way = CACHE_WAYS - 1; way > 0; way--)
+			set->way[way] = set->way[way - 1];
+		set->way[0] = (hint >> 32) << 32 | found;
 		*slot = candidate;
 		return megaflow;
 	}

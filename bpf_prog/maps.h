@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The maps. Each says who writes it and who reads it. Python maps those marked "shared memory" into its address space.
+/* The maps. Each says who writes it and who reads it. Python maps those marked "shared memory" into its address space; others have
+ * BPF_F_MMAPABLE too, because the values of such a map start at a page and so at a cache line.
  *
- * MAX_MEGAFLOWS, BUCKETS, CACHE_ENTRIES and CPUS are given by the loader; the first three are powers of two.
+ * MAX_MEGAFLOWS, BUCKETS, CACHE_SETS and CPUS are given by the loader; the first three are powers of two.
  */
 #pragma once
 
@@ -12,11 +13,11 @@ BPF_F_TABLE("array", u32, struct megaflow_stats, megaflow_stats, MAX_MEGAFLOWS *
 /* shared memory; Python writes a way at a time, after the megaflow that it points to; eBPF reads */
 BPF_F_TABLE("array", u32, struct bucket, buckets, BUCKETS, BPF_F_MMAPABLE);
 /* Python writes by system call; eBPF reads */
-BPF_TABLE("array", u32, struct subtable, subtables, MAX_SUBTABLES);
+BPF_F_TABLE("array", u32, struct subtable, subtables, MAX_SUBTABLES, BPF_F_MMAPABLE);
 /* eBPF's own: the packet that this CPU handles (programs of both hooks run to their end before the next starts) */
 BPF_TABLE("array", u32, struct packet, scratch, CPUS);
 /* eBPF's own */
-BPF_TABLE("array", u32, struct cache_entry, cache, CACHE_ENTRIES *CPUS);
+BPF_F_TABLE("array", u32, struct cache_set, cache, CACHE_SETS *CPUS, BPF_F_MMAPABLE);
 /* Python writes by system call; eBPF reads. Index: port number */
 BPF_TABLE("array", u32, struct port, ports, MAX_PORT_NUMBER + 1);
 /* Python writes by system call; eBPF reads. Interface index → port number; the array for small indices, the hash for others */

@@ -25,13 +25,15 @@ from appliance.datapath import netlink
 from appliance.datapath.compile import PUNTED, Compiled, CompiledChoice, compile_actions
 from appliance.datapath.crc import shift_tables
 from appliance.datapath.driver import DatapathError, DatapathPort, TierCounters
-from appliance.datapath.index import Index, Place, random_constants
+from appliance.datapath.index import Index, Place, Subtable, random_constants
 from appliance.datapath.keeper import Keeper
 from appliance.datapath.layout import (
     BUCKET_WAYS,
+    COMMON_WORDS,
     KEY_WORDS,
     MAX_CHOICES,
     MAX_FLOOD_PORTS,
+    NO_SUBTABLE,
     Bucket,
     Choice,
     MegaflowFlag,
@@ -47,7 +49,7 @@ from appliance.datapath.loader import Programs, Sizes
 from appliance.datapath.meters import Meters
 from appliance.datapath.quiesce import order_stores, wait_for_packets_under_way
 from appliance.datapath.transmit import Transmitter
-from appliance.model.fields import KEY_BYTES
+from appliance.model.fields import KEY_BYTES, KEY_MASK
 from appliance.model.megaflow import (
     NO_MEGAFLOW,
     DropReason,
@@ -71,17 +73,18 @@ _RECORD_BYTES = ctypes.sizeof(UpcallRecord)
 _COUNTERS = struct.Struct("=8Q")
 _STATS = struct.Struct("=4Q")
 _RECORD = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
-_SLOT_HEAD = struct.Struct(f"={KEY_BYTES}sQIIIIIIII")
+_SLOT_HEAD = struct.Struct(f"=IIIIQII{KEY_BYTES}s")
+_SUBTABLE = struct.Struct(f"=I28x{KEY_BYTES}s32x")
+_WIDE_BITS = KEY_MASK & ~sum((1 << 64) - 1 << 64 * (KEY_WORDS - 1 - word) for word in COMMON_WORDS)
 _CHOICE_BYTES = ctypes.sizeof(Choice)
 _MAC_BYTES = 12
 _NO_STATISTICS = bytes(_STATS_BYTES)
-_GENERATION, _FLAGS, _SERVED, _TICKET = (
-    int(getattr(MegaflowSlot, member).offset) // 4 for member in ("generation", "flags", "served", "ticket")
+_SUBTABLE_WORD, _FLAGS, _SERVED, _TICKET = (
+    int(getattr(MegaflowSlot, member).offset) // 4 for member in ("subtable", "flags", "served", "ticket")
 )
 _SLOT_WORDS = _SLOT_BYTES // 4
-_LAST_GENERATION = 0xFFFFFFFF
 # Plain integers: what happens for each megaflow is in the way of its first packet.
-_PUNT, _GATED = int(MegaflowFlag.PUNT), int(MegaflowFlag.GATED)
+_PUNT, _GATED, _WIDE = int(MegaflowFlag.PUNT), int(MegaflowFlag.GATED), int(MegaflowFlag.WIDE)
 
 
 @dataclass(slots=True)
@@ -118,7 +121,6 @@ class BpfDatapath:
         self._drops = programs.shared_memory("drops", len(DropReason) * sizes.cpus * 8)
         self._ways = memoryview(programs.shared_memory("buckets", sizes.buckets * ctypes.sizeof(Bucket))).cast("Q")
         self._free = deque((slot, float("-inf")) for slot in range(sizes.megaflows))
-        self._generations = [0] * sizes.megaflows
         self._installed: dict[int, _Installed] = {}
         self._gated: set[int] = set()
         self._free_choices = deque(range(MAX_CHOICES))
@@ -259,22 +261,28 @@ class BpfDatapath:
         gated = not flags & _PUNT
         if gated:
             flags |= _GATED
+        if megaflow.key & _WIDE_BITS:
+            flags |= _WIDE
         installed = _Installed(slot, place, megaflow.mask, now, flags)
         choice = self._write_choice(installed, compiled.choice) if compiled.choice else None
         installed.meters = tuple(self._free.popleft()[0] for _ in range(compiled.meters))
         for counting in installed.meters:
             self._write_slot(counting, b"")
-        self._write_slot(slot, compiled.linked(choice, installed.meters), compiled, raw, megaflow.id, place.subtable, flags)
+        self._write_slot(slot, compiled.linked(choice, installed.meters), compiled, raw, megaflow.id, flags)
         self._installed[megaflow.id] = installed
         if gated:
             self._gated.add(megaflow.id)
         if subtable.megaflows == 1:
-            mask = megaflow.mask.to_bytes(KEY_BYTES, "big")
-            self.programs.update("subtables", subtable.number, mask + struct.pack("=II", 1, 0))
-            self._write_settings()
+            self._write_subtable(subtable)
         order_stores()
+        self._slot_words[slot * _SLOT_WORDS + _SUBTABLE_WORD] = place.subtable
         self._ways[place.bucket * BUCKET_WAYS + place.way] = place.tag << 32 | slot + 1
         return True
+
+    def _write_subtable(self, subtable: Subtable) -> None:
+        raw = _SUBTABLE.pack(bool(subtable.megaflows), subtable.mask.to_bytes(KEY_BYTES, "big"))
+        self.programs.update("subtables", subtable.number, raw)
+        self._write_settings()
 
     def _rested(self, slots: int, now: float) -> bool:
         """Whether that many free slots may be used again. The free ones are in the order in which they were freed."""
@@ -298,12 +306,10 @@ class BpfDatapath:
         compiled: Compiled = PUNTED,
         raw: bytes = bytes(KEY_BYTES),
         megaflow_id: int = NO_MEGAFLOW,
-        subtable: int = 0,
         flags: int = 0,
     ) -> None:
-        """Its statistics are 0 (``_free_slots``)."""
-        self._generations[slot] = generation = self._generations[slot] % _LAST_GENERATION + 1
-        head = _SLOT_HEAD.pack(raw, megaflow_id, subtable, generation, flags, compiled.xdp_port, compiled.ttl_needed, 0, 1, 0)
+        """All of a slot but for the word that puts it to use. Its statistics are 0 (``_free_slots``)."""
+        head = _SLOT_HEAD.pack(NO_SUBTABLE, flags, compiled.xdp_port, compiled.ttl_needed, megaflow_id, 0, 1, raw)
         at = slot * _SLOT_BYTES
         self._slots[at : at + len(head) + len(ops)] = head + ops
 
@@ -311,14 +317,13 @@ class BpfDatapath:
         known = [megaflow_id for megaflow_id in megaflow_ids if megaflow_id in self._installed]
         for megaflow_id in known:
             installed = self._installed[megaflow_id]
+            # From here on nothing fits it: no bucket's way, no entry of the cache.
+            self._slot_words[installed.slot * _SLOT_WORDS + _SUBTABLE_WORD] = NO_SUBTABLE
             subtable = self._index.release(installed.place, installed.mask)
             self._ways[installed.place.bucket * BUCKET_WAYS + installed.place.way] = 0
-            # Cache entries for it fit no more, and no more are made.
-            self._slot_words[installed.slot * _SLOT_WORDS + _GENERATION] = 0
             if not subtable.megaflows:
                 self._index.forget(subtable)
-                self.programs.update("subtables", subtable.number, bytes(KEY_WORDS * 8 + 8))
-                self._write_settings()
+                self._write_subtable(subtable)
         if not known:
             return {}
         self.sync()

@@ -16,6 +16,10 @@ MAX_SUBTABLES = 128
 MAX_OPS = 32
 RUN_OPS = 8
 BUCKET_WAYS = 8
+CACHE_WAYS = 2
+NO_SUBTABLE = 0xFFFFFFFF
+COMMON_WORDS = (3, 4, 5, 6, 9, 11)
+"""The words of the flow key that are not 0 in common packets (``bpf_prog/lookup.h``)."""
 MAX_CHOICES = 4096
 MAX_METERS = 1024
 CRC_SHIFTS = 16
@@ -73,6 +77,7 @@ class MegaflowFlag(IntFlag):
     GATED = 1 << 2
     POPS = 1 << 3
     METERED = 1 << 4
+    WIDE = 1 << 5
 
 
 class PortFlag(IntFlag):
@@ -102,17 +107,16 @@ class Op(ctypes.Structure):
 
 class Megaflow(ctypes.Structure):
     _fields_ = (
-        ("key", ctypes.c_uint8 * (KEY_WORDS * 8)),
-        ("id", ctypes.c_uint64),
         ("subtable", ctypes.c_uint32),
-        ("generation", ctypes.c_uint32),
         ("flags", ctypes.c_uint32),
         ("xdp_port", ctypes.c_uint32),
         ("ttl_needed", ctypes.c_uint32),
+        ("id", ctypes.c_uint64),
         ("served", ctypes.c_uint32),
         ("ticket", ctypes.c_uint32),
-        ("pad", ctypes.c_uint32),
+        ("key", ctypes.c_uint8 * (KEY_WORDS * 8)),
         ("ops", Op * MAX_OPS),
+        ("pad", ctypes.c_uint64 * 4),
     )
 
 
@@ -126,15 +130,20 @@ class MegaflowStats(ctypes.Structure):
 
 
 class Subtable(ctypes.Structure):
-    _fields_ = (("mask", ctypes.c_uint8 * (KEY_WORDS * 8)), ("used", ctypes.c_uint32), ("pad", ctypes.c_uint32))
+    _fields_ = (
+        ("used", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32 * 7),
+        ("mask", ctypes.c_uint8 * (KEY_WORDS * 8)),
+        ("pad_mask", ctypes.c_uint64 * 4),
+    )
 
 
 class Bucket(ctypes.Structure):
     _fields_ = (("way", ctypes.c_uint64 * BUCKET_WAYS),)
 
 
-class CacheEntry(ctypes.Structure):
-    _fields_ = (("key", ctypes.c_uint8 * (KEY_WORDS * 8)), ("slot", ctypes.c_uint32), ("generation", ctypes.c_uint32))
+class CacheSet(ctypes.Structure):
+    _fields_ = (("way", ctypes.c_uint64 * CACHE_WAYS),)
 
 
 class Way(ctypes.Structure):

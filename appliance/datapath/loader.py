@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.datapath.driver import DatapathError
-from appliance.datapath.layout import ProgramIndex
+from appliance.datapath.layout import CACHE_WAYS, ProgramIndex
 
 SOURCES = Path(__file__).resolve().parents[2] / "bpf_prog"
 MAIN_SOURCE = "datapath.c"
@@ -38,7 +38,6 @@ class Sizes:
     """How large the maps are. Powers of two, all but ``cpus`` and ``upcall_pages``."""
 
     megaflows: int = 65536
-    cache_entries: int = 4096
     upcall_pages: int = 2048
     cpus: int = field(default_factory=lambda: possible_cpus())
 
@@ -46,6 +45,11 @@ class Sizes:
     def buckets(self) -> int:
         """Ways for twice as many megaflows as there are slots."""
         return max(self.megaflows // 4, 1)
+
+    @property
+    def cache_sets(self) -> int:
+        """Two ways for each megaflow, on each CPU: 16 bytes."""
+        return max(2 * self.megaflows // CACHE_WAYS, 1)
 
     @property
     def small_ifindex(self) -> int:
@@ -113,7 +117,7 @@ class Programs:
             f"-I{stub / 'include'}",
             f"-DMAX_MEGAFLOWS={sizes.megaflows}",
             f"-DBUCKETS={sizes.buckets}",
-            f"-DCACHE_ENTRIES={sizes.cache_entries}",
+            f"-DCACHE_SETS={sizes.cache_sets}",
             f"-DCPUS={sizes.cpus}",
             f"-DSMALL_IFINDEX={sizes.small_ifindex}",
             f"-DUPCALL_PAGES={sizes.upcall_pages}",

@@ -62,7 +62,7 @@ def bed() -> Iterator[Testbed]:
 
 
 def new_datapath() -> BpfDatapath:
-    return BpfDatapath(Sizes(megaflows=1024, cache_entries=64, upcall_pages=256))
+    return BpfDatapath(Sizes(megaflows=1024, upcall_pages=256))
 
 
 @contextmanager
@@ -326,7 +326,7 @@ def test_a_program_that_the_kernel_refuses_is_reported_with_the_verifiers_words(
         loader, "amalgamate", lambda: original().replace(broken, broken + "\treturn *(volatile int *)(long)skb->data;\n", 1)
     )
     with pytest.raises(DatapathError, match=r"cannot load ofswitch_tc[\s\S]*invalid access to packet"):
-        BpfDatapath(Sizes(megaflows=64, cache_entries=64, upcall_pages=64))
+        BpfDatapath(Sizes(megaflows=64, upcall_pages=64))
 
 
 def test_a_program_that_does_not_compile_is_reported_with_file_and_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +335,7 @@ def test_a_program_that_does_not_compile_is_reported_with_file_and_line(monkeypa
     original = loader.amalgamate
     monkeypatch.setattr(loader, "amalgamate", lambda: original().replace("#define TC_ACT_SHOT 2", "nonsense nonsense;"))
     with pytest.raises(DatapathError, match=r"cannot compile bpf_prog[\s\S]*actions\.h:\d+:\d+: error: unknown type name"):
-        BpfDatapath(Sizes(megaflows=64, cache_entries=64, upcall_pages=64))
+        BpfDatapath(Sizes(megaflows=64, upcall_pages=64))
 
 
 # ── groups and meters ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -60,7 +60,7 @@ class FastPath:
     """One loaded instance; make it once a module: loading takes seconds."""
 
     def __init__(self, in_port: int) -> None:
-        self.datapath = BpfDatapath(Sizes(megaflows=1024, cache_entries=64, upcall_pages=64), defines=("-DTEST_RUN",))
+        self.datapath = BpfDatapath(Sizes(megaflows=1024, upcall_pages=64), defines=("-DTEST_RUN",))
         self._ids = itertools.count(1)
         self._out = ctypes.create_string_buffer(_MAX_FRAME)
         self.in_port = in_port

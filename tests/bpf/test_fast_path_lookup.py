@@ -1,0 +1,101 @@
+"""A packet finds its own megaflow: among all others, by way of the cache or not, and never one that is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from support.fast_path import FastPath, Verdict
+from vectors.packets import IN_PORT, PACKETS, PacketVector
+
+from appliance.datapath.bpf import REST_SECONDS
+from appliance.model.fields import IN_PORT as IN_PORT_FIELD
+from appliance.model.fields import KEY_MASK, LAYOUT
+from appliance.model.megaflow import Forward
+from appliance.model.ports import Hook
+
+pytestmark = pytest.mark.root
+
+ETHERNET_BYTES = 14
+FRAMES = list({vector.key: vector for vector in PACKETS if len(vector.frame) >= ETHERNET_BYTES}.values())
+"""One for each key."""
+
+
+@pytest.fixture(scope="module")
+def fast_path() -> Iterator[FastPath]:
+    fast_path = FastPath(IN_PORT)
+    yield fast_path
+    fast_path.close()
+
+
+def outputs(fast_path: FastPath, vector: PacketVector, hook: Hook) -> list[object]:
+    return [output.action for output in fast_path.execute(vector.frame, hook).outputs]
+
+
+@pytest.mark.parametrize("hook", Hook)
+def test_every_key_finds_its_own_megaflow(fast_path: FastPath, hook: Hook) -> None:
+    """Twice: the second time out of the cache."""
+    ids = [fast_path.install((Forward(number),), vector.key, KEY_MASK) for number, vector in enumerate(FRAMES, 1)]
+    try:
+        for _ in range(2):
+            for number, vector in enumerate(FRAMES, 1):
+                try:
+                    assert outputs(fast_path, vector, hook) == [Forward(number)], vector.name
+                except pytest.skip.Exception:
+                    continue  # not a frame that the kernel takes for a test run
+    finally:
+        fast_path.datapath.remove(ids)
+
+
+@pytest.mark.parametrize("member", [name for name in LAYOUT if name not in ("reserved", "in_port")])
+def test_every_bit_of_the_key_is_compared(fast_path: FastPath, member: str) -> None:
+    """A megaflow that differs from the packet in one bit of one member, all of which its mask has, is not the packet's."""
+    offset, size = LAYOUT[member]
+    shift = (128 - offset - size) * 8
+    vector = next((vector for vector in FRAMES if vector.key >> shift & ((1 << size * 8) - 1)), FRAMES[-1])
+    for bit in (0, size * 8 - 1):
+        mask = IN_PORT_FIELD.mask | ((1 << size * 8) - 1) << shift
+        megaflow = fast_path.install((Forward(2),), (vector.key ^ 1 << shift + bit) & mask, mask)
+        other = fast_path.install((Forward(3),), vector.key & mask, mask)
+        try:
+            assert outputs(fast_path, vector, Hook.XDP) == [Forward(3)]
+            assert outputs(fast_path, vector, Hook.XDP) == [Forward(3)]
+        finally:
+            fast_path.datapath.remove([megaflow, other])
+
+
+def test_a_slot_that_is_used_anew_is_not_found_by_its_old_packets(fast_path: FastPath) -> None:
+    """The cache still leads there."""
+    old, new = FRAMES[-1], FRAMES[-2]
+    slots = fast_path.datapath._sizes.megaflows
+    megaflow = fast_path.install((Forward(2),), old.key, KEY_MASK)
+    slot = fast_path.datapath._installed[megaflow].slot
+    assert outputs(fast_path, old, Hook.XDP) == [Forward(2)]
+    fast_path.datapath.remove([megaflow])
+    assert fast_path.execute(old.frame, Hook.XDP).code == Verdict.XDP_PASS
+    time.sleep(REST_SECONDS)
+    for _ in range(slots):
+        megaflow = fast_path.install((Forward(3),), new.key, KEY_MASK)
+        if fast_path.datapath._installed[megaflow].slot == slot:
+            break
+        fast_path.datapath.remove([megaflow])
+    assert fast_path.datapath._installed[megaflow].slot == slot
+    try:
+        assert outputs(fast_path, new, Hook.XDP) == [Forward(3)]
+        assert fast_path.execute(old.frame, Hook.XDP).code == Verdict.XDP_PASS
+    finally:
+        fast_path.datapath.remove([megaflow])
+
+
+def test_one_megaflow_for_more_packets_than_the_cache_has_room_for(fast_path: FastPath) -> None:
+    megaflow = fast_path.install((Forward(2),))
+    frame = bytearray(FRAMES[-1].frame)
+    try:
+        for number in range(4 * fast_path.datapath._sizes.cache_sets):
+            frame[6:10] = number.to_bytes(4, "little")
+            assert fast_path.run(bytes(frame), Hook.XDP, 1)[-1] == 2
+        packets = fast_path.datapath.statistics([megaflow])[megaflow].packets
+        assert packets == 4 * fast_path.datapath._sizes.cache_sets
+    finally:
+        fast_path.datapath.remove([megaflow])
