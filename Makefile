@@ -6,7 +6,7 @@ CONFIG ?= configs/lab.yaml
 PYTEST_ARGS ?=
 CONFORMANCE_ARGS ?=
 
-.PHONY: help run setup check test conformance bench docker-test clean root
+.PHONY: help run setup check test conformance bench bench-guest guest-test docker-test clean root
 help:
 	@echo "sudo make run          three hosts in namespaces, the switch and an L2-learning controller, with real traffic, until Ctrl-C"
 	@echo "                       ONCE=1 shows the traffic once and exits 0 only if all of it worked; CONFIG=FILE for another lab"
@@ -14,6 +14,8 @@ help:
 	@echo "make check             ruff, ruff format, mypy --strict, import-linter"
 	@echo "sudo make conformance  Ryu's switch tests of OpenFlow 1.3 (CONFORMANCE_ARGS='--target ovs' for Open vSwitch beside it)"
 	@echo "sudo make bench        measures against the kernel's and Open vSwitch's ways"
+	@echo "sudo make bench-guest  counts instructions a packet beside Open vSwitch's kernel module, in guests with other kernels"
+	@echo "sudo make guest-test   runs tests/bpf on Linux 6.1 and on a newer kernel than most have, in guests (PYTEST_ARGS='-k name')"
 	@echo "sudo make docker-test  builds the image and forwards packets in containers, with a Docker daemon of its own"
 	@echo "sudo make setup        only the set-up that run and test do themselves"
 	@echo "make clean             removes .venv, caches and build output"
@@ -44,6 +46,14 @@ conformance: root setup
 bench: root
 	@scripts/setup bench
 	$(FOR_USER) $(BIN)/python tests/bench/run.py
+
+bench-guest: root
+	@scripts/setup guest
+	$(FOR_USER) $(BIN)/python tests/guest/run.py bench
+
+guest-test: root
+	@scripts/setup guest
+	$(FOR_USER) $(BIN)/python tests/guest/run.py test $(if $(PYTEST_ARGS),-- /source/tests/bpf $(PYTEST_ARGS))
 
 docker-test: root
 	@scripts/setup docker

@@ -1,8 +1,6 @@
 """Forwarding rate: frames of 64 bytes that one CPU makes, forwards and counts, in millions a second.
 
-Each contender has two veth pairs of its own, all in one namespace:  source → near | in [contender] out | far → sink. The
-source is an XDP program run on live frames, redirected to `near`, so they come in at `in`; the sink, XDP on `far`, counts: the rate
-is of what arrived. So one contender after the other can be run with nothing to set up in between.
+Each contender has a way of its own (paths.py); the rate is of what arrived.
 
 Invariant: one that lost more than a hundredth of the frames has a note; but Open vSwitch, which runs on a CPU of its own, loses by
 design of the test: it is given frames at several rates, and the one at which it forwards most is its.
@@ -10,24 +8,21 @@ design of the test: it is given frames at several rates, and the one at which it
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 import frames
 import kernel
-import links
 import openvswitch
 from kernel import BenchError, Kernel
 from openvswitch import OpenVSwitch
-from pyroute2 import IPRoute
+from paths import Path, Paths, make_bridge
 from results import Aim, Row, in_turn
 
 from appliance.datapath import netlink
 from appliance.datapath.bpf import BpfDatapath
 from appliance.datapath.driver import DatapathPort
 from appliance.datapath.loader import Sizes
-from appliance.lab import namespace
 from appliance.model.megaflow import Forward, Megaflow
 from appliance.model.ports import Hook
 
@@ -35,30 +30,10 @@ GROUP = "forwarding rate"
 FEWEST_FRAMES = 1 << 15
 LOSS = 0.01
 OVS_DELAYS = (0, 500, 1000, 1500, 2000, 2500, 3000)
-SETTLE_SECONDS = 0.02
 
 OURS_XDP, OURS_TC = "ofswitch, XDP", "ofswitch, TC"
 MINIMAL_XDP, LOOKUP_XDP, MINIMAL_TC = "minimal XDP redirect", "XDP redirect, one look-up", "minimal TC redirect"
 BRIDGE, OVS = "Linux bridge", "Open vSwitch, netdev"
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """The four interfaces of a contender, by index; ``place`` is that of ``near`` in ``devices``."""
-
-    number: int
-    near: int
-    inside: int
-    outside: int
-    far: int
-
-    @property
-    def in_name(self) -> str:
-        return f"in{self.number}"
-
-    @property
-    def out_name(self) -> str:
-        return f"out{self.number}"
 
 
 @dataclass(slots=True)
@@ -81,10 +56,14 @@ class Forwarding:
     seconds: float
     rounds: int
     flow_counts: tuple[int, ...]
+    _paths: Paths = field(init=False)
     _contenders: dict[str, Contender] = field(default_factory=dict)
     _missing: dict[str, str] = field(default_factory=dict)
     _refused: int = 0
     _closers: list[Callable[[], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._paths = Paths(self.programs)
 
     def rows(self) -> Generator[Row, None, None]:
         try:
@@ -98,15 +77,7 @@ class Forwarding:
 
     # ── setting up ─────────────────────────────────────────────────────────────────────────────────────────────────────
     def _path(self, name: str) -> Path:
-        number = len(self._contenders)
-        near, inside = links.veth(f"near{number}", f"in{number}")
-        outside, far = links.veth(f"out{number}", f"far{number}")
-        netlink.attach_xdp(far, self.programs.program("xdp_sink"))
-        path = Path(number, near, inside, outside, far)
-        # Place 2n is where the source sends to, 2n + 1 where a forwarding program does.
-        self.programs.write("devices", kernel.word(2 * number), kernel.word(near))
-        self.programs.write("devices", kernel.word(2 * number + 1), kernel.word(outside))
-        self.programs.write("minimal", kernel.word(inside), kernel.word(2 * number + 1) + kernel.word(outside))
+        path = self._paths.add()
         self._contenders[name] = Contender(path)
         return path
 
@@ -120,24 +91,12 @@ class Forwarding:
         netlink.attach_xdp(self._path(MINIMAL_XDP).inside, self.programs.program("xdp_minimal"))
         path = self._path(LOOKUP_XDP)
         for flow in range(flows):
-            self.programs.add_tuple(frames.tuple_key(flow), 2 * path.number + 1, path.outside)
+            self.programs.add_tuple(frames.tuple_key(flow), path.out_place, path.outside)
         netlink.attach_xdp(path.inside, self.programs.program("xdp_lookup"))
-        path = self._path(MINIMAL_TC)
-        links.needs_napi(path.in_name)
-        netlink.attach_tc(path.inside, self.programs.program("tc_minimal"))
+        netlink.attach_tc(self._path(MINIMAL_TC).inside, self.programs.program("tc_minimal"))
 
     def _set_up_bridge(self) -> None:
-        path = self._path(BRIDGE)
-        links.needs_napi(path.in_name)
-        namespace.write_sysctl("net/bridge/bridge-nf-call-iptables", 0)  # on, it would slow the bridge down, or stop it
-        with IPRoute() as ip:
-            ip.link("add", ifname="bridge", kind="bridge")
-            index = ip.link_lookup(ifname="bridge")[0]
-            namespace.write_sysctl("net/ipv6/conf/bridge/disable_ipv6", 1)
-            ip.link("set", index=index, state="up")
-            for port in (path.inside, path.outside):
-                ip.link("set", index=port, master=index)
-            ip.fdb("append", ifindex=path.outside, lladdr="02:00:00:00:00:02", master=index, state=0x40)
+        make_bridge(self._path(BRIDGE))
 
     def _set_up_ovs(self, flows: int) -> None:
         if reason := openvswitch.why_not():
@@ -145,7 +104,6 @@ class Forwarding:
             return
         path = self._path(OVS)
         self._contenders[OVS].delays = OVS_DELAYS
-        links.needs_napi(path.in_name)
         ovs = OpenVSwitch((path.in_name, path.out_name)).__enter__()
         self._closers.append(ovs.close)
         ovs.add_flows([f"ip,in_port=1,nw_src={_dotted(frames.source_address(flow))},actions=output:2" for flow in range(flows)])
@@ -157,7 +115,6 @@ class Forwarding:
         mask, number = frames.mask(0), 0
         for name, hook, in_port in ((OURS_TC, Hook.TC, 1), (OURS_XDP, Hook.XDP, 3)):
             path = self._path(name)
-            links.needs_napi(path.in_name)
             datapath.attach(DatapathPort(in_port, path.in_name, path.inside, hook, xdp_transmit=True))
             datapath.attach(DatapathPort(in_port + 1, path.out_name, path.outside, hook, xdp_transmit=True))
             for flow in range(flows):
@@ -169,17 +126,12 @@ class Forwarding:
     # ── measuring ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def _run(self, name: str, flows: int, delay: int | None = None) -> float:
         """Millions a second."""
-        contender, programs = self._contenders[name], self.programs
-        programs.set_source(flows, 2 * contender.path.number, contender.delay if delay is None else delay)
-        before = programs.arrived()
-        kernel.send_live(programs.program("xdp_source"), frames.frame(0), contender.frames)
-        seconds = programs.source_seconds()
-        arrived = programs.arrived() - before
+        contender = self._contenders[name]
+        run = self._paths.run(contender.path, flows, contender.frames, contender.delay if delay is None else delay)
         contender.sent += contender.frames
-        time.sleep(SETTLE_SECONDS)
-        contender.arrived += programs.arrived() - before
-        contender.frames = max(int(contender.frames * self.seconds / seconds), FEWEST_FRAMES)
-        return arrived / seconds / 1e6
+        contender.arrived += run.arrived
+        contender.frames = max(int(contender.frames * self.seconds / run.seconds), FEWEST_FRAMES)
+        return run.counted / run.seconds / 1e6
 
     def _measure(self, flows: int) -> Iterator[Row]:
         for name, contender in self._contenders.items():

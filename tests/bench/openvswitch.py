@@ -1,4 +1,4 @@
-"""Open vSwitch with its userspace datapath, as a peer to be measured: its own database, sockets and processes.
+"""Open vSwitch, as a peer to be measured: its own database, sockets and processes.
 
 Invariant: nothing of an Open vSwitch that may be running on the machine is touched, and nothing of this one stays.
 """
@@ -23,19 +23,22 @@ READY_SECONDS = 20.0
 BRIDGE = "ovs0"
 
 
-def why_not() -> str:
-    """Empty if it can be run here."""
+def why_not(datapath: str = "netdev") -> str:
+    """Empty if it can be run here, with this datapath."""
     missing = [name for name in ("ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl") if shutil.which(name) is None]
     if missing or not SCHEMA.exists():
         return "not installed: openvswitch-switch"
-    return "" if os.path.exists("/dev/net/tun") else "no /dev/net/tun"
+    return "no /dev/net/tun" if datapath == "netdev" and not os.path.exists("/dev/net/tun") else ""
 
 
 class OpenVSwitch:
-    """One bridge, datapath type netdev, on interfaces in the namespace of whoever enters it. A context manager."""
+    """One bridge on interfaces in the namespace of whoever enters it; ``datapath`` is ``netdev``, in userspace, or ``system``, the
+    kernel module. A context manager.
+    """
 
-    def __init__(self, interfaces: Sequence[str], *, userspace_tso: bool = False) -> None:
+    def __init__(self, interfaces: Sequence[str], *, datapath: str = "netdev", userspace_tso: bool = False) -> None:
         self._interfaces = interfaces
+        self._datapath = datapath
         self._userspace_tso = userspace_tso
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -74,7 +77,7 @@ class OpenVSwitch:
             "ovs-vswitchd", remote, f"--pidfile={here}/ovs-vswitchd.pid", "-vconsole:off", f"--log-file={here}/ovs-vswitchd.log"
         )
         self._wait_for(here / "ovs-vswitchd.pid")
-        self._vsctl("add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=netdev", "fail_mode=secure")
+        self._vsctl("add-br", BRIDGE, "--", "set", "bridge", BRIDGE, f"datapath_type={self._datapath}", "fail_mode=secure")
         for number, interface in enumerate(self._interfaces, 1):
             self._vsctl("add-port", BRIDGE, interface, "--", "set", "interface", interface, f"ofport_request={number}")
         error = self._vsctl("--bare", "--columns=error", "list", "interface").strip()

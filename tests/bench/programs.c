@@ -168,13 +168,24 @@ int xdp_source(struct xdp_md *xdp)
 	return devices.redirect_map(s->out, 0);
 }
 
-int xdp_sink(struct xdp_md *xdp)
+static __always_inline void count_arrived(void)
 {
 	u32 cpu = bpf_get_smp_processor_id();
 	struct arrived *arrived = sunk.lookup(&cpu);
 	if (arrived)
 		arrived->frames++;
+}
+
+int xdp_sink(struct xdp_md *xdp)
+{
+	count_arrived();
 	return XDP_DROP;
+}
+
+int tc_sink(struct __sk_buff *skb)
+{
+	count_arrived();
+	return TC_ACT_SHOT;
 }
 
 /* ── programs that do nothing: what the harness costs ─────────────────────────────────────────────────────────────────────────── */

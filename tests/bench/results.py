@@ -23,6 +23,12 @@ class Aim:
         shown = round(ratio, 2)
         return shown <= self.limit if self.op == "<=" else shown >= self.limit
 
+    @classmethod
+    def parse(cls, text: str) -> Aim:
+        """From what ``str`` made of one."""
+        sign, _, limit = text.partition(" ")
+        return cls({"≤": "<=", "≥": ">="}[sign], float(limit))
+
     def __str__(self) -> str:
         return f"{'≤' if self.op == '<=' else '≥'} {self.limit:g}"
 
@@ -91,6 +97,21 @@ class Row:
             "met": self.met,
             "note": self.note,
         }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Row:
+        """From what ``to_json`` made of one."""
+        return cls(
+            row["id"],
+            row["group"],
+            row["name"],
+            row["unit"],
+            row["samples"],
+            row["reference"],
+            row["reference_samples"],
+            Aim.parse(row["aim"]) if row["aim"] else None,
+            row["note"],
+        )
 
 
 def in_turn(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

@@ -1,0 +1,235 @@
+"""Other kernels than this machine's, in guests: ``make guest-test`` and ``make bench-guest``.
+
+    run.py test  [--suite NAME ...] [--jobs N] [--newest] [--output DIRECTORY] [-- PYTEST ARGUMENTS]
+    run.py bench [--suite NAME ...] [--jobs N] [--newest] [--output DIRECTORY] [--quick]
+    run.py shell COMMAND [--suite NAME] [--counted]
+
+``test`` runs tests/bpf on each kernel and writes DIRECTORY/guest-tests.json. ``bench`` counts the instructions that a packet takes
+by our fast path and by Open vSwitch's kernel module (tests/bench/instructions.py) and writes DIRECTORY/instructions.json. The
+kernels are Debian 12's and the newest that Debian backports. Needs root; and the network, the first time.
+
+Invariant: it says of every kernel what came of it, and fails if one of them failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "bench")]
+
+from debian import GuestError  # noqa: E402
+from image import Cache  # noqa: E402
+from machine import Clock, Done, Job, has_kvm, run  # noqa: E402
+from report import commit, console, footer, table  # noqa: E402
+from results import Row  # noqa: E402
+
+SUITES = ("bookworm", "trixie-backports")
+RESULTS = ROOT / "bench" / "results"
+TEST_SECONDS = 3600.0
+BENCH_SECONDS = 2400.0
+_TEST_TIMEOUT = 1800
+"""Of a single test: an emulated guest is some twenty times slower, and compiles the programs."""
+_PYTEST = (
+    f"CI=true HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis python3 -m pytest --rootdir=/source -c /source/pyproject.toml -q "
+    f"-p no:cacheprovider --timeout={_TEST_TIMEOUT} --junitxml=/out/tests.xml"
+)
+_INSTRUCTIONS = "modprobe openvswitch && python3 /source/tests/bench/instructions.py /out/instructions.json"
+
+
+@dataclass(slots=True)
+class Tested:
+    """What came of the tests on one kernel; ``error`` if they did not get to their end."""
+
+    suite: str
+    kernel: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    failures: list[str] = field(default_factory=list)
+    error: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.passed > 0 and not self.failed and not self.error
+
+
+class Guests:
+    """Kernels to run something on, ``at_a_time`` of them."""
+
+    def __init__(self, suites: Sequence[str], at_a_time: int, *, newest: bool = False) -> None:
+        """Makes what is missing. Raises GuestError."""
+        cache = Cache(say=say)
+        self._root = cache.root()
+        self.kernels = [cache.kernel(suite, newest=newest) for suite in suites]
+        self._at_a_time = at_a_time
+
+    def run(self, command: str, timeout: float, clock: Clock = Clock.REAL) -> Iterator[Done]:
+        """Run a command on each; while one is looked at, what it left is in its job's ``out``."""
+        with tempfile.TemporaryDirectory(prefix="guest-") as directory:
+            jobs = []
+            for kernel in self.kernels:
+                out = Path(directory, kernel.version)
+                out.mkdir()
+                jobs.append(Job(kernel, command, out, timeout, clock))
+            yield from run(self._root, jobs, self._at_a_time, _Progress())
+
+
+_STARTED = time.monotonic()
+
+
+def say(text: str) -> None:
+    print(f"guest: {time.monotonic() - _STARTED:4.0f} s  {text}", flush=True)
+
+
+class _Progress:
+    """Says a line a minute of each guest."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, float] = {}
+
+    def __call__(self, job: Job, line: str) -> None:
+        now, version = time.monotonic(), job.kernel.version
+        if line and now - self._told.setdefault(version, now) > 60:
+            self._told[version] = now
+            say(f"{version}: {line[-100:]}")
+
+
+# ── tests ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def test(guests: Guests, arguments: Sequence[str]) -> list[Tested]:
+    words = shlex.join(arguments) or "/source/tests/bpf"
+    results = []
+    for done in guests.run(f"{_PYTEST} {words}", TEST_SECONDS):
+        kernel = done.job.kernel
+        result = Tested(kernel.suite, kernel.version, error=done.error)
+        _read_tests(done.job.out / "tests.xml", result)
+        if result.failures:  # then the status says no more than they do
+            result.error = ""
+        say(f"{kernel.version}: {result.passed} passed, {result.failed} failed, {result.skipped} skipped, {result.seconds:.0f} s")
+        results.append(result)
+    return sorted(results, key=lambda result: [kernel.suite for kernel in guests.kernels].index(result.suite))
+
+
+def _read_tests(path: Path, result: Tested) -> None:
+    """From pytest's own report."""
+    suite = ElementTree.parse(path).getroot().find("testsuite") if path.exists() else None
+    if suite is None:
+        return
+    numbers = {name: int(suite.get(name, "0")) for name in ("tests", "errors", "failures", "skipped")}
+    result.failed = numbers["errors"] + numbers["failures"]
+    result.skipped = numbers["skipped"]
+    result.passed = numbers["tests"] - result.failed - result.skipped
+    result.seconds = float(suite.get("time", "0"))
+    for case in suite.iter("testcase"):
+        for problem in (*case.iter("failure"), *case.iter("error")):
+            result.failures.append(f"{case.get('classname')}::{case.get('name')}: {problem.get('message', '')[:300]}")
+
+
+def report_tests(results: Sequence[Tested], directory: Path | None) -> int:
+    """The exit status."""
+    for result in results:
+        for text in filter(None, (*result.failures, result.error)):
+            print(f"{result.kernel}: {text}", file=sys.stderr)
+    if directory is not None:
+        write(
+            directory / "guest-tests.json",
+            {"tests": "tests/bpf", "kernels": [{**asdict(result), "ok": result.ok} for result in results]},
+        )
+    print(f"{sum(result.passed for result in results)} passed, {sum(result.failed for result in results)} failed")
+    return 0 if all(result.ok for result in results) else 1
+
+
+# ── instructions ───────────────────────────────────────────────────────────────────────────────────────────────────────
+def bench(guests: Guests, *, quick: bool) -> list[dict[str, Any]]:
+    """Raises GuestError."""
+    results = {}
+    for done in guests.run(_INSTRUCTIONS + (" --quick" if quick else ""), BENCH_SECONDS, Clock.COUNTED):
+        if done.error:
+            raise GuestError(done.error)
+        say(f"{done.job.kernel.version}: counted")
+        results[done.job.kernel.suite] = json.loads((done.job.out / "instructions.json").read_text())
+    return [results[kernel.suite] for kernel in guests.kernels]
+
+
+def report_bench(results: Sequence[dict[str, Any]], directory: Path | None) -> int:
+    to = console()
+    for result in results:
+        rows = [Row.from_json(row) for row in result["rows"]]
+        to.print(table(rows))
+        footer(to, rows)
+        to.print(f"Linux {result['kernel']} in a guest, Open vSwitch {result['open_vswitch']}\n", highlight=False)
+    if directory is not None:
+        write(directory / "instructions.json", {"guests": list(results)})
+    return 0
+
+
+def write(path: Path, what: dict[str, Any]) -> None:
+    about = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host_kernel": platform.release(),
+        **commit(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**about, **what}, indent=1, ensure_ascii=False) + "\n")
+    say(f"written: {path}")
+
+
+# ── the command line ───────────────────────────────────────────────────────────────────────────────────────────────────
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", choices=("test", "bench", "shell"))
+    parser.add_argument("words", nargs="*", metavar="ARGUMENT", help="test: pytest's; shell: the command")
+    parser.add_argument("--suite", nargs="+", default=list(SUITES), help=f"of Debian (default: {' '.join(SUITES)})")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="guests at a time (default: one a CPU)")
+    parser.add_argument("--newest", action="store_true", help="fetch the suites' kernels again")
+    parser.add_argument("--quick", action="store_true", help="bench: fewer packets; written only if a directory is given")
+    parser.add_argument("--counted", action="store_true", help="shell: clocks count instructions")
+    parser.add_argument("--output", type=Path, help=f"where to write (default: {RESULTS.relative_to(ROOT)})")
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = arguments()
+    if os.geteuid() != 0:
+        print("the guests need root, to be made: use sudo", file=sys.stderr)
+        return 1
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
+    try:
+        guests = Guests(given.suite[:1] if given.what == "shell" else given.suite, given.jobs, newest=given.newest)
+        whole = not given.words and not given.quick
+        directory = given.output or (RESULTS if whole and given.suite == list(SUITES) else None)
+        if given.what == "test":
+            say(
+                f"tests/bpf on {', '.join(kernel.version for kernel in guests.kernels)}{'' if has_kvm() else ', emulated: minutes'}"
+            )
+            return report_tests(test(guests, given.words), directory)
+        if given.what == "bench":
+            return report_bench(bench(guests, quick=given.quick), directory)
+        for done in guests.run(" ".join(given.words), TEST_SECONDS, Clock.COUNTED if given.counted else Clock.REAL):
+            print(done.output, done.error, sep="")
+            return 1 if done.error else 0
+    except (GuestError, subprocess.SubprocessError, OSError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
