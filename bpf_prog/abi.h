@@ -294,7 +294,17 @@ enum drop_reason {
 	DROP_RUNT = 7,
 	DROP_METER = 8,
 	DROP_NO_LIVE_BUCKET = 9,
-	DROP_REASONS = 10,
+	DROP_UPCALL_SHARE = 10,
+	DROP_REASONS = 11,
+};
+
+#define UPCALL_UNIT 2048 /* bytes of the ring buffer that the slow path's queue is counted in */
+
+/* How much of the slow path's queue the packets of one port fill: `taken` less `served` units. eBPF adds to the one, Python, when it
+ * takes packets out, to the other. Index: port number; 0 for all ports together. */
+struct upcall_share {
+	u32 taken;
+	u32 served;
 };
 
 /* One packet on its way to the slow path, in the ring buffer: this, then `length` bytes of frame. */

@@ -132,10 +132,12 @@ static __always_inline void begin(struct packet *p, u32 slot)
 
 static __always_inline void send_up(struct packet *p, struct hook hook, u32 reason, u64 megaflow, struct verdict *v)
 {
-	if (punt(p, hook, reason, megaflow))
+	int refused = punt(p, hook, reason, megaflow);
+
+	if (refused == PUNTED)
 		verdict(v, FATE_PUNTED, 0, TC_ACT_STOLEN);
 	else
-		verdict(v, FATE_DROPPED, DROP_UPCALL_FULL, TC_ACT_SHOT);
+		verdict(v, FATE_DROPPED, refused, TC_ACT_SHOT);
 }
 
 static __always_inline void handle(struct packet *p, struct hook hook, struct verdict *v)

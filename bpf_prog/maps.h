@@ -41,6 +41,8 @@ BPF_PROG_ARRAY(xdp_programs, PROGRAMS);
 /* shared memory; eBPF writes, Python reads */
 BPF_F_TABLE("array", u32, struct port_counters, port_counters, (MAX_PORT_NUMBER + 1) * CPUS, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, u64, drops, DROP_REASONS *CPUS, BPF_F_MMAPABLE);
+/* shared memory; see struct upcall_share */
+BPF_F_TABLE("array", u32, struct upcall_share, upcall_shares, MAX_PORT_NUMBER + 1, BPF_F_MMAPABLE);
 /* eBPF writes, Python reads: packets for the slow path, in the order in which they came */
 BPF_RINGBUF_OUTPUT(upcalls, UPCALL_PAGES);
 #ifdef TEST_RUN

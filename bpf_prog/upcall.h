@@ -1,10 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Sending a packet to the slow path, whole. */
+/* Sending a packet to the slow path, whole.
+ *
+ * The queue to the slow path is shared out fairly: a port may fill a quarter of what the others leave of it. So one port that floods
+ * gets a fifth, two get a sixth each, and there is always room for those that are quiet. What is taken out of the queue may be
+ * filled again, so that the slow path itself sets the pace, and no rate has to be guessed.
+ */
 #pragma once
 
 #define UPCALL_SMALL 256
 #define UPCALL_MEDIUM 2048
 #define UPCALL_LARGE (65536 + 256) /* the longest segmentation-offload frame, with its headers */
+
+#define UPCALL_UNITS (UPCALL_PAGES * 4096 / UPCALL_UNIT)
+#define UNITS(bytes) ((sizeof(struct upcall) + (bytes) + UPCALL_UNIT - 1) / UPCALL_UNIT)
+#define PORT_SHARE 4 /* one part in this many of what is left */
+#define PUNTED -1
 
 static __always_inline void fill_upcall(struct upcall *u, struct packet *p, struct hook hook, u32 reason, u64 megaflow)
 {
@@ -20,7 +30,18 @@ static __always_inline void fill_upcall(struct upcall *u, struct packet *p, stru
 	u->pad = 0;
 }
 
-/* False if there is no room. A ring buffer's record must have a size that the verifier knows: there are three of them. */
+static __always_inline u32 in_queue(const struct upcall_share *share)
+{
+	return *(volatile u32 *)&share->taken - *(volatile u32 *)&share->served;
+}
+
+/* Whether a port that fills `own` may take so many more units. One packet it always may. */
+static __always_inline int has_share(u32 own, u32 all, u32 units)
+{
+	return !own || (all < UPCALL_UNITS && own + units <= (UPCALL_UNITS - all) / PORT_SHARE);
+}
+
+/* PUNTED, or why not. A ring buffer's record must have a size that the verifier knows: there are three of them. */
 static __always_inline int punt(struct packet *p, struct hook hook, u32 reason, u64 megaflow)
 {
 	struct upcall *u;
@@ -28,7 +49,15 @@ static __always_inline int punt(struct packet *p, struct hook hook, u32 reason, 
 
 	opaque(length);
 	if (length > UPCALL_LARGE)
-		return 0;
+		return DROP_UPCALL_FULL;
+	u32 zero = 0, number = p->number, units = length <= UPCALL_SMALL ? UNITS(UPCALL_SMALL) :
+						  length <= UPCALL_MEDIUM ? UNITS(UPCALL_MEDIUM) : UNITS(UPCALL_LARGE);
+	struct upcall_share *own = upcall_shares.lookup(&number), *all = upcall_shares.lookup(&zero);
+	if (!own || !all)
+		return DROP_UPCALL_FULL;
+	if (!has_share(in_queue(own), in_queue(all), units))
+		return DROP_UPCALL_SHARE;
+	opaque(length);
 	if (length <= UPCALL_SMALL)
 		u = upcalls.ringbuf_reserve(sizeof(struct upcall) + UPCALL_SMALL);
 	else if (length <= UPCALL_MEDIUM)
@@ -36,13 +65,15 @@ static __always_inline int punt(struct packet *p, struct hook hook, u32 reason, 
 	else
 		u = upcalls.ringbuf_reserve(sizeof(struct upcall) + UPCALL_LARGE);
 	if (!u)
-		return 0;
+		return DROP_UPCALL_FULL;
 	fill_upcall(u, p, hook, reason, megaflow);
 	opaque(length); /* or the compiler makes one comparison of this bound and the others, and kernel 6.1 does not see the lower one */
 	if (length < ETH_HEADER_BYTES || bpf_skb_load_bytes(hook.skb, 0, u + 1, length) < 0) {
 		upcalls.ringbuf_discard(u, 0);
-		return 0;
+		return DROP_UPCALL_FULL;
 	}
+	__sync_fetch_and_add(&own->taken, units);
+	__sync_fetch_and_add(&all->taken, units);
 	upcalls.ringbuf_submit(u, 0);
-	return 1;
+	return PUNTED;
 }

@@ -34,12 +34,14 @@ from appliance.datapath.layout import (
     MAX_CHOICES,
     MAX_FLOOD_PORTS,
     NO_SUBTABLE,
+    UPCALL_UNIT,
     Bucket,
     Choice,
     MegaflowFlag,
     MegaflowStats,
     PortCounters,
     PortFlag,
+    UpcallShare,
 )
 from appliance.datapath.layout import Megaflow as MegaflowSlot
 from appliance.datapath.layout import (
@@ -78,6 +80,9 @@ _SUBTABLE = struct.Struct(f"=I28x{KEY_BYTES}s32x")
 _WIDE_BITS = KEY_MASK & ~sum((1 << 64) - 1 << 64 * (KEY_WORDS - 1 - word) for word in COMMON_WORDS)
 _CHOICE_BYTES = ctypes.sizeof(Choice)
 _MAC_BYTES = 12
+_REASONS = tuple(UpcallReason)
+_ALL_PORTS = 0
+"""In place of a port number, in ``upcall_shares``."""
 _NO_STATISTICS = bytes(_STATS_BYTES)
 _SUBTABLE_WORD, _FLAGS, _SERVED, _TICKET = (
     int(getattr(MegaflowSlot, member).offset) // 4 for member in ("subtable", "flags", "served", "ticket")
@@ -134,6 +139,11 @@ class BpfDatapath:
         """Numbers of ports where an earlier agent's programs go on."""
         self._received: list[Upcall] = []
         self._limit = 0
+        self._upcall_shares = memoryview(
+            programs.shared_memory("upcall_shares", (MAX_PORT_NUMBER + 1) * ctypes.sizeof(UpcallShare))
+        ).cast("I")
+        self._taken_out: dict[int, int] = {}
+        """Units of the queue to the slow path, by port number, taken out since ``upcalls`` was called."""
         for power, table in enumerate(shift_tables()):
             programs.update("crc_shifts", power, table)
         programs.open_ring("upcalls", self._receive)
@@ -394,6 +404,11 @@ class BpfDatapath:
         self._limit = limit
         self._received = []
         self.programs.consume()
+        shares = self._upcall_shares
+        for number, units in (*self._taken_out.items(), (_ALL_PORTS, sum(self._taken_out.values()))):
+            at = 2 * number + 1
+            shares[at] = shares[at] + units & 0xFFFFFFFF
+        self._taken_out.clear()
         return self._received
 
     def _receive(self, _context: object, address: int, size: int) -> int:
@@ -402,7 +417,8 @@ class BpfDatapath:
         frame = record[_RECORD_BYTES : _RECORD_BYTES + length]
         if vlan_present:
             frame = frame[:_MAC_BYTES] + struct.pack(">HH", tpid, tci) + frame[_MAC_BYTES:]
-        self._received.append(Upcall(in_port, UpcallReason(reason), megaflow_id, int.from_bytes(key, "big"), frame, gso_size))
+        self._received.append(Upcall(in_port, _REASONS[reason], megaflow_id, int.from_bytes(key, "big"), frame, gso_size))
+        self._taken_out[in_port] = self._taken_out.get(in_port, 0) + -(-size // UPCALL_UNIT)
         return -1 if len(self._received) >= self._limit else 0
 
     def served(self, megaflow_id: int) -> None:

@@ -23,6 +23,7 @@ COMMON_WORDS = (3, 4, 5, 6, 9, 11)
 MAX_CHOICES = 4096
 MAX_METERS = 1024
 CRC_SHIFTS = 16
+UPCALL_UNIT = 2048
 MAX_WAITING = 256
 
 
@@ -198,6 +199,10 @@ class PortCounters(ctypes.Structure):
 
 class Settings(ctypes.Structure):
     _fields_ = (("subtables", ctypes.c_uint32), ("flood_ports", ctypes.c_uint32))
+
+
+class UpcallShare(ctypes.Structure):
+    _fields_ = (("taken", ctypes.c_uint32), ("served", ctypes.c_uint32))
 
 
 class Upcall(ctypes.Structure):

@@ -248,3 +248,5 @@ class DropReason(IntEnum):
     """A meter's drop band."""
     NO_LIVE_BUCKET = 9
     """A FAST FAILOVER group has no live bucket, or a SELECT group no bucket."""
+    UPCALL_SHARE = 10
+    """The packets of its port fill their share of the queue to the slow path."""

@@ -21,6 +21,7 @@ from scapy.layers.l2 import Ether
 from appliance.datapath import netlink, programs
 from appliance.datapath.bpf import BpfDatapath
 from appliance.datapath.driver import DatapathError, DatapathPort
+from appliance.datapath.layout import UPCALL_UNIT
 from appliance.datapath.loader import Sizes
 from appliance.lab.testbed import Testbed
 from appliance.model.actions import Meter, SetField
@@ -51,6 +52,7 @@ pytestmark = pytest.mark.root
 
 ETH_P_ALL = 3
 SO_RCVBUFFORCE = 33
+UPCALL_PAGES = 1024
 QUIET = 0x88B5
 """An ethertype for experiments: what the hosts' own stacks send by themselves never has it."""
 
@@ -62,7 +64,7 @@ def bed() -> Iterator[Testbed]:
 
 
 def new_datapath() -> BpfDatapath:
-    return BpfDatapath(Sizes(megaflows=1024, upcall_pages=256))
+    return BpfDatapath(Sizes(megaflows=1024, upcall_pages=UPCALL_PAGES))
 
 
 @contextmanager
@@ -300,6 +302,26 @@ def test_a_new_one_takes_over_and_a_clean_stop_leaves_nothing(bed: Testbed, load
     while (left := {program.id for program in programs.loaded("ofswitch")} & loaded_by_second) and time.monotonic() < deadline:
         time.sleep(0.05)  # the kernel frees them in its own time
     assert not left
+
+
+def test_a_port_that_floods_the_slow_path_leaves_room_for_the_others(datapath: BpfDatapath, wires: list[socket.socket]) -> None:
+    share = UPCALL_PAGES * 4096 // UPCALL_UNIT // 5
+    for number in range(share + 200):
+        wires[0].send(frame(number))
+    for number in range(100):
+        wires[1].send(frame(number))
+    flood = datapath.port_counters()[1]
+    assert share - 10 <= flood.punted <= share + 1
+    assert datapath.drops()[DropReason.UPCALL_SHARE] == flood.dropped == flood.rx_packets - flood.punted
+
+    came = wait_upcalls(datapath, share + 100, seconds=1.0)
+    assert sum(upcall.in_port == 2 for upcall in came) == 100
+    by_flood = [upcall.frame for upcall in came if upcall.in_port == 1]
+    assert by_flood == [frame(number) for number in range(len(by_flood))]
+    assert len(by_flood) >= share - 10
+
+    wires[0].send(frame(99_999))
+    assert [upcall.frame for upcall in wait_upcalls(datapath, 1)] == [frame(99_999)], "what was taken out may be filled again"
 
 
 def test_the_fast_path_says_when_it_is_full(datapath: BpfDatapath) -> None:

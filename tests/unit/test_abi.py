@@ -33,6 +33,7 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "port": layout.Port,
     "port_counters": layout.PortCounters,
     "settings": layout.Settings,
+    "upcall_share": layout.UpcallShare,
     "upcall": layout.Upcall,
 }
 
@@ -58,6 +59,7 @@ LIMITS: dict[str, int] = {
     "CACHE_WAYS": layout.CACHE_WAYS,
     "NO_SUBTABLE": layout.NO_SUBTABLE,
     "CRC_SHIFTS": layout.CRC_SHIFTS,
+    "UPCALL_UNIT": layout.UPCALL_UNIT,
     "MAX_CHOICES": layout.MAX_CHOICES,
     "MAX_WAITING": layout.MAX_WAITING,
     "MAX_METERS": layout.MAX_METERS,
