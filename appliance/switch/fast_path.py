@@ -60,16 +60,18 @@ class FastPath:
         return xlate.resume(self.pipeline, again, key, self.normal(now), self.port_is_live)
 
     # ── megaflows ──────────────────────────────────────────────────────────────────────────────────────────────────────
-    def want(self, translation: Translation, now: float) -> tuple[LiveMegaflow | None, list[Effect]]:
-        """The live megaflow for a translation, made if there is none; None if there can be none. The effects make room for it.
+    def want(self, translation: Translation, key: int, now: float) -> tuple[LiveMegaflow | None, list[Effect]]:
+        """The live megaflow for a packet with this key and translation, made if there is none; None if there can be none.
+
+        The effects make room for it.
 
         ``install`` tells the fast path of it.
         """
-        live = self.megaflows.at(translation)
+        live = self.megaflows.at(translation, key)
         if live is not None or not installable(translation):
             return live, []
         effects = self.remove(self.megaflows.excess(1))
-        live = self.megaflows.add(translation, now)
+        live = self.megaflows.add(translation, key, now)
         self._wanted[live.megaflow.id] = live
         return live, effects
 

@@ -35,6 +35,7 @@ from appliance.pipeline import group_table
 from appliance.pipeline.flow_table import FlowEntry, Pipeline
 from appliance.pipeline.mac_table import MacChange, MacTable
 from appliance.pipeline.translation import Lookup, Translation
+from appliance.switch.masks import MAX_MASKS, Masks
 
 MAX_MEGAFLOWS = 65536
 IDLE_SECONDS = 10.0
@@ -74,12 +75,24 @@ class LiveMegaflow:
 
 
 class Megaflows:
-    """All live megaflows. ``limit`` is how many there may be; more than ``translations`` touched at once are removed unseen."""
+    """All live megaflows. ``limit`` is how many there may be, with about ``masks`` different masks.
 
-    def __init__(self, limit: int = MAX_MEGAFLOWS, translations: int = 10_000, idle_seconds: float = IDLE_SECONDS) -> None:
+    More than ``translations`` touched at once are removed unseen.
+    """
+
+    def __init__(
+        self,
+        limit: int = MAX_MEGAFLOWS,
+        translations: int = 10_000,
+        idle_seconds: float = IDLE_SECONDS,
+        masks: int = MAX_MASKS,
+    ) -> None:
         self.limit = limit
         self.translations = translations
         self.idle_seconds = idle_seconds
+        self.masks = Masks(masks)
+        self.narrowed = 0
+        """Megaflows made with a finer mask than they need."""
         self._last_id = 0
         self._live: dict[int, LiveMegaflow] = {}
         self._leaving: dict[int, LiveMegaflow] = {}
@@ -116,19 +129,28 @@ class Megaflows:
     def get(self, megaflow_id: int) -> LiveMegaflow | None:
         return self._live.get(megaflow_id)
 
-    def at(self, translation: Translation) -> LiveMegaflow | None:
-        """The live megaflow for just the packets that this translation is for."""
-        megaflow_id = self._by_region.get((translation.mask, translation.key & translation.mask))
+    def at(self, translation: Translation, key: int) -> LiveMegaflow | None:
+        """The live megaflow that ``add`` would make for this packet, if there is one."""
+        mask = self.masks.choose(translation.mask)
+        megaflow_id = self._by_region.get((mask, key & mask))
         return None if megaflow_id is None else self._live[megaflow_id]
 
     # ── coming and going ───────────────────────────────────────────────────────────────────────────────────────────────
-    def add(self, translation: Translation, now: float) -> LiveMegaflow:
-        """A new megaflow. There must be none ``at`` the same place, and room for it (``excess``)."""
+    def add(self, translation: Translation, key: int, now: float) -> LiveMegaflow:
+        """A new megaflow, for a packet with this key and all of those that the translation is for, or (``masks``) fewer.
+
+        There must be none ``at`` the same place, and room for it (``excess``).
+        """
         self._last_id += 1
-        megaflow = Megaflow(self._last_id, translation.key & translation.mask, translation.mask, translation.actions)
+        mask = self.masks.choose(translation.mask)
+        if mask != translation.mask:
+            self.narrowed += 1
+            translation = replace(translation, key=key)  # which may have been another packet's
+        megaflow = Megaflow(self._last_id, key & mask, mask, translation.actions)
         live = LiveMegaflow(megaflow, translation, now)
         self._live[megaflow.id] = live
-        self._by_region[megaflow.mask, megaflow.key] = megaflow.id
+        self.masks.take(mask)
+        self._by_region[mask, megaflow.key] = megaflow.id
         self._index_translation(megaflow.id, translation)
         return live
 
@@ -140,6 +162,7 @@ class Megaflows:
             self._credit_changed.discard(megaflow_id)
             self._touched.discard(megaflow_id)
             del self._by_region[live.megaflow.mask, live.megaflow.key]
+            self.masks.release(live.megaflow.mask)
             self._unindex_translation(megaflow_id, live.translation)
             self._index_entries(megaflow_id, live.credit.lookups)
 

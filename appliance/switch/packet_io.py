@@ -143,7 +143,7 @@ class PacketIo:
                 made.clear()
                 live, lasting = None, fast_path.translate(upcall.key, now)
             if live is None:
-                live, consequences = fast_path.want(lasting, now)
+                live, consequences = fast_path.want(lasting, upcall.key, now)
                 effects += consequences
             if live is not None:
                 live.punted += 1

@@ -28,7 +28,7 @@ class Bench:
     def __init__(self, rnd: Random, translations: int = 10_000) -> None:
         self.rnd = rnd
         self.pipeline = cases.pipeline(rnd)
-        self.megaflows = Megaflows(translations=translations)
+        self.megaflows = Megaflows(translations=translations, masks=rnd.choice((1, 3, 100)))
         self.frames = [(cases.frame(rnd), rnd.choice(cases.IN_PORTS)) for _ in range(rnd.randint(1, 8))]
         self.keys = [parse(frame, in_port).key for frame, in_port in self.frames]
         self.keys += [cases.flow_key(rnd) for _ in range(rnd.randint(1, 4))]
@@ -43,8 +43,8 @@ class Bench:
 
     def packet(self, key: int) -> None:
         translation = self.translate(key)
-        if installable(translation) and self.megaflows.at(translation) is None:
-            self.megaflows.add(translation, 0.0)
+        if installable(translation) and self.megaflows.at(translation, key) is None:
+            self.megaflows.add(translation, key, 0.0)
 
     def change(self) -> None:
         """Add (maybe in the place of another), modify or delete an entry."""
