@@ -142,6 +142,7 @@ enum megaflow_flag {
 	MEGAFLOW_POPS = 1 << 3,	 /* takes off tags: the headers behind a third one would have to be parsed then */
 	MEGAFLOW_GATED = 1 << 2, /* earlier packets may still be under way in the slow path: see ticket */
 	MEGAFLOW_WIDE = 1 << 5,	 /* its key has more than common words: see lookup.h */
+	MEGAFLOW_DIRECT = 1 << 6, /* it does nothing but send to xdp_port, or drop */
 };
 
 /* A slot of the megaflow table. eBPF writes `ticket`, and may clear MEGAFLOW_GATED; Python writes all the rest, before the slot can be
@@ -210,7 +211,7 @@ struct megaflow_stats {
 	u64 packets;
 	u64 bytes;
 	u64 last_used; /* ns, CLOCK_MONOTONIC (coarse); 0 for never */
-	u64 tcp_flags; /* host order */
+	u64 tcp_flags; /* all seen: word 11 of the key, which has them as the packet has */
 };
 
 /* A mask with its megaflows. Python writes; it is a whole number of cache lines. */
@@ -243,16 +244,22 @@ struct port {
 	u32 flags;
 };
 
+/* What comes in on an interface: the port's number, 0 for none, and its flags once more. */
+struct ingress {
+	u32 number;
+	u32 flags;
+};
+
 /* What became of the packets of one port on one CPU: port + CPU * (MAX_PORT_NUMBER + 1). eBPF adds, Python reads. */
 struct port_counters {
-	u64 rx_packets;
 	u64 rx_bytes;
 	u64 tx_packets;
 	u64 tx_bytes;
-	u64 forwarded_xdp;
+	u64 forwarded_xdp; /* these four together are all packets that came in */
 	u64 forwarded_tc;
 	u64 dropped;
 	u64 punted;
+	u64 pad;
 };
 
 /* Programs that others end with, by index in `tc_programs` and `xdp_programs`. */

@@ -37,9 +37,23 @@ static __always_inline int test_output(u32 op, u32 port)
 }
 #endif
 
-static __always_inline void count_sent(u32 number, u32 bytes)
+/* Statistics of a slot. `flags` is word 11 of the key, which has TCP's. */
+static __always_inline void count_slot(u32 slot, u32 cpu, u32 bytes, u64 flags)
 {
-	u32 place = number + bpf_get_smp_processor_id() * (MAX_PORT_NUMBER + 1);
+	u32 place = slot + cpu * MAX_MEGAFLOWS;
+	struct megaflow_stats *stats = megaflow_stats.lookup(&place);
+
+	if (!stats)
+		return;
+	stats->packets++;
+	stats->bytes += bytes;
+	stats->last_used = bpf_ktime_get_coarse_ns();
+	stats->tcp_flags |= flags;
+}
+
+static __always_inline void count_sent(u32 number, u32 cpu, u32 bytes)
+{
+	u32 place = number + cpu * (MAX_PORT_NUMBER + 1);
 	struct port_counters *counters = port_counters.lookup(&place);
 	if (counters) {
 		counters->tx_packets++;
@@ -64,7 +78,7 @@ static __always_inline int send_copy(struct packet *p, struct hook hook, u32 num
 		return 0;
 	if (bpf_clone_redirect(hook.skb, port->ifindex, 0) < 0)
 		return -1;
-	count_sent(number, p->length + p->metadata_tag * VLAN_TAG_BYTES);
+	count_sent(number, p->cpu, p->length + p->metadata_tag * VLAN_TAG_BYTES);
 	return 0;
 }
 
@@ -75,7 +89,7 @@ static __always_inline void verdict(struct verdict *v, u32 fate, u32 reason, int
 	v->code = code;
 }
 
-static __always_inline void send_last(struct packet *p, struct hook hook, u32 number, struct verdict *v)
+static __always_inline void send_last(struct hook hook, u32 number, u32 cpu, u32 bytes, struct verdict *v)
 {
 	int drop = hook.tc ? TC_ACT_SHOT : XDP_DROP;
 #ifdef TEST_RUN
@@ -96,7 +110,7 @@ static __always_inline void send_last(struct packet *p, struct hook hook, u32 nu
 		verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, drop);
 		return;
 	}
-	count_sent(number, p->length + p->metadata_tag * VLAN_TAG_BYTES);
+	count_sent(number, cpu, bytes);
 	verdict(v, FATE_FORWARDED, 0, code);
 }
 
@@ -223,16 +237,7 @@ static __always_inline int change(struct packet *p, struct hook hook, const stru
 
 static __always_inline void count_megaflow(struct packet *p, u32 slot)
 {
-	u32 place = slot + bpf_get_smp_processor_id() * MAX_MEGAFLOWS;
-	struct megaflow_stats *stats = megaflow_stats.lookup(&place);
-
-	if (!stats)
-		return;
-	stats->packets++;
-	stats->bytes += p->bytes;
-	stats->last_used = bpf_ktime_get_coarse_ns();
-	if (p->key.f.tcp_flags)
-		stats->tcp_flags |= bpf_ntohs(p->key.f.tcp_flags);
+	count_slot(slot, p->cpu, p->bytes, p->key.w[11]);
 }
 
 /* Executes RUN_OPS ops from `first` on, and leaves the rest to the next program. */
@@ -252,11 +257,11 @@ static __always_inline void execute(struct packet *p, struct hook hook, const st
 		u32 code = op->code;
 
 		if (code == OP_END) {
-			verdict(v, p->sent ? FATE_FORWARDED : FATE_DROPPED, DROP_NO_ACTION, hook.tc ? TC_ACT_STOLEN : XDP_DROP);
+			verdict(v, p->sent ? FATE_FORWARDED : FATE_DROPPED, DROP_NO_ACTION, p->sent ? TC_ACT_STOLEN : dropped);
 			return;
 		}
 		if (code == OP_FORWARD) {
-			send_last(p, hook, op->arg32, v);
+			send_last(hook, op->arg32, p->cpu, p->length + p->metadata_tag * VLAN_TAG_BYTES, v);
 			return;
 		}
 		if (hook.tc && code == OP_FLOOD) {

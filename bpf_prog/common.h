@@ -52,7 +52,9 @@ union key {
 struct packet {
 	union key key;
 	u64 operand[2];	  /* an address of 16 bytes, collected */
+	u32 cpu;
 	u32 number;	  /* of the port that it came in on, 0 if that is none */
+	u32 port_flags;	  /* its */
 	u32 length;	  /* of the frame, a tag in metadata not counted */
 	u32 bytes;	  /* as it came, a tag in metadata counted */
 	u32 network;	  /* offset of what follows the tags */
@@ -69,11 +71,11 @@ struct packet {
 	u32 pseudo_difference; /* addresses and protocol: what layer 4's checksum covers outside layer 4 */
 	u32 sctp_change;
 	u32 layers; /* as they were parsed */
+	u32 found; /* slot + 1 of its megaflow, if that is known before it is looked up */
 	u32 slot;  /* of the megaflow that is executed */
 	u32 first; /* the op to go on with */
 	u32 sent;  /* a copy has been sent */
 	u32 punted; /* after its meters the slow path goes on */
-	u32 pad;
 };
 
 static __always_inline u32 min_u32(u32 a, u32 b)

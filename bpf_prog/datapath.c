@@ -14,28 +14,28 @@
 #include "actions.h"
 #include "upcall.h"
 
-static __always_inline u32 port_number(u32 ifindex)
+/* NULL if the interface is no port's. */
+static __always_inline const struct ingress *ingress_of(u32 ifindex)
 {
-	u32 *number;
+	struct ingress *in;
 
 	if (ifindex < SMALL_IFINDEX) {
-		number = small_ifindex.lookup(&ifindex);
-		opaque(number); /* or the compiler makes one call of the two look-ups, which the kernel then cannot turn into a load */
-		return number ? *number : 0;
+		in = small_ifindex.lookup(&ifindex);
+		opaque(in); /* or the compiler makes one call of the two look-ups, which the kernel then cannot turn into a load */
+		return in;
 	}
-	number = large_ifindex.lookup(&ifindex);
-	return number ? *number : 0;
+	return large_ifindex.lookup(&ifindex);
 }
 
-static __always_inline void count(struct packet *p, struct hook hook, const struct verdict *v)
+/* Every packet that is not passed on is counted here, once. */
+static __always_inline void count(u32 number, u32 cpu, u32 bytes, struct hook hook, const struct verdict *v)
 {
-	u32 place = p->number + bpf_get_smp_processor_id() * (MAX_PORT_NUMBER + 1);
+	u32 place = number + cpu * (MAX_PORT_NUMBER + 1);
 	struct port_counters *counters = port_counters.lookup(&place);
 
 	if (!counters)
 		return;
-	counters->rx_packets++;
-	counters->rx_bytes += p->bytes;
+	counters->rx_bytes += bytes;
 	if (v->fate == FATE_FORWARDED) {
 		if (hook.tc)
 			counters->forwarded_tc++;
@@ -45,19 +45,16 @@ static __always_inline void count(struct packet *p, struct hook hook, const stru
 		counters->punted++;
 	} else {
 		counters->dropped++;
-		u32 reason = v->reason + bpf_get_smp_processor_id() * DROP_REASONS;
+		u32 reason = v->reason + cpu * DROP_REASONS;
 		u64 *dropped = drops.lookup(&reason);
 		if (dropped)
 			(*dropped)++;
 	}
 }
 
-/* The one exit. */
-static __always_inline int finish(struct packet *p, struct hook hook, const struct verdict *v)
-{
-	if (v->fate != FATE_PASSED)
-		count(p, hook, v);
 #ifdef TEST_RUN
+static __always_inline void note_run(struct packet *p, struct hook hook, const struct verdict *v)
+{
 	u32 zero = 0;
 	struct test_run *run = test_run.lookup(&zero);
 	if (run)
@@ -65,6 +62,16 @@ static __always_inline int finish(struct packet *p, struct hook hook, const stru
 	/* The test sees the frame only: put the tag there, under one that it does not see. */
 	if (hook.tc && v->code == TEST_STOPPED && p->metadata_tag)
 		bpf_skb_vlan_push(hook.skb, bpf_htons(ETHERTYPE_VLAN), 0);
+}
+#endif
+
+/* The one exit. */
+static __always_inline int finish(struct packet *p, struct hook hook, const struct verdict *v)
+{
+	if (v->fate != FATE_PASSED)
+		count(p->number, p->cpu, p->bytes, hook, v);
+#ifdef TEST_RUN
+	note_run(p, hook, v);
 #endif
 	return v->code;
 }
@@ -92,18 +99,23 @@ static __always_inline int short_of_ttl(struct packet *p, const struct megaflow 
 	return megaflow->ttl_needed && LAYER_IS(p, LAYER_IPV4 | LAYER_IPV6) && p->key.f.ip_ttl <= megaflow->ttl_needed;
 }
 
-/* Whether XDP can do all of it. What it cannot, TC behind it does. */
-static __always_inline int fits_xdp(struct packet *p, const struct megaflow *megaflow, u32 flags)
+/* Whether XDP can send there; 0 is nowhere. */
+static __always_inline int reaches_by_xdp(u32 out)
 {
-	if (!(flags & MEGAFLOW_XDP) || flags & (MEGAFLOW_PUNT | MEGAFLOW_GATED | MEGAFLOW_METERED) || short_of_ttl(p, megaflow))
-		return 0;
 #ifndef TEST_RUN
-	u32 out = megaflow->xdp_port;
 	struct port *port = ports.lookup(&out);
 	if (out && (!port || !(port->flags & PORT_XDP_TRANSMIT)))
 		return 0;
 #endif
 	return 1;
+}
+
+/* Whether XDP can do all of it. What it cannot, TC behind it does. */
+static __always_inline int fits_xdp(struct packet *p, const struct megaflow *megaflow, u32 flags)
+{
+	if (!(flags & MEGAFLOW_XDP) || flags & (MEGAFLOW_PUNT | MEGAFLOW_GATED | MEGAFLOW_METERED) || short_of_ttl(p, megaflow))
+		return 0;
+	return reaches_by_xdp(megaflow->xdp_port);
 }
 
 #define NOT_PUNTED -1
@@ -142,21 +154,26 @@ static __always_inline void send_up(struct packet *p, struct hook hook, u32 reas
 
 static __always_inline void handle(struct packet *p, struct hook hook, struct verdict *v)
 {
-	u32 slot = 0, number = p->number;
-	struct port *in = ports.lookup(&number);
+	u32 slot = 0;
 	int drop = hook.tc ? TC_ACT_SHOT : XDP_DROP;
 
-	if (!number || !in) {
+	if (!p->number) {
 		verdict(v, FATE_DROPPED, DROP_NOT_A_PORT, drop);
 		return;
 	}
-	if (!(in->flags & PORT_RECEIVE)) {
+	if (!(p->port_flags & PORT_RECEIVE)) {
 		verdict(v, FATE_DROPPED, DROP_NO_RECV, drop);
 		return;
 	}
-	p->key.f.in_port = bpf_htonl(number);
+	p->key.f.in_port = bpf_htonl(p->number);
 
-	struct megaflow *megaflow = lookup(p, &slot);
+	struct megaflow *megaflow;
+	if (p->found) {
+		slot = p->found - 1;
+		megaflow = megaflows.lookup(&slot);
+	} else {
+		megaflow = lookup(p, &slot);
+	}
 	u32 flags = megaflow ? megaflow->flags : 0;
 	if (flags & MEGAFLOW_POPS && is_vlan(p->key.f.eth_type))
 		flags |= MEGAFLOW_PUNT;
@@ -185,21 +202,35 @@ static __always_inline void handle(struct packet *p, struct hook hook, struct ve
 	execute(p, hook, megaflow, 0, v);
 }
 
+#include "express.h"
+
 static __always_inline struct packet *scratch_packet(void)
 {
 	u32 cpu = bpf_get_smp_processor_id();
 	return scratch.lookup(&cpu);
 }
 
+/* The packet as it came, but for what parsing gives. NULL cannot be. */
+static __always_inline struct packet *new_packet(u32 cpu, const struct ingress *in, u32 length, u32 metadata_tag)
+{
+	struct packet *p = scratch.lookup(&cpu);
+	if (!p)
+		return NULL;
+	p->cpu = cpu;
+	p->number = in ? in->number : 0;
+	p->port_flags = in ? in->flags : 0;
+	p->length = length;
+	p->metadata_tag = metadata_tag;
+	p->bytes = length + metadata_tag * VLAN_TAG_BYTES;
+	return p;
+}
+
 int ofswitch_tc(struct __sk_buff *skb)
 {
 	struct hook hook = {.tc = 1, .skb = skb};
-	struct packet *p = scratch_packet();
 	struct verdict v;
-	u32 tci = 0;
+	u32 cpu = bpf_get_smp_processor_id();
 
-	if (!p)
-		return TC_ACT_SHOT;
 #ifdef TEST_RUN
 	u32 zero = 0;
 	struct test_run *run = test_run.lookup(&zero);
@@ -212,11 +243,19 @@ int ofswitch_tc(struct __sk_buff *skb)
 			return TC_ACT_SHOT;
 	}
 #endif
-	p->length = skb->len;
-	p->metadata_tag = skb->vlan_present ? 1 : 0;
-	if (p->metadata_tag)
-		tci = skb->vlan_tci;
-	p->bytes = p->length + p->metadata_tag * VLAN_TAG_BYTES;
+	const struct ingress *in = ingress_of(skb->ifindex);
+	u32 metadata_tag = skb->vlan_present ? 1 : 0, tci = metadata_tag ? skb->vlan_tci : 0;
+	enum express way = EXPRESS_NO;
+	if (in && in->flags & PORT_RECEIVE)
+		way = express(hook, (void *)(long)skb->data, (void *)(long)skb->data_end, in->number, cpu,
+			      skb->len + metadata_tag * VLAN_TAG_BYTES, metadata_tag ? key_tci(tci) : 0, &v);
+	if (way == EXPRESS_DONE)
+		return v.code;
+	struct packet *p = new_packet(cpu, in, skb->len, metadata_tag);
+	if (!p)
+		return TC_ACT_SHOT;
+	if (way == EXPRESS_LEFT)
+		tc_programs.call(skb, PROGRAM_HANDLE);
 	int whole = 0;
 	no_unroll for (int attempt = 0; attempt < 2; attempt++) {
 		void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -227,7 +266,7 @@ int ofswitch_tc(struct __sk_buff *skb)
 		if (bpf_skb_pull_data(skb, min_u32(p->length, MAX_HEADER_BYTES + MAX_VLAN_TAGS * VLAN_TAG_BYTES)) < 0)
 			break;
 	}
-	p->number = port_number(skb->ifindex);
+	p->found = 0;
 	verdict(&v, FATE_DROPPED, DROP_RUNT, TC_ACT_SHOT);
 	if (whole)
 		tc_programs.call(skb, PROGRAM_HANDLE);
@@ -360,16 +399,22 @@ int ofswitch_flood(struct __sk_buff *skb)
 int ofswitch_xdp(struct xdp_md *xdp)
 {
 	struct hook hook = {.tc = 0, .xdp = xdp};
-	struct packet *p = scratch_packet();
-	struct verdict v;
 	void *data = (void *)(long)xdp->data, *end = (void *)(long)xdp->data_end;
+	u32 cpu = bpf_get_smp_processor_id(), length = end - data;
+	const struct ingress *in = ingress_of(xdp->ingress_ifindex);
+	enum express way = EXPRESS_NO;
+	struct verdict v;
 
+	if (in && in->flags & PORT_RECEIVE)
+		way = express(hook, data, end, in->number, cpu, length, 0, &v);
+	if (way == EXPRESS_DONE)
+		return v.code;
+	struct packet *p = new_packet(cpu, in, length, 0);
 	if (!p)
 		return XDP_DROP;
-	p->length = end - data;
-	p->metadata_tag = 0;
-	p->bytes = p->length;
-	p->number = port_number(xdp->ingress_ifindex);
+	if (way == EXPRESS_LEFT)
+		xdp_programs.call(xdp, PROGRAM_HANDLE);
+	p->found = 0;
 	verdict(&v, FATE_DROPPED, DROP_RUNT, XDP_DROP);
 	if (parse(p, data, end, 0))
 		xdp_programs.call(xdp, PROGRAM_HANDLE);

@@ -54,14 +54,16 @@ static __always_inline u64 hash_hint(const u64 *w)
 	return w[3] * HASH_3 + w[4] * HASH_4 + w[5] * HASH_5 + w[6] * HASH_6 + w[8] * HASH_8 + w[9] * HASH_9 + w[10] * HASH_10;
 }
 
-static __always_inline struct cache_set *cache_set(u64 hint)
+static __always_inline struct cache_set *cache_set(u64 hint, u32 cpu)
 {
-	u32 place = (hint >> 40 & (CACHE_SETS - 1)) + bpf_get_smp_processor_id() * CACHE_SETS;
+	u32 place = (hint >> 40 & (CACHE_SETS - 1)) + cpu * CACHE_SETS;
 	return cache.lookup(&place);
 }
 
-/* The cache's megaflow for a key, and its slot; NULL if it has none. A slot may have a new use since: it is compared as if found anew. */
-static __always_inline struct megaflow *cached(const struct cache_set *set, u64 hint, const u64 *key, int wide, u32 *slot)
+#define NO_SLOT 0xffffffff
+
+/* The slot that the cache has for it, or NO_SLOT. It may have a new use since: who takes it compares as if it were found anew. */
+static __always_inline u32 cached_slot(const struct cache_set *set, u64 hint)
 {
 	u64 found = 0, tag = hint >> 32;
 #pragma unroll
@@ -70,7 +72,13 @@ static __always_inline struct megaflow *cached(const struct cache_set *set, u64 
 		if (value >> 32 == tag)
 			found = value;
 	}
-	u32 candidate = (u32)found - 1;
+	return (u32)found - 1;
+}
+
+/* The cache's megaflow for a key, and its slot; NULL if it has none. */
+static __always_inline struct megaflow *cached(const struct cache_set *set, u64 hint, const u64 *key, int wide, u32 *slot)
+{
+	u32 candidate = cached_slot(set, hint);
 	struct megaflow *megaflow = megaflows.lookup(&candidate);
 	if (!megaflow)
 		return NULL;
@@ -89,7 +97,7 @@ static __always_inline struct megaflow *lookup(struct packet *p, u32 *slot)
 	u64 hint = hash_hint(key);
 	u32 zero = 0;
 	int wide = is_wide(key);
-	struct cache_set *set = cache_set(hint);
+	struct cache_set *set = cache_set(hint, p->cpu);
 	if (!set)
 		return NULL;
 	struct megaflow *megaflow = cached(set, hint, key, wide, slot);

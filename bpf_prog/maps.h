@@ -20,9 +20,9 @@ BPF_TABLE("array", u32, struct packet, scratch, CPUS);
 BPF_F_TABLE("array", u32, struct cache_set, cache, CACHE_SETS *CPUS, BPF_F_MMAPABLE);
 /* Python writes by system call; eBPF reads. Index: port number */
 BPF_TABLE("array", u32, struct port, ports, MAX_PORT_NUMBER + 1);
-/* Python writes by system call; eBPF reads. Interface index → port number; the array for small indices, the hash for others */
-BPF_TABLE("array", u32, u32, small_ifindex, SMALL_IFINDEX);
-BPF_TABLE("hash", u32, u32, large_ifindex, MAX_PORT_NUMBER + 1);
+/* Python writes by system call; eBPF reads. Interface index → port; the array for small indices, the hash for others */
+BPF_TABLE("array", u32, struct ingress, small_ifindex, SMALL_IFINDEX);
+BPF_TABLE("hash", u32, struct ingress, large_ifindex, MAX_PORT_NUMBER + 1);
 /* Python writes by system call; eBPF reads */
 BPF_TABLE("array", u32, struct choice, choices, MAX_CHOICES);
 /* shared memory; see struct meter */

@@ -11,12 +11,12 @@ struct eth_header {
 	u8 dst[6];
 	u8 src[6];
 	__be16 type;
-} __attribute__((packed));
+};
 
 struct vlan_tag {
 	__be16 tci;
 	__be16 type;
-} __attribute__((packed));
+};
 
 struct arp_header {
 	__be16 htype;
@@ -28,7 +28,7 @@ struct arp_header {
 	u8 spa[4];
 	u8 tha[6];
 	u8 tpa[4];
-} __attribute__((packed));
+};
 
 struct ipv4_header {
 	u8 version_ihl;
@@ -41,7 +41,7 @@ struct ipv4_header {
 	u16 checksum;
 	__be32 src;
 	__be32 dst;
-} __attribute__((packed));
+};
 
 struct ipv6_header {
 	__be32 version_class_label;
@@ -50,7 +50,7 @@ struct ipv6_header {
 	u8 hop_limit;
 	u64 src[2];
 	u64 dst[2];
-} __attribute__((packed));
+};
 
 /* The `size` bytes at `offset` after `base`, or NULL; sets `cut` if they run over the end of the memory at hand. */
 static __always_inline void *header_at(struct packet *p, void *base, void *end, u32 offset, u32 size)

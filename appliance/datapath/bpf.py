@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import socket
 import struct
 import sys
 import time
@@ -73,7 +74,7 @@ _STATS_BYTES = ctypes.sizeof(MegaflowStats)
 _COUNTERS_BYTES = ctypes.sizeof(PortCounters)
 _RECORD_BYTES = ctypes.sizeof(UpcallRecord)
 _COUNTERS = struct.Struct("=8Q")
-_STATS = struct.Struct("=4Q")
+_STATS = struct.Struct("=3Q4xH2x")
 _RECORD = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
 _SLOT_HEAD = struct.Struct(f"=IIIIQII{KEY_BYTES}s")
 _SUBTABLE = struct.Struct(f"=I28x{KEY_BYTES}s32x")
@@ -156,8 +157,6 @@ class BpfDatapath:
                 self._counters[at : at + _COUNTERS_BYTES] = bytes(_COUNTERS_BYTES)
         self._transmitter.open(port.number, port.interface)
         self._write_port(port)
-        small = port.ifindex < self._sizes.small_ifindex
-        self.programs.update("small_ifindex" if small else "large_ifindex", port.ifindex, _word(port.number))
         try:
             self.programs.update("xdp_ports", port.number, _word(port.ifindex))
             if wait and netlink.is_ours(port.ifindex):
@@ -199,6 +198,8 @@ class BpfDatapath:
         if port.live:
             flags |= PortFlag.LIVE
         self.programs.update("ports", port.number, struct.pack("=II", port.ifindex, flags))
+        small = port.ifindex < self._sizes.small_ifindex
+        self.programs.update("small_ifindex" if small else "large_ifindex", port.ifindex, struct.pack("=II", port.number, flags))
         self._write_flood_list()
 
     def _write_flood_list(self) -> None:
@@ -220,7 +221,7 @@ class BpfDatapath:
         self.programs.update("ports", number, bytes(8))
         self._write_flood_list()
         if port.ifindex < self._sizes.small_ifindex:
-            self.programs.update("small_ifindex", port.ifindex, _word(0))
+            self.programs.update("small_ifindex", port.ifindex, bytes(8))
         else:
             self.programs.delete("large_ifindex", port.ifindex)
         self.programs.delete("xdp_ports", number)
@@ -241,7 +242,8 @@ class BpfDatapath:
             at = (number + cpu * (MAX_PORT_NUMBER + 1)) * _COUNTERS_BYTES
             for place, count in enumerate(_COUNTERS.unpack_from(self._counters, at)):
                 totals[place] += count
-        return TierCounters(*totals)
+        rx_bytes, tx_packets, tx_bytes, *fates, _ = totals
+        return TierCounters(sum(fates), rx_bytes, tx_packets, tx_bytes, *fates)
 
     def drops(self) -> Mapping[DropReason, int]:
         counts = memoryview(self._drops).cast("Q")
@@ -380,7 +382,7 @@ class BpfDatapath:
             last_used = max(last_used, cpu_used)
             flags |= cpu_flags
             at += stride
-        return packets, total, last_used, flags
+        return packets, total, last_used, socket.ntohs(flags)
 
     def compiled_flags(self, megaflow_id: int) -> MegaflowFlag:
         """For display: in which tier a live megaflow's packets are handled. Raises KeyError."""

@@ -259,6 +259,8 @@ class _Compilation:
         elif len(outputs) == 1 and not self._queued and isinstance(final := actions[-1], Forward):
             self.flags |= MegaflowFlag.XDP
             self.xdp_port = final.port
+        if MegaflowFlag.XDP in self.flags and len(self.ops) == 1 + len(outputs):
+            self.flags |= MegaflowFlag.DIRECT
 
     def _one(self, action: DatapathAction, *, last: bool) -> None:
         if self._stale and isinstance(action, Forward | Flood | Select | Failover):

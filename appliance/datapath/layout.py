@@ -79,6 +79,7 @@ class MegaflowFlag(IntFlag):
     POPS = 1 << 3
     METERED = 1 << 4
     WIDE = 1 << 5
+    DIRECT = 1 << 6
 
 
 class PortFlag(IntFlag):
@@ -190,10 +191,14 @@ class Port(ctypes.Structure):
     _fields_ = (("ifindex", ctypes.c_uint32), ("flags", ctypes.c_uint32))
 
 
+class Ingress(ctypes.Structure):
+    _fields_ = (("number", ctypes.c_uint32), ("flags", ctypes.c_uint32))
+
+
 class PortCounters(ctypes.Structure):
     _fields_ = tuple(
         (name, ctypes.c_uint64)
-        for name in ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes", "forwarded_xdp", "forwarded_tc", "dropped", "punted")
+        for name in ("rx_bytes", "tx_packets", "tx_bytes", "forwarded_xdp", "forwarded_tc", "dropped", "punted", "pad")
     )
 
 

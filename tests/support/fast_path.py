@@ -65,9 +65,10 @@ class FastPath:
         self._out = ctypes.create_string_buffer(_MAX_FRAME)
         self.in_port = in_port
         programs = self.datapath.programs
-        programs.update("small_ifindex", LOOPBACK_IFINDEX, struct.pack("=I", in_port))
+        flags = PortFlag.FORWARD | PortFlag.RECEIVE | PortFlag.XDP_TRANSMIT
+        programs.update("small_ifindex", LOOPBACK_IFINDEX, struct.pack("=II", in_port, flags))
         for number in (in_port, 2, 3):
-            programs.update("ports", number, struct.pack("=II", 1, PortFlag.FORWARD | PortFlag.RECEIVE | PortFlag.XDP_TRANSMIT))
+            programs.update("ports", number, struct.pack("=II", 1, flags))
 
     def close(self) -> None:
         self.datapath.close()
@@ -116,7 +117,12 @@ class FastPath:
         return code, self._out.raw[:size], int.from_bytes(key, "big"), op, port
 
     def execute(self, frame: bytes, hook: Hook, network_tag: bool = False) -> Result:
-        """Run the frame until it has given all its outputs."""
+        """Run the frame until it has given all its outputs, and again: out of the cache then, by the express way."""
+        result = self.execute_once(frame, hook, network_tag)
+        assert self.execute_once(frame, hook, network_tag) == result
+        return result
+
+    def execute_once(self, frame: bytes, hook: Hook, network_tag: bool = False) -> Result:
         self.datapath.upcalls(1 << 20)
         outputs: list[Output] = []
         while True:

@@ -31,6 +31,7 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "meter": layout.Meter,
     "metered": layout.Metered,
     "port": layout.Port,
+    "ingress": layout.Ingress,
     "port_counters": layout.PortCounters,
     "settings": layout.Settings,
     "upcall_share": layout.UpcallShare,

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The way of most packets: IPv4 with TCP or UDP, no options, no fragment, no tag in the frame, to a megaflow that the cache has and that
+ * does nothing but send the packet on or drop it. It is parsed, found and sent in registers, by the first program.
+ *
+ * Whatever is another way is left to the other programs, which do the same with any packet: this one never decides differently, it only
+ * decides sooner. It leaves them what it has found out.
+ */
+#pragma once
+
+/* Two halves of what lies together in memory, the first at the lower address. */
+static __always_inline u64 join32(u32 first, u32 second)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return first | (u64)second << 32;
+#else
+	return (u64)first << 32 | second;
+#endif
+}
+
+static __always_inline u32 join16(u16 first, u16 second)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return first | (u32)second << 16;
+#else
+	return (u32)first << 16 | second;
+#endif
+}
+
+static __always_inline u16 join8(u8 first, u8 second)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return first | (u16)second << 8;
+#else
+	return (u16)first << 8 | second;
+#endif
+}
+
+/* The words of a common packet's key. */
+struct common {
+	u64 w3, w4, w5, w6, w9, w11;
+};
+
+/* False for packets of any other kind. `tci` is as for `parse`, `number` the port's. */
+static __always_inline int parse_common(struct common *c, void *data, void *end, u32 number, u16 vlan_tci)
+{
+	struct eth_header *eth = data;
+	struct ipv4_header *ip = data + sizeof(*eth);
+	void *l4 = data + sizeof(*eth) + sizeof(*ip);
+	u32 layers = LAYER_IPV4 | LAYER_UDP;
+
+	if (l4 + 8 > end || eth->type != bpf_htons(ETHERTYPE_IPV4) || ip->version_ihl != 0x45 || ip->fragment & bpf_htons(0x3fff))
+		return 0;
+	c->w11 = 0;
+	if (ip->proto == PROTO_TCP) {
+		if (l4 + 20 > end)
+			return 0;
+		c->w11 = join32(0, join16(*(u16 *)(l4 + 12) & bpf_htons(0x0fff), 0));
+		layers = LAYER_IPV4 | LAYER_TCP;
+	} else if (ip->proto != PROTO_UDP) {
+		return 0;
+	}
+	c->w3 = join32(bpf_htonl(number), join16(vlan_tci, 0));
+	c->w4 = *(u64 *)data;
+	c->w5 = join32(*(u32 *)(data + 8), join16(bpf_htons(ETHERTYPE_IPV4), bpf_htons(layers)));
+	c->w6 = join32(*(u32 *)l4, join16(join8(ip->proto, ip->tos), join8(ip->ttl, FRAGMENT_NONE)));
+	c->w9 = *(u64 *)&ip->src;
+	return 1;
+}
+
+/* hash_hint and equal_masked of lookup.h for it. */
+static __always_inline u64 common_hint(const struct common *c)
+{
+	return c->w3 * HASH_3 + c->w4 * HASH_4 + c->w5 * HASH_5 + c->w6 * HASH_6 + c->w9 * HASH_9;
+}
+
+static __always_inline int common_equal(const struct common *c, const u64 *mask, const struct megaflow *megaflow)
+{
+#define DIFF(n) ((c->w##n & mask[n]) ^ megaflow->key[n])
+	return !(DIFF(3) | DIFF(4) | DIFF(5) | DIFF(6) | DIFF(9) | DIFF(11) | (megaflow->flags & MEGAFLOW_WIDE));
+#undef DIFF
+}
+
+/* What `parse` would have made of it. */
+static __always_inline void leave_parsed(struct packet *p, const struct common *c)
+{
+	u64 *w = p->key.w;
+
+	w[0] = w[1] = w[2] = w[7] = w[8] = w[10] = w[12] = w[13] = w[14] = w[15] = 0;
+	w[3] = c->w3;
+	w[4] = c->w4;
+	w[5] = c->w5;
+	w[6] = c->w6;
+	w[9] = c->w9;
+	w[11] = c->w11;
+	p->network = ETH_HEADER_BYTES;
+	p->l4 = sizeof(struct ipv4_header);
+	p->next_header = 9;
+	p->nd_sll = p->nd_tll = p->cut = p->frame_tags = 0;
+}
+
+enum express {
+	EXPRESS_NO,   /* parse it, look it up */
+	EXPRESS_LEFT, /* parsed; and its megaflow, if p->found */
+	EXPRESS_DONE,
+};
+
+/* `number` is of a port that may be received from. */
+static __always_inline enum express express(struct hook hook, void *data, void *end, u32 number, u32 cpu, u32 bytes, u16 vlan_tci,
+					    struct verdict *v)
+{
+	struct common c;
+	u32 slot = 0;
+
+	if (!parse_common(&c, data, end, number, vlan_tci))
+		return EXPRESS_NO;
+	u64 hint = common_hint(&c);
+	struct cache_set *set = cache_set(hint, cpu);
+	u32 candidate = set ? cached_slot(set, hint) : NO_SLOT;
+	struct megaflow *megaflow = megaflows.lookup(&candidate);
+	if (megaflow) {
+		u32 subtable_number = *(volatile u32 *)&megaflow->subtable;
+		struct subtable *subtable = subtables.lookup(&subtable_number);
+		if (subtable && common_equal(&c, subtable->mask, megaflow)) {
+			u32 flags = megaflow->flags, out = megaflow->xdp_port;
+			if ((flags & (MEGAFLOW_DIRECT | MEGAFLOW_GATED)) == MEGAFLOW_DIRECT && (hook.tc || reaches_by_xdp(out))) {
+				count_slot(candidate, cpu, bytes, c.w11);
+				if (out)
+					send_last(hook, out, cpu, bytes, v);
+				else
+					verdict(v, FATE_DROPPED, DROP_NO_ACTION, hook.tc ? TC_ACT_SHOT : XDP_DROP);
+				count(number, cpu, bytes, hook, v);
+#ifdef TEST_RUN
+				struct packet *seen = scratch.lookup(&cpu);
+				if (seen) {
+					leave_parsed(seen, &c);
+					seen->metadata_tag = vlan_tci ? 1 : 0;
+					note_run(seen, hook, v);
+				}
+#endif
+				return EXPRESS_DONE;
+			}
+			slot = candidate + 1;
+		}
+	}
+	struct packet *p = scratch.lookup(&cpu);
+	if (!p)
+		return EXPRESS_NO;
+	leave_parsed(p, &c);
+	p->found = slot;
+	return EXPRESS_LEFT;
+}
