@@ -8,119 +8,49 @@ that share a mask go into one *subtable*, a dictionary from masked key to rules;
 each different mask, not for each rule; changes cost one dictionary operation.
 
 Subtables are kept in the order of the highest priority that they hold, so that a look-up ends as soon as nothing in the remaining
-ones could win over the rule that it has.
+ones could win over the rule that it has. Those whose rules all ask for the whole of the metadata are left out of look-ups for
+metadata that none of their rules has: a table that many virtual networks share is as many tables.
 
 Un-wildcarding
 --------------
 The slow path does not only want the rule: it wants to tell the fast path about as many packets as it can in one megaflow. So a
 look-up also returns the bits of the key that it consulted. Any key that agrees in those bits gets the same answer, hence only they
-belong in the megaflow's mask. A subtable that is not probed adds nothing. One that is probed adds its mask, but often less will do:
-each subtable knows the bits in which all its rules agree (say ``eth_type`` 0x0800), and a key that differs there (an ARP packet)
-cannot match any of them. Then only those bits are consulted, fields that tell kinds of traffic apart first, so that a rule about
-TCP ports does not make megaflows for ARP depend on the ports.
+belong in the megaflow's mask. The mask of the winner is among them in any case, and some bits are known before (the packet's port,
+what earlier tables consulted, what actions wrote): a subtable that is ruled out by these adds nothing. Of the others that have no
+match, each adds what it takes to see that, which is mostly much less than its mask (``subtable``): so a packet that no rule for a
+/32 covers depends on the shortest prefix that shows it, and a rule about TCP ports does not make megaflows for ARP depend on ports.
 
-Which bit is consulted next depends only on the values of bits consulted before. Look-ups in one state of the classifier therefore
-form a decision tree, and two different megaflows made of them do not overlap.
+Which bit is consulted next depends only on the values of bits consulted or known before. Look-ups in one state of the classifier
+therefore form a decision tree, and two different megaflows made of them do not overlap.
 
-Invariant: ``lookup`` returns the same rule for every key that agrees with this one in the consulted bits.
+Invariant: ``lookup`` returns the same rule and the same bits for every key that agrees with this one in those and in what is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from heapq import heappop, heappush
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
-from appliance.model.fields import ETH_TYPE, IN_PORT, IP_PROTO, KEY_MASK, METADATA, VLAN_TCI
 from appliance.model.match import Match
+from appliance.pipeline.subtable import METADATA_BITS, R, Subtable
 
-
-class Rule(Protocol):
-    """What can be classified. Neither property may change while the rule is in a classifier."""
-
-    @property
-    def match(self) -> Match: ...
-
-    @property
-    def priority(self) -> int: ...
-
-
-R = TypeVar("R", bound=Rule)
-
-_KINDS = METADATA.mask | IN_PORT.mask
-_STAGES = (
-    # Each includes the one before. Metadata and in_port cost a megaflow nothing: one is not in its mask, the other always is.
-    _KINDS,
-    _KINDS | ETH_TYPE.mask,
-    _KINDS | ETH_TYPE.mask | VLAN_TCI.mask,
-    _KINDS | ETH_TYPE.mask | VLAN_TCI.mask | IP_PROTO.mask,
-    KEY_MASK,
-)
-
-
-class _Subtable(Generic[R]):
-    """The rules of one mask."""
-
-    __slots__ = ("common", "counts", "highest", "mask", "priorities", "rules", "sample")
-
-    def __init__(self, mask: int, sample: int) -> None:
-        self.mask = mask
-        self.rules: dict[int, list[R]] = {}
-        """By value; the rules of one value with the highest priority first."""
-        self.sample = sample
-        self.common = mask
-        """Bits in which all rules have the value of ``sample``. A removal gives none back: that is safe, only less sharp."""
-        self.counts: dict[int, int] = {}
-        """How many rules have each priority."""
-        self.priorities: list[int] = []
-        """A heap of negated priorities; may hold some that no rule has any more, but not at its top."""
-        self.highest = -1
-
-    def insert(self, rule: R) -> R | None:
-        priority, value = rule.priority, rule.match.value
-        rules = self.rules.get(value)
-        if rules is None:
-            self.rules[value] = [rule]
-            self.common &= ~(value ^ self.sample)
-        else:
-            for at, other in enumerate(rules):
-                if other.priority == priority:
-                    rules[at] = rule
-                    return other
-                if other.priority < priority:
-                    rules.insert(at, rule)
-                    break
-            else:
-                rules.append(rule)
-        count = self.counts.get(priority, 0)
-        self.counts[priority] = count + 1
-        if not count:
-            heappush(self.priorities, -priority)
-            self.highest = -self.priorities[0]
-        return None
-
-    def remove(self, rule: R) -> None:
-        rules = self.rules[rule.match.value]
-        rules[:] = [other for other in rules if other is not rule]
-        if not rules:
-            del self.rules[rule.match.value]
-        self.counts[rule.priority] -= 1
-        if not self.counts[rule.priority]:
-            del self.counts[rule.priority]
-            while self.priorities and -self.priorities[0] not in self.counts:
-                heappop(self.priorities)
-            self.highest = -self.priorities[0] if self.priorities else -1
+_MAX_PARTITIONS = 1024
+"""Values of metadata whose subtables are remembered."""
 
 
 class Classifier(Generic[R]):
     """Rules by match and priority. At most one rule for each pair."""
 
-    __slots__ = ("_order", "_size", "_sorted", "_subtables")
+    __slots__ = ("_order", "_partitioned", "_partitions", "_size", "_subtables")
 
     def __init__(self) -> None:
-        self._subtables: dict[int, _Subtable[R]] = {}
-        self._order: list[_Subtable[R]] = []
-        self._sorted = True
+        self._subtables: dict[int, Subtable[R]] = {}
+        self._order: list[Subtable[R]] | None = None
+        """The highest priority first; None when it has to be found anew."""
+        self._partitioned = False
+        """Whether metadata matter to some subtable."""
+        self._partitions: dict[int, list[Subtable[R]]] = {}
+        """The part of ``_order`` that matters, by metadata."""
         self._size = 0
 
     def __len__(self) -> int:
@@ -129,27 +59,26 @@ class Classifier(Generic[R]):
     def __iter__(self) -> Iterator[R]:
         """All rules, in no particular order."""
         for subtable in self._subtables.values():
-            for rules in subtable.rules.values():
-                yield from rules
+            for value in subtable.rules:
+                yield from subtable.at(value)
 
     @property
     def masks(self) -> tuple[int, ...]:
         """The different masks, the one with the highest priority first: how many probes a look-up may take."""
-        self._sort()
-        return tuple(subtable.mask for subtable in self._order)
+        return tuple(subtable.mask for subtable in self._sort())
 
     def insert(self, rule: R) -> R | None:
         """Put a rule in; returns the rule with the same match and priority that it replaces, if there was one."""
-        mask = rule.match.mask
-        subtable = self._subtables.get(mask)
+        match = rule.match
+        subtable = self._subtables.get(match.mask)
         if subtable is None:
-            subtable = self._subtables[mask] = _Subtable(mask, rule.match.value)
-            self._order.append(subtable)
-        highest = subtable.highest
+            subtable = self._subtables[match.mask] = Subtable(match.mask, match.value)
+        before = subtable.highest, len(subtable.metadata)
         old = subtable.insert(rule)
-        if subtable.highest != highest:
-            self._sorted = False
-        self._size += old is None
+        if (subtable.highest, len(subtable.metadata)) != before:
+            self._order = None
+        if old is None:
+            self._size += 1
         return old
 
     def remove(self, rule: R) -> None:
@@ -158,51 +87,48 @@ class Classifier(Generic[R]):
         if self.find(match, rule.priority) is not rule:
             raise KeyError(rule)
         subtable = self._subtables[match.mask]
-        highest = subtable.highest
+        before = subtable.highest, len(subtable.metadata)
         subtable.remove(rule)
         self._size -= 1
         if not subtable.rules:
             del self._subtables[match.mask]
-            self._order.remove(subtable)
-        elif subtable.highest != highest:
-            self._sorted = False
+        if (subtable.highest, len(subtable.metadata)) != before:
+            self._order = None
 
     def find(self, match: Match, priority: int) -> R | None:
         """The rule with exactly this match and priority."""
         subtable = self._subtables.get(match.mask)
-        if subtable is not None:
-            for rule in subtable.rules.get(match.value, ()):
-                if rule.priority == priority:
-                    return rule
-        return None
+        return None if subtable is None else subtable.find(match.value, priority)
 
-    def lookup(self, key: int) -> tuple[R | None, int]:
+    def lookup(self, key: int, known: int = 0) -> tuple[R | None, int]:
         """The rule with the highest priority that matches, and the bits of the key that this answer depends on.
 
+        ``known`` are bits that the caller depends on anyway. They make fewer others necessary, and need not be in the answer.
         When two of the same priority match, which one wins is not defined (specification 1.3.5, section 5.3), but it is always the
         same one.
         """
-        if not self._sorted:
-            self._sort()
         best: R | None = None
         best_priority = -1
         consulted = 0
-        for subtable in self._order:
+        missed = []
+        for subtable in self._to_probe(key, known):
             if subtable.highest <= best_priority:
                 break
-            differs = (key ^ subtable.sample) & subtable.common
-            if differs:
-                for stage in _STAGES:
-                    if differs & stage:
-                        consulted |= subtable.common & stage
-                        break
-                continue
             mask = subtable.mask
-            consulted |= mask
-            rules = subtable.rules.get(key & mask)
-            if rules is not None and rules[0].priority > best_priority:
-                best = rules[0]
-                best_priority = best.priority
+            rule = subtable.rules.get(key & mask)
+            if rule is None:
+                missed.append(subtable)
+            else:
+                consulted |= mask
+                if rule.priority > best_priority:
+                    best = rule
+                    best_priority = rule.priority
+        if missed:
+            known |= consulted
+            for subtable in missed:
+                bits = subtable.absence(key, known)
+                consulted |= bits
+                known |= bits
         return best, consulted
 
     def covered_by(self, match: Match) -> Iterator[R]:
@@ -211,25 +137,42 @@ class Classifier(Generic[R]):
         for subtable in self._subtables.values():
             if mask & ~subtable.mask:
                 continue
-            for other, rules in subtable.rules.items():
+            for other in subtable.rules:
                 if other & mask == value:
-                    yield from rules
+                    yield from subtable.at(other)
 
     def overlapping(self, match: Match, priority: int) -> Iterator[R]:
         """Rules of this priority that may match a packet that ``match`` matches too."""
         value, mask = match.value, match.mask
         for subtable in self._subtables.values():
-            if priority not in subtable.counts:
+            if not subtable.has_priority(priority):
                 continue
             shared = subtable.mask & mask
             wanted = value & shared
-            for other, rules in subtable.rules.items():
+            for other in subtable.rules:
                 if other & shared == wanted:
-                    for rule in rules:
-                        if rule.priority == priority:
-                            yield rule
+                    rule = subtable.find(other, priority)
+                    if rule is not None:
+                        yield rule
 
-    def _sort(self) -> None:
-        if not self._sorted:
-            self._order.sort(key=lambda subtable: -subtable.highest)
-            self._sorted = True
+    def _sort(self) -> list[Subtable[R]]:
+        self._order = sorted(self._subtables.values(), key=lambda subtable: -subtable.highest)
+        self._partitions.clear()
+        self._partitioned = any(subtable.metadata for subtable in self._order)
+        return self._order
+
+    def _to_probe(self, key: int, known: int) -> list[Subtable[R]]:
+        """Subtables that may hold a rule for the key's metadata, if that is known, in order."""
+        order = self._order
+        if order is None:
+            order = self._sort()
+        if not self._partitioned or METADATA_BITS & ~known:
+            return order
+        metadata = key & METADATA_BITS
+        partition = self._partitions.get(metadata)
+        if partition is None:
+            partition = [subtable for subtable in order if not subtable.metadata or metadata in subtable.metadata]
+            if len(self._partitions) >= _MAX_PARTITIONS:
+                self._partitions.clear()
+            self._partitions[metadata] = partition
+        return partition

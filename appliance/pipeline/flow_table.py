@@ -216,9 +216,12 @@ class FlowTable:
         """How many entries the table holds."""
         return len(self._entries)
 
-    def lookup(self, key: int) -> tuple[FlowEntry | None, int]:
-        """The entry that wins for a flow key, and the bits of the key that this depends on. Counts nothing."""
-        return self._classifier.lookup(key)
+    def lookup(self, key: int, known: int = 0) -> tuple[FlowEntry | None, int]:
+        """The entry that wins for a flow key, and the bits of the key that this depends on, besides those ``known``.
+
+        Counts nothing.
+        """
+        return self._classifier.lookup(key, known)
 
     def add(self, entry: FlowEntry) -> FlowEntry | None:
         """Put an entry in; returns the one with the same match and priority that it replaces. Counters are not carried over."""
@@ -316,10 +319,10 @@ class Pipeline:
         """Tables that have been asked for, in order; all others are empty and have counted nothing."""
         return (table for _, table in sorted(self._tables.items()))
 
-    def lookup(self, table_id: int, key: int) -> tuple[FlowEntry | None, int]:
+    def lookup(self, table_id: int, key: int, known: int = 0) -> tuple[FlowEntry | None, int]:
         """Like ``FlowTable.lookup``, without making the table."""
         table = self._tables.get(table_id)
-        return (None, 0) if table is None else table.lookup(key)
+        return (None, 0) if table is None else table.lookup(key, known)
 
     def count(self, lookups: Sequence[Lookup], packets: int, octets: int, now: float) -> None:
         """Count packets that went this way through the tables (``Translation.lookups``), the last of them at ``now``.

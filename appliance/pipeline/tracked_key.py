@@ -201,6 +201,12 @@ class TrackedKey:
         """The key without what is stale: which bits a look-up asks for must not depend on bits that nobody knows."""
         return self.key & ~self._stale
 
+    @property
+    def known_now(self) -> int:
+        """The bits of the key that are the same for all packets that agree with this one in ``mask``, as it is so far."""
+        mask = self.mask if self._tags is None else _from_packet(self.mask, *self._origins(self._tags))
+        return (mask | self._written) & ~self._stale
+
     def snapshot(self) -> Snapshot:
         return Snapshot(self.key, self._written, self._stale, None if self._tags is None else self._origins(self._tags))
 

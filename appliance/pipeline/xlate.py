@@ -168,7 +168,7 @@ class _Walk(GroupWalk):
     def _look_up(self) -> FlowEntry | None:
         key = self._key
         key.settle()
-        entry, consulted = self._pipeline.lookup(self._table_id, key.to_look_up)
+        entry, consulted = self._pipeline.lookup(self._table_id, key.to_look_up, key.known_now)
         key.need(consulted)
         self._lookups.append((self._table_id, entry, key.snapshot()))
         return entry

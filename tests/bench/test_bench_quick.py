@@ -25,6 +25,7 @@ FORWARDING = {
     for flows in ("one", "many_1")
 }
 MISSES = {"misses.rate", "misses.latency_p50", "misses.latency_p99"}
+MEGAFLOWS = {"megaflows.four_rules", "megaflows.firewall", "megaflows.routes"}
 TCP = {f"tcp.{reference}.{what}" for reference in ("minimal", "bridge", "ovs") for what in ("1", "8", "rtt")}
 
 
@@ -35,7 +36,7 @@ def test_every_row_is_measured_or_says_what_is_missing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "latest.json").read_text())
     rows = {row["id"]: row for row in result["rows"]}
-    assert set(rows) == COST | {"cost.tc.flood", "forward.minimal_xdp.one"} | FORWARDING | MISSES | TCP
+    assert set(rows) == COST | {"cost.tc.flood", "forward.minimal_xdp.one"} | FORWARDING | MEGAFLOWS | MISSES | TCP
     for row in rows.values():
         if not row["samples"] or (row["reference"] and not row["reference_samples"]):
             assert "not installed" in row["note"] or "no /dev/net/tun" in row["note"], row

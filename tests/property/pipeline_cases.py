@@ -103,7 +103,9 @@ POOLS: dict[str, tuple[int, ...]] = {
 }
 _SETTABLE = tuple(name for name in POOLS if BY_NAME[name].settable and name != "ip_ttl")
 _OFTEN_SET = (*_SETTABLE, "vlan_vid", "vlan_vid", "vlan_pcp", "ip_proto", "eth_type", "eth_dst")
-_OFTEN_MATCHED = (*POOLS, "vlan_vid", "vlan_vid", "eth_type", "in_port", "eth_dst", "metadata")
+PREFIXES = frozenset({"ipv4_src", "ipv4_dst", "ipv6_src", "ipv6_dst", "arp_spa", "tcp_src", "tcp_dst", "udp_dst"})
+"""Fields that rules match on by prefixes (of ports: aligned ranges)."""
+_OFTEN_MATCHED = (*POOLS, "vlan_vid", "vlan_vid", "eth_type", "in_port", "eth_dst", "metadata", "ipv4_dst", "ipv6_src", "tcp_dst")
 _ENCAPSULATIONS: dict[str, tuple[int, ...]] = {
     "eth_type": (0x8847, 0x8848, 0x88E7, 0x0800),
     "mpls_label": (0, 16, 17),
@@ -128,6 +130,18 @@ def subset(rnd: Random, bits: int) -> int:
     return bits & some
 
 
+def near(rnd: Random, name: str) -> int:
+    """A value for this field from its pool; an address or port may be another one with the same first bits."""
+    value = rnd.choice(POOLS[name])
+    return value ^ 1 << rnd.randrange(BY_NAME[name].bits) if name in PREFIXES and rnd.random() < 0.4 else value
+
+
+def prefix(rnd: Random, bits: int) -> int:
+    """The mask of a prefix of a value of so many bits. Half of them are those that many rules have."""
+    length = rnd.choice((bits, bits * 3 // 4, bits // 2)) if rnd.random() < 0.5 else rnd.randint(1, bits)
+    return (1 << length) - 1 << bits - length
+
+
 def match(rnd: Random, everything: bool = False) -> Match:
     """Up to three fields. They may share bits: then the later one gives the value."""
     fields = []
@@ -136,8 +150,12 @@ def match(rnd: Random, everything: bool = False) -> Match:
         pool = _ENCAPSULATIONS if everything and rnd.random() < 0.3 else POOLS
         name = rnd.choice(_OFTEN_MATCHED if pool is POOLS else tuple(_ENCAPSULATIONS))
         field = BY_NAME[name]
-        bits = subset(rnd, field.max) if rnd.random() < 0.2 else field.max
-        fields.append(MatchField(field, rnd.choice(pool[name]) & bits, bits))
+        bits = field.max
+        if name in PREFIXES:
+            bits = prefix(rnd, field.bits)
+        elif rnd.random() < 0.2:
+            bits = subset(rnd, field.max)
+        fields.append(MatchField(field, (near(rnd, name) if pool is POOLS else rnd.choice(pool[name])) & bits, bits))
         value = value & ~(bits << field.shift) | fields[-1].value << field.shift
         mask |= bits << field.shift
     return Match(tuple(fields), value, mask)
@@ -243,7 +261,7 @@ def pipeline(rnd: Random, everything: bool = False) -> Pipeline:
         made.meters.add(MeterEntry(DROPPING_METER, MeterFlags.PKTPS, [MeterBand(10, 1)]))
     for table_id in range(TABLES):
         lowest = rnd.choice((0, 0, 0, 1))
-        for priority in range(lowest, lowest + rnd.randint(1, 5)):
+        for priority in range(lowest, lowest + rnd.choice((rnd.randint(1, 5), rnd.randint(1, 5), 20))):
             made.table(table_id).add(flow_entry(rnd, table_id, priority, everything))
     return made
 
@@ -320,12 +338,16 @@ def flow_key(rnd: Random, everything: bool = False) -> int:
 def change_fields(rnd: Random, key: int, names: Sequence[str], free: int) -> int:
     """The key with new values for these fields, as far as their bits are in ``free``."""
     for name in names:
-        key ^= (BY_NAME[name].put(key, rnd.choice(POOLS[name])) ^ key) & free
+        key ^= (BY_NAME[name].put(key, near(rnd, name)) ^ key) & free
     return key
 
 
 def flip(rnd: Random, key: int, free: int) -> int:
-    """The key with some of the ``free`` bits changed: any bits, or fields to values that pipelines know."""
-    if rnd.random() < 0.5:
+    """The key with some of the ``free`` bits changed: any, one of an address or port, or fields to values that pipelines know."""
+    kind = rnd.randrange(5)
+    if kind < 2:
         return key ^ subset(rnd, free)
+    if kind == 2:
+        field = BY_NAME[rnd.choice(tuple(PREFIXES))]
+        return key ^ 1 << field.shift + rnd.randrange(field.bits) & free
     return change_fields(rnd, key, rnd.sample(tuple(POOLS), rnd.randint(1, 6)), free)

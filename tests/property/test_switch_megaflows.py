@@ -56,7 +56,7 @@ class Bench:
         event(kind)
         if kind == "add":
             # Priorities stay different in one table, so that the winner is defined.
-            entry = cases.flow_entry(rnd, table_id, rnd.choice(sorted(set(range(20)) - {entry.priority for entry in entries})))
+            entry = cases.flow_entry(rnd, table_id, rnd.choice(sorted(set(range(60)) - {entry.priority for entry in entries})))
             table.add(entry)
             self.megaflows.entry_added(table_id, entry)
             return
