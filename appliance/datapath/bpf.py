@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import socket
 import struct
 import sys
 import time
@@ -51,6 +50,7 @@ from appliance.datapath.layout import (
 from appliance.datapath.loader import Programs, Sizes
 from appliance.datapath.meters import Meters
 from appliance.datapath.quiesce import order_stores, wait_for_packets_under_way
+from appliance.datapath.slot_statistics import NOTHING, SlotStatistics, Totals
 from appliance.datapath.transmit import Transmitter
 from appliance.model.fields import KEY_BYTES, KEY_MASK
 from appliance.model.megaflow import (
@@ -70,21 +70,19 @@ REST_SECONDS = 0.02
 """Packets are handled in microseconds, without being preempted."""
 
 _SLOT_BYTES = ctypes.sizeof(MegaflowSlot)
-_STATS_BYTES = ctypes.sizeof(MegaflowStats)
 _COUNTERS_BYTES = ctypes.sizeof(PortCounters)
 _RECORD_BYTES = ctypes.sizeof(UpcallRecord)
 _COUNTERS = struct.Struct("=8Q")
-_STATS = struct.Struct("=3Q4xH2x")
 _RECORD = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
 _SLOT_HEAD = struct.Struct(f"=IIIIQII{KEY_BYTES}s")
 _SUBTABLE = struct.Struct(f"=I28x{KEY_BYTES}s32x")
 _WIDE_BITS = KEY_MASK & ~sum((1 << 64) - 1 << 64 * (KEY_WORDS - 1 - word) for word in COMMON_WORDS)
 _CHOICE_BYTES = ctypes.sizeof(Choice)
 _MAC_BYTES = 12
+_NO_STATISTICS = MegaflowStatistics(0, 0, 0.0)
 _REASONS = tuple(UpcallReason)
 _ALL_PORTS = 0
 """In place of a port number, in ``upcall_shares``."""
-_NO_STATISTICS = bytes(_STATS_BYTES)
 _SUBTABLE_WORD, _FLAGS, _SERVED, _TICKET = (
     int(getattr(MegaflowSlot, member).offset) // 4 for member in ("subtable", "flags", "served", "ticket")
 )
@@ -109,6 +107,9 @@ class _Installed:
     meters: tuple[int, ...] = ()
     """Slots that count what each meter drops."""
     served: int = 0
+    totals: Totals = NOTHING
+    statistics: MegaflowStatistics = _NO_STATISTICS
+    """As read last; the same object as long as nothing is counted."""
 
 
 class BpfDatapath:
@@ -122,7 +123,8 @@ class BpfDatapath:
         self._index = Index(sizes.buckets, constants)
         self._slots = programs.shared_memory("megaflows", sizes.megaflows * _SLOT_BYTES)
         self._slot_words = memoryview(self._slots).cast("I")
-        self._stats = programs.shared_memory("megaflow_stats", sizes.megaflows * sizes.cpus * _STATS_BYTES)
+        counted = programs.shared_memory("megaflow_stats", sizes.megaflows * sizes.cpus * ctypes.sizeof(MegaflowStats))
+        self._counted = SlotStatistics(counted, sizes.megaflows, sizes.cpus)
         self._counters = programs.shared_memory("port_counters", (MAX_PORT_NUMBER + 1) * sizes.cpus * _COUNTERS_BYTES)
         self._drops = programs.shared_memory("drops", len(DropReason) * sizes.cpus * 8)
         self._ways = memoryview(programs.shared_memory("buckets", sizes.buckets * ctypes.sizeof(Bucket))).cast("Q")
@@ -351,38 +353,32 @@ class BpfDatapath:
 
     def _free_slots(self, slots: Iterable[int], now: float) -> None:
         for slot in slots:
-            for cpu in range(self._sizes.cpus):
-                at = (slot + cpu * self._sizes.megaflows) * _STATS_BYTES
-                self._stats[at : at + _STATS_BYTES] = _NO_STATISTICS
+            self._counted.clear(slot)
             self._free.append((slot, now))
 
     def sync(self) -> None:
         wait_for_packets_under_way()
 
     def statistics(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
+        read = self._counted.read
+        found = [(number, installed) for number in megaflow_ids if (installed := self._installed.get(number)) is not None]
+        # First what is counted last: no part is then more than the whole.
+        self._counted.look()
+        parts = {
+            number: (tuple(read(slot)[:2] for slot in installed.ways), tuple(read(slot)[:2] for slot in installed.meters))
+            for number, installed in found
+            if installed.ways or installed.meters
+        }
+        self._counted.look()
         result: dict[int, MegaflowStatistics] = {}
-        for megaflow_id in megaflow_ids:
-            installed = self._installed.get(megaflow_id)
-            if installed is not None:
-                # First what is counted last: no part is then more than the whole.
-                dropped = tuple(self._slot_statistics(slot)[:2] for slot in installed.meters)
-                ways = tuple(self._slot_statistics(slot)[:2] for slot in installed.ways)
-                packets, total, last_used, flags = self._slot_statistics(installed.slot)
-                result[megaflow_id] = MegaflowStatistics(packets, total, last_used / 1e9, flags, ways, dropped)
+        for number, installed in found:
+            totals = read(installed.slot)
+            if totals != installed.totals or number in parts:
+                installed.totals = totals
+                packets, octets, last_used, flags = totals
+                installed.statistics = MegaflowStatistics(packets, octets, last_used / 1e9, flags, *parts.get(number, ()))
+            result[number] = installed.statistics
         return result
-
-    def _slot_statistics(self, slot: int) -> tuple[int, int, int, int]:
-        """Packets, bytes, last use in ns and TCP flags, over all CPUs."""
-        packets = total = last_used = flags = 0
-        at, stride = slot * _STATS_BYTES, self._sizes.megaflows * _STATS_BYTES
-        for _ in range(self._sizes.cpus):
-            cpu_packets, cpu_bytes, cpu_used, cpu_flags = _STATS.unpack_from(self._stats, at)
-            packets += cpu_packets
-            total += cpu_bytes
-            last_used = max(last_used, cpu_used)
-            flags |= cpu_flags
-            at += stride
-        return packets, total, last_used, socket.ntohs(flags)
 
     def compiled_flags(self, megaflow_id: int) -> MegaflowFlag:
         """For display: in which tier a live megaflow's packets are handled. Raises KeyError."""

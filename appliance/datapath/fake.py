@@ -234,7 +234,7 @@ class FakeDatapath:
             place = action.ways.index(way)
             packets, octets = entry.ways[place]
             entry.ways[place] = packets + 1, octets + len(frame)
-            entry.statistics = replace(entry.statistics, ways=tuple(entry.ways))
+            entry.statistics = entry.statistics._replace(ways=tuple(entry.ways))
 
         run = _MeterRun(self)
         emissions = execute(frame, actions, in_port, meter=run, port_is_live=self._is_live, chosen=chosen)
@@ -255,14 +255,14 @@ class FakeDatapath:
     def _count_megaflow(self, entry: _Installed, key: int, frame: bytes) -> None:
         before = entry.statistics
         flags = before.tcp_flags | _TCP_FLAGS.get(key)
-        entry.statistics = replace(
-            before, packets=before.packets + 1, bytes=before.bytes + len(frame), last_used=self._now(), tcp_flags=flags
+        entry.statistics = before._replace(
+            packets=before.packets + 1, bytes=before.bytes + len(frame), last_used=self._now(), tcp_flags=flags
         )
 
     def _count_dropped(self, entry: _Installed, meter: int, frame: bytes) -> None:
         dropped = list(entry.statistics.dropped)
         dropped[meter] = dropped[meter][0] + 1, dropped[meter][1] + len(frame)
-        entry.statistics = replace(entry.statistics, dropped=tuple(dropped))
+        entry.statistics = entry.statistics._replace(dropped=tuple(dropped))
 
     def _is_live(self, number: int) -> bool:
         return number in self.ports and self.ports[number].live

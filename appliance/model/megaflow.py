@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, Meter, PopMpls, PopPbb, PushMpls, PushPbb, SetField, SetQueue
 
@@ -146,8 +147,7 @@ class Megaflow:
     actions: tuple[DatapathAction, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class MegaflowStatistics:
+class MegaflowStatistics(NamedTuple):
     """What the fast path did itself with packets of a megaflow since it was installed (punted packets do not count here).
 
     ``last_used`` is in seconds of the same clock as ``now`` in ``switch.step``, 0.0 for never; ``tcp_flags`` is the OR of all seen.

@@ -355,6 +355,8 @@ def installable(translation: Translation) -> bool:
 
 
 def _credit(live: LiveMegaflow, statistics: MegaflowStatistics, pipeline: Pipeline, mac_table: MacTable) -> None:
+    if statistics is live.statistics:
+        return  # which is what a fast path returns while nothing was counted
     packets = statistics.packets - live.statistics.packets
     octets = statistics.bytes - live.statistics.bytes
     before, live.statistics = live.statistics, statistics
