@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from appliance.model.fields import IP_FRAG
 from appliance.model.megaflow import MegaflowStatistics
-from appliance.pipeline import mac_table, xlate
+from appliance.pipeline import mac_table, plain_path, xlate
 from appliance.pipeline.flow_table import Pipeline
 from appliance.pipeline.mac_table import MacChange, MacTable
 from appliance.pipeline.translation import Continuation, Translation
@@ -53,7 +53,8 @@ class FastPath:
         if self.standalone:
             translation = mac_table.normal(key, self.mac_table, now)
         else:
-            translation = xlate.translate(self.pipeline, key, self.normal(now), self.port_is_live, one_packet=one_packet)
+            plain = None if one_packet else plain_path.translate(self.pipeline, key)
+            translation = plain or xlate.translate(self.pipeline, key, self.normal(now), self.port_is_live, one_packet=one_packet)
         return replace(translation, mask=translation.mask | IP_FRAG.mask) if self.drops_fragments else translation
 
     def resume(self, again: Continuation, key: int, now: float) -> Translation:
