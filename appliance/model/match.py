@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from appliance.model.fields import Field
 
@@ -17,16 +18,44 @@ class MatchField:
     mask: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+class MatchShape(NamedTuple):
+    """What matches have in common that differ only in values: fields in their order, each with its mask as in MatchField."""
+
+    masks: tuple[tuple[Field, int | None], ...]
+
+    def fields(self, value: int) -> tuple[MatchField, ...]:
+        """Those of the match of this shape that has this value."""
+        return tuple([MatchField(field, field.get(value), mask) for field, mask in self.masks])
+
+
 class Match:
-    """The fields in the order in which they came (flow statistics return them so), and the two integers made of them.
+    """The fields in the order in which they came (flow statistics return them so), and the two integers made of them. Constant.
 
     Two matches are equal when they match the same packets: the order of the fields does not count.
     """
 
-    fields: tuple[MatchField, ...] = field(default=(), compare=False)
-    value: int = 0
-    mask: int = 0
+    __slots__ = ("_fields", "mask", "value")
+
+    def __init__(self, fields: tuple[MatchField, ...] | MatchShape = (), value: int = 0, mask: int = 0) -> None:
+        """A shape in place of the fields takes no memory of its own: ``fields`` makes them when they are asked for."""
+        self._fields: Final = fields
+        self.value: Final = value
+        self.mask: Final = mask
+
+    def __repr__(self) -> str:
+        return f"Match({self.fields!r}, {self.value:#x}, {self.mask:#x})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Match):
+            return NotImplemented
+        return self.value == other.value and self.mask == other.mask
+
+    def __hash__(self) -> int:
+        return hash((self.value, self.mask))
+
+    @property
+    def fields(self) -> tuple[MatchField, ...]:
+        return self._fields.fields(self.value) if isinstance(self._fields, MatchShape) else self._fields
 
     @classmethod
     def of(cls, fields: Iterable[MatchField]) -> Match:

@@ -31,9 +31,9 @@ from appliance.model.actions import (
     SetQueue,
 )
 from appliance.model.fields import BY_OXM, VLAN_PRESENT, VLAN_VID
-from appliance.openflow.constants import ActionType
+from appliance.openflow.constants import OXM_HEADER_BYTES, ActionType
 from appliance.openflow.errors import BadAction, ErrorType, ProtocolError
-from appliance.openflow.oxm import BY_HEADER, OXM_HEADER_BYTES, encode_oxm
+from appliance.openflow.oxm import BY_HEADER, encode_oxm
 from appliance.openflow.wire import TYPE_LENGTH, pad
 
 ACTION_BYTES = 8

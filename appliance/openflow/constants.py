@@ -24,6 +24,7 @@ OFPQ_ALL: Final[int] = ofproto.OFPQ_ALL
 OFPCML_MAX: Final[int] = ofproto.OFPCML_MAX
 
 HEADER_BYTES = 8
+OXM_HEADER_BYTES = 4
 MAX_MESSAGE_BYTES = 0xFFFF
 MORE = 1
 """OFPMPF_REQ_MORE and OFPMPF_REPLY_MORE: another message of the same multipart request or reply follows."""

@@ -57,11 +57,28 @@ _DECODERS: dict[int, tuple[int, Callable[[bytes, int, int], Instruction]]] = {
 }
 
 
-def decode_instructions(data: bytes, position: int, end: int) -> tuple[Instruction, ...]:
-    """The instructions between two positions. Raises BAD_INSTRUCTION, or BAD_ACTION for what is inside one.
+_MAX_REMEMBERED = 1024
+_MAX_REMEMBERED_BYTES = 256
+"""Of one list."""
+_remembered: dict[bytes, tuple[Instruction, ...]] = {}
+"""Lists that have been read and found right: flow entries by the thousand have few different ones, and share them."""
 
-    A second instruction of one type is UNSUP_INST: OpenFlow 1.3 forbids it (section 5.9) and has no code of its own for it.
-    """
+
+def decode_instructions(data: bytes, position: int, end: int) -> tuple[Instruction, ...]:
+    """The instructions between two positions. Raises BAD_INSTRUCTION, or BAD_ACTION for what is inside one."""
+    raw = data[position:end]
+    instructions = _remembered.get(raw)
+    if instructions is None:
+        instructions = _decode(data, position, end)
+        if len(raw) <= _MAX_REMEMBERED_BYTES:
+            if len(_remembered) >= _MAX_REMEMBERED:
+                _remembered.clear()
+            _remembered[raw] = instructions
+    return instructions
+
+
+def _decode(data: bytes, position: int, end: int) -> tuple[Instruction, ...]:
+    """A second instruction of one type is UNSUP_INST: OpenFlow 1.3 forbids it (section 5.9) and has no code of its own for it."""
     instructions: list[Instruction] = []
     seen: list[int] = []
     while position < end:

@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 from appliance.model.fields import BY_OXM, MATCH_FIELDS, VLAN_PRESENT, VLAN_VID, Field
 from appliance.model.match import Match, MatchField
+from appliance.openflow.constants import OXM_HEADER_BYTES
 from appliance.openflow.errors import BadMatch, ErrorType, ProtocolError
+from appliance.openflow.match_templates import MatchTemplates
 from appliance.openflow.wire import TYPE_LENGTH, pad
 
 OFPMT_OXM = 1
 OFPXMC_EXPERIMENTER = 0xFFFF
-OXM_HEADER_BYTES = 4
 MATCH_HEADER_BYTES = 4
 
 _HEADER = Struct("!I")
@@ -54,6 +55,8 @@ BY_HEADER: dict[int, Oxm] = dict(_oxms())
 _HEADER_BYTES: dict[tuple[int, int, bool], bytes] = {
     (oxm.field.oxm_class, oxm.field.oxm, oxm.has_mask): _HEADER.pack(header) for header, oxm in BY_HEADER.items()
 }
+
+_TEMPLATES = MatchTemplates()
 
 
 def _bad_match(code: BadMatch, reason: str) -> ProtocolError:
@@ -97,8 +100,17 @@ def _check_prerequisites(field: Field, seen: dict[str, int]) -> None:
             raise _bad_match(BadMatch.BAD_PREREQ, f"{field.name} needs a VLAN tag")
 
 
-def decode_oxms(data: bytes, position: int, end: int) -> Match:
+def decode_oxms(data: bytes, position: int, end: int, templates: MatchTemplates = _TEMPLATES) -> Match:
     """The match of the OXMs between two positions. Raises BAD_MATCH with the code that fits."""
+    oxms, length = int.from_bytes(data[position:end], "big"), end - position
+    match = templates.match(oxms, length)
+    if match is None:
+        match = _decode_oxms(data, position, end)
+        templates.learn(match, oxms, length)
+    return match
+
+
+def _decode_oxms(data: bytes, position: int, end: int) -> Match:
     fields: list[MatchField] = []
     seen: dict[str, int] = {}
     match_value = match_mask = 0

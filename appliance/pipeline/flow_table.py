@@ -46,8 +46,9 @@ class Expiry(IntEnum):
 
 
 class Program(NamedTuple):
-    """An entry's instructions in the order in which they run, whatever the order in the flow-mod."""
+    """An entry's instructions as they came, and then in the order in which they run, whatever their order in the flow-mod."""
 
+    instructions: tuple[Instruction, ...]
     meter_id: int | None
     apply: tuple[Action, ...]
     clear: bool
@@ -57,8 +58,11 @@ class Program(NamedTuple):
     goto: int | None
 
     @classmethod
-    def of(cls, instructions: Iterable[Instruction]) -> Program:
-        """Raises ValueError for an instruction that is not in SUPPORTED_INSTRUCTIONS."""
+    def of(cls, instructions: tuple[Instruction, ...]) -> Program:
+        """Entries with the same tuple share one. Raises ValueError for an instruction that is not in SUPPORTED_INSTRUCTIONS."""
+        known = _programs.get(id(instructions))
+        if known is not None:
+            return known
         apply: tuple[Action, ...] = ()
         write: tuple[Action, ...] = ()
         clear = False
@@ -81,7 +85,16 @@ class Program(NamedTuple):
                     goto = table_id
                 case _:
                     raise ValueError(f"the pipeline has no instruction {instruction}")
-        return cls(meter_id, apply, clear, write, metadata, metadata_mask, goto)
+        program = cls(instructions, meter_id, apply, clear, write, metadata, metadata_mask, goto)
+        if len(_programs) >= _MAX_PROGRAMS:
+            _programs.clear()
+        _programs[id(instructions)] = program
+        return program
+
+
+_MAX_PROGRAMS = 1024
+_programs: dict[int, Program] = {}
+"""By the identity of their instructions, which they keep alive."""
 
 
 class FlowEntry:
@@ -92,7 +105,6 @@ class FlowEntry:
     """
 
     __slots__ = (
-        "_instructions",
         "byte_count",
         "cookie",
         "created_at",
@@ -136,12 +148,11 @@ class FlowEntry:
     @property
     def instructions(self) -> tuple[Instruction, ...]:
         """As the controller sent them. Setting them raises ValueError for one that the pipeline does not have."""
-        return self._instructions
+        return self.program.instructions
 
     @instructions.setter
     def instructions(self, instructions: tuple[Instruction, ...]) -> None:
         self.program = Program.of(instructions)
-        self._instructions = instructions
 
     @property
     def is_table_miss(self) -> bool:
@@ -190,31 +201,30 @@ class FlowEntry:
 class FlowTable:
     """One flow table. ``lookup_count`` and ``matched_count`` are packets, counted by ``Pipeline.count``."""
 
-    __slots__ = ("_classifier", "_deadlines", "_entries", "_sequence", "lookup_count", "matched_count", "table_id")
+    __slots__ = ("_classifier", "_deadlines", "_sequence", "lookup_count", "matched_count", "table_id")
 
     def __init__(self, table_id: int) -> None:
         self.table_id = table_id
         self.lookup_count = 0
         self.matched_count = 0
         self._classifier: Classifier[FlowEntry] = Classifier()
-        self._entries: dict[FlowEntry, None] = {}
         self._deadlines: list[tuple[float, int, FlowEntry]] = []
         self._sequence = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._classifier)
 
     def __contains__(self, entry: FlowEntry) -> bool:
-        return entry in self._entries
+        return self._classifier.find(entry.match, entry.priority) is entry
 
     def __iter__(self) -> Iterator[FlowEntry]:
-        """All entries, the oldest first."""
-        return iter(self._entries)
+        """All entries, in no particular order."""
+        return iter(self._classifier)
 
     @property
     def active_count(self) -> int:
         """How many entries the table holds."""
-        return len(self._entries)
+        return len(self._classifier)
 
     def lookup(self, key: int, known: int = 0) -> tuple[FlowEntry | None, int]:
         """The entry that wins for a flow key, and the bits of the key that this depends on, besides those ``known``.
@@ -226,9 +236,6 @@ class FlowTable:
     def add(self, entry: FlowEntry) -> FlowEntry | None:
         """Put an entry in; returns the one with the same match and priority that it replaces. Counters are not carried over."""
         old = self._classifier.insert(entry)
-        if old is not None:
-            del self._entries[old]
-        self._entries[entry] = None
         deadline = entry.deadline
         if deadline is not None:
             self._sequence += 1
@@ -238,10 +245,9 @@ class FlowTable:
     def remove(self, entry: FlowEntry) -> None:
         """Raises KeyError unless this very entry is in the table."""
         self._classifier.remove(entry)
-        del self._entries[entry]
-        if len(self._deadlines) > 2 * len(self._entries) + 64:
+        if len(self._deadlines) > 2 * len(self) + 64:
             # Entries that are gone leave their deadlines behind until then; a table that is filled and emptied must not grow.
-            self._deadlines = [item for item in self._deadlines if item[2] in self._entries]
+            self._deadlines = [item for item in self._deadlines if item[2] in self]
             heapify(self._deadlines)
 
     def find(self, match: Match, priority: int) -> FlowEntry | None:
@@ -273,7 +279,7 @@ class FlowTable:
 
     def entries(self) -> list[FlowEntry]:
         """All entries, the highest priority first, and of one priority the oldest first."""
-        return _ordered(self._entries)
+        return _ordered(self._classifier)
 
     def expiry_candidates(self, now: float) -> list[FlowEntry]:
         """Entries whose time is over as far as ``last_used`` says; they stay in the table.
@@ -284,7 +290,7 @@ class FlowTable:
         while self._deadlines and self._deadlines[0][0] <= now:
             _, sequence, entry = heappop(self._deadlines)
             deadline = entry.deadline
-            if deadline is None or entry not in self._entries:
+            if deadline is None or entry not in self:
                 continue
             item = (deadline, sequence, entry)
             if deadline <= now:

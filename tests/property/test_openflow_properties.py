@@ -23,7 +23,8 @@ from appliance.openflow.connection import Connection, ConnectionClosed, Event, S
 from appliance.openflow.constants import MAX_MESSAGE_BYTES, MORE, MessageType, MultipartType
 from appliance.openflow.errors import ProtocolError
 from appliance.openflow.handshake import FragmentHandling
-from appliance.openflow.oxm import decode_match, encode_match, oxm_id
+from appliance.openflow.match_templates import MatchTemplates
+from appliance.openflow.oxm import decode_match, decode_oxms, encode_match, oxm_id
 
 U8, U16, U32, U64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64))
 DATA = st.binary(max_size=40)
@@ -81,6 +82,34 @@ def test_every_field_can_be_matched(data: st.DataObject) -> None:
         match = data.draw(matches([field]))
         assert match.fields[-1].field is field
         assert decode_match(encode_match(match))[0].fields == match.fields
+
+
+def read(oxms: bytes, templates: MatchTemplates) -> object:
+    """All that a reader of these bytes learns."""
+    try:
+        match = decode_oxms(oxms, 0, len(oxms), templates)
+    except ProtocolError as error:
+        return error.type, error.code, error.reason
+    return match.fields, match.value, match.mask
+
+
+@given(st.data())
+def test_templates_read_what_reading_field_by_field_reads(data: st.DataObject) -> None:
+    """Of matches of which some differ only in values, and some are broken in a bit or two."""
+    templates = MatchTemplates()
+    with_odd_rules = matches([BY_NAME["vlan_vid"], BY_NAME["vlan_pcp"]]) | matches([BY_NAME["in_phy_port"]])
+    whole = [encode_match(match) for match in data.draw(st.lists(matches() | with_odd_rules, min_size=1, max_size=3))]
+    right = [raw[4 : int.from_bytes(raw[2:4], "big")] for raw in whole]
+    for _ in range(6):
+        oxms = data.draw(st.sampled_from(right))
+        flips = data.draw(st.lists(st.integers(0, len(oxms) * 8 - 1), max_size=3)) if oxms else []
+        changed = int.from_bytes(oxms, "big")
+        for bit in flips:
+            changed ^= 1 << bit
+        oxms = changed.to_bytes(len(oxms), "big")
+        expected = read(oxms, MatchTemplates())
+        assert read(oxms, templates) == expected
+        assert read(oxms, templates) == expected, "by the template that it has become"
 
 
 # ── actions and instructions ───────────────────────────────────────────────────────────────────────────────────────────

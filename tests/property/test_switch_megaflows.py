@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pipeline_cases as cases
@@ -9,9 +10,9 @@ from hypothesis import event, given
 
 from appliance.model.fields import METADATA
 from appliance.model.match import Match
-from appliance.model.megaflow import Forward, Megaflow, MegaflowStatistics
+from appliance.model.megaflow import Controller, Forward, Megaflow, MegaflowStatistics, PacketInReason
 from appliance.model.tunnel import NO_TUNNEL
-from appliance.packet.execute import Emission, execute
+from appliance.packet.execute import INVALID_TTL, Emission, execute
 from appliance.packet.parse import parse
 from appliance.pipeline.flow_table import FlowEntry
 from appliance.pipeline.mac_table import MacTable
@@ -103,13 +104,23 @@ def run(bench: Bench, frame: bytes, in_port: int) -> list[Emission]:
     return emissions + execute(frame, translation.actions, in_port, tunnel=tunnel)
 
 
+def anonymous(emissions: list[Emission]) -> list[Emission]:
+    """Which entry found the TTL used up can be told only by who looks at one packet by itself."""
+    return [
+        replace(item, action=INVALID_TTL)
+        if isinstance(item.action, Controller) and item.action.reason is PacketInReason.INVALID_TTL
+        else item
+        for item in emissions
+    ]
+
+
 def assert_right(bench: Bench) -> None:
     """Every live megaflow does what translating anew does, with any packet within it."""
     for live in bench.megaflows:
         megaflow = live.megaflow
         for frame, in_port in bench.frames:
             if parse(frame, in_port).key & megaflow.mask == megaflow.key:
-                assert execute(frame, megaflow.actions, in_port) == run(bench, frame, in_port)
+                assert anonymous(execute(frame, megaflow.actions, in_port)) == anonymous(run(bench, frame, in_port))
         for key in (megaflow.key, inside(bench.rnd, megaflow), inside(bench.rnd, megaflow)):
             new = bench.translate(key)
             # A new translation may have to stop where an entry that cannot match asks for bits that it does not know.

@@ -26,16 +26,15 @@ def megaflows(pipeline: Pipeline, packets: list[Packet]) -> int:
 
 
 def naive_megaflows(pipeline: Pipeline, packets: list[Packet]) -> int:
-    """With all bits of every rule that was compared: those down to the one that matches, in each table."""
+    """With all bits of the rules that are not worse than the one that matches, in each table."""
     made: set[tuple[int, int]] = set()
     for in_port, frame in packets:
         key = parse(frame, in_port).key
         mask = IN_PORT.mask
         for lookup in translate(pipeline, key).lookups:
-            for entry in pipeline.table(lookup.table_id).entries():
-                mask |= entry.match.mask
-                if entry is lookup.entry:
-                    break
+            for entry in pipeline.table(lookup.table_id):
+                if lookup.entry is None or entry.priority >= lookup.entry.priority:
+                    mask |= entry.match.mask
         made.add((mask, key & mask))
     return len(made)
 
