@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import struct
 import sys
 import time
@@ -49,7 +50,7 @@ from appliance.datapath.layout import (
 )
 from appliance.datapath.loader import Programs, Sizes
 from appliance.datapath.meters import Meters
-from appliance.datapath.quiesce import order_stores, wait_for_packets_under_way
+from appliance.datapath.quiesce import keep_order, wait_for_packets_under_way
 from appliance.datapath.slot_statistics import NOTHING, SlotStatistics, Totals
 from appliance.datapath.transmit import Transmitter
 from appliance.model.fields import KEY_BYTES, KEY_MASK
@@ -140,16 +141,12 @@ class BpfDatapath:
         self._attached: set[int] = set()
         self._waiting: set[int] = set()
         """Numbers of ports where an earlier agent's programs go on."""
-        self._received: list[Upcall] = []
-        self._limit = 0
         self._upcall_shares = memoryview(
             programs.shared_memory("upcall_shares", (MAX_PORT_NUMBER + 1) * ctypes.sizeof(UpcallShare))
         ).cast("I")
-        self._taken_out: dict[int, int] = {}
-        """Units of the queue to the slow path, by port number, taken out since ``upcalls`` was called."""
         for power, table in enumerate(shift_tables()):
             programs.update("crc_shifts", power, table)
-        programs.open_ring("upcalls", self._receive)
+        self._ring = programs.ring_buffer("upcalls", sizes.upcall_pages * mmap.PAGESIZE)
 
     # ── ports ──────────────────────────────────────────────────────────────────────────────────────────────────────────
     def attach(self, port: DatapathPort, *, wait: bool = False) -> bool:
@@ -288,7 +285,7 @@ class BpfDatapath:
             self._gated.add(megaflow.id)
         if subtable.megaflows == 1:
             self._write_subtable(subtable)
-        order_stores()
+        keep_order()
         self._slot_words[slot * _SLOT_WORDS + _SUBTABLE_WORD] = place.subtable
         self._ways[place.bucket * BUCKET_WAYS + place.way] = place.tag << 32 | slot + 1
         return True
@@ -399,25 +396,25 @@ class BpfDatapath:
 
     # ── the slow path's end ────────────────────────────────────────────────────────────────────────────────────────────
     def upcalls(self, limit: int) -> Sequence[Upcall]:
-        self._limit = limit
-        self._received = []
-        self.programs.consume()
-        shares = self._upcall_shares
-        for number, units in (*self._taken_out.items(), (_ALL_PORTS, sum(self._taken_out.values()))):
-            at = 2 * number + 1
-            shares[at] = shares[at] + units & 0xFFFFFFFF
-        self._taken_out.clear()
-        return self._received
-
-    def _receive(self, _context: object, address: int, size: int) -> int:
-        record = ctypes.string_at(address, size)
-        key, megaflow_id, in_port, reason, length, gso_size, vlan_present, tpid, tci, _ = _RECORD.unpack_from(record)
-        frame = record[_RECORD_BYTES : _RECORD_BYTES + length]
-        if vlan_present:
-            frame = frame[:_MAC_BYTES] + struct.pack(">HH", tpid, tci) + frame[_MAC_BYTES:]
-        self._received.append(Upcall(in_port, _REASONS[reason], megaflow_id, int.from_bytes(key, "big"), frame, gso_size))
-        self._taken_out[in_port] = self._taken_out.get(in_port, 0) + -(-size // UPCALL_UNIT)
-        return -1 if len(self._received) >= self._limit else 0
+        memory = self._ring.memory
+        received: list[Upcall] = []
+        units: dict[int, int] = {}
+        for at, size in self._ring.take(limit):
+            key, megaflow_id, in_port, reason, length, gso_size, vlan_present, tpid, tci, _ = _RECORD.unpack_from(memory, at)
+            at += _RECORD_BYTES
+            if vlan_present:
+                frame = memory[at : at + _MAC_BYTES] + struct.pack(">HH", tpid, tci) + memory[at + _MAC_BYTES : at + length]
+            else:
+                frame = memory[at : at + length]
+            received.append(Upcall(in_port, _REASONS[reason], megaflow_id, int.from_bytes(key, "big"), frame, gso_size))
+            units[in_port] = units.get(in_port, 0) + -(-size // UPCALL_UNIT)
+        self._ring.release()
+        if received:
+            shares = self._upcall_shares
+            units[_ALL_PORTS] = sum(units.values())
+            for number, taken_out in units.items():
+                shares[2 * number + 1] = shares[2 * number + 1] + taken_out & 0xFFFFFFFF
+        return received
 
     def served(self, megaflow_id: int) -> None:
         if megaflow_id not in self._gated:

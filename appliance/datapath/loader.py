@@ -20,6 +20,7 @@ from typing import Any
 
 from appliance.datapath.driver import DatapathError
 from appliance.datapath.layout import CACHE_WAYS, ProgramIndex
+from appliance.datapath.ring_buffer import RingBuffer
 
 SOURCES = Path(__file__).resolve().parents[2] / "bpf_prog"
 MAIN_SOURCE = "datapath.c"
@@ -148,7 +149,6 @@ class Programs:
                 os.environ["BCC_KERNEL_SOURCE"] = previous
         for table, index, fd in called:
             self.update(table, index, fd.to_bytes(4, sys.byteorder))
-        self._callback: Any = None
 
     @staticmethod
     def _attempt(what: str, stderr: Any, attempt: Callable[[], Any]) -> Any:
@@ -174,16 +174,6 @@ class Programs:
             code = ctypes.get_errno()
             raise DatapathError(f"cannot write {table}[{key}]: {os.strerror(code)}")
 
-    def updater(self, table: str) -> Callable[[int, bytes], None]:
-        """``update`` for one map, made to be called often."""
-        fd, update, byref, number = self.map_fd(table), self._lib.bpf_update_elem, ctypes.byref, ctypes.c_uint32
-
-        def write(key: int, value: bytes) -> None:
-            if update(fd, byref(number(key)), value, 0) < 0:
-                raise DatapathError(f"cannot write {table}[{key}]: {os.strerror(ctypes.get_errno())}")
-
-        return write
-
     def delete(self, table: str, key: int) -> None:
         """Entries that are not there are passed over."""
         index = ctypes.c_uint32(key)
@@ -201,14 +191,9 @@ class Programs:
         page = mmap.PAGESIZE
         return mmap.mmap(self.map_fd(table), (size + page - 1) // page * page)
 
-    def open_ring(self, table: str, callback: Callable[[Any, Any, int], int]) -> None:
-        """``callback(None, address, size)`` gets each record; less than 0 from it ends ``consume`` after that record."""
-        self._callback = callback
-        self._bpf[table.encode()].open_ring_buffer(callback)
-
-    def consume(self) -> None:
-        """Call the callback for what the ring buffer holds."""
-        self._bpf.ring_buffer_consume()
+    def ring_buffer(self, table: str, size: int) -> RingBuffer:
+        """``size`` is that of its data, in bytes."""
+        return RingBuffer(self.map_fd(table), size)
 
     def close(self) -> None:
         self._bpf.cleanup()

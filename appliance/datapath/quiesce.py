@@ -10,7 +10,7 @@ from pathlib import Path
 _MEMBARRIER_CMD_GLOBAL = 1
 _MEMBARRIER_CMD_GLOBAL_EXPEDITED = 2
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283}.get(platform.machine(), 0)
-_STORES_IN_ORDER = platform.machine() in ("x86_64", "i686")
+_IN_ORDER = platform.machine() in ("x86_64", "i686")
 _ONLINE = Path("/sys/devices/system/cpu/online")
 
 
@@ -22,13 +22,13 @@ def _online_cpus() -> list[int]:
     return cpus
 
 
-def order_stores() -> None:
-    """Whoever sees a store to shared memory that comes after this sees all that came before it.
+def keep_order() -> None:
+    """Whoever sees a store to shared memory that comes after this sees all that came before it. The same holds for loads.
 
-    A store is one machine instruction: CPython's memoryview copies an item of its format by a memcpy of constant size. x86 lets
-    others see stores in their order; elsewhere the processor is told to.
+    Each is one machine instruction: CPython's memoryview copies an item of its format by a memcpy of constant size. x86 does loads
+    in their order, and stores too; elsewhere the processor is told to.
     """
-    if not _STORES_IN_ORDER:
+    if not _IN_ORDER:
         _membarrier(_MEMBARRIER_CMD_GLOBAL_EXPEDITED)
 
 
