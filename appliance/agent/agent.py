@@ -195,17 +195,21 @@ class Agent:
         now = time.monotonic()
         try:
             need = self.switch.needs(event, now)
-            if need & events.Need.MEGAFLOW_STATISTICS:
-                self._step(events.StatisticsRead(self._datapath.statistics(self.switch.megaflow_ids)), now)
-            if need & events.Need.PORT_COUNTERS:
-                self._step(events.PortCountersRead(self.ports.counters()), now)
-            if need & events.Need.METER_COUNTERS:
-                self._step(events.MeterCountersRead(self._datapath.meter_counters(self.switch.meter_ids)), now)
-            if need & events.Need.QUEUE_COUNTERS:
-                self._step(events.QueueCountersRead(self.ports.queue_counters()), now)
+            if need:
+                self._read(need, now)
             self._step(event, now)
         except Exception:
             self._fault(type(event).__name__)
+
+    def _read(self, need: events.Need, now: float) -> None:
+        if need & events.Need.MEGAFLOW_STATISTICS:
+            self._step(events.StatisticsRead(self._datapath.statistics(self.switch.megaflow_ids)), now)
+        if need & events.Need.PORT_COUNTERS:
+            self._step(events.PortCountersRead(self.ports.counters()), now)
+        if need & events.Need.METER_COUNTERS:
+            self._step(events.MeterCountersRead(self._datapath.meter_counters(self.switch.meter_ids)), now)
+        if need & events.Need.QUEUE_COUNTERS:
+            self._step(events.QueueCountersRead(self.ports.queue_counters()), now)
 
     def _step(self, event: events.Event, now: float) -> None:
         waiting = deque((event,))

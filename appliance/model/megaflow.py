@@ -137,8 +137,7 @@ DatapathAction = (
 on, drops it, or remarks its DSCP: one after another, where their instructions stood."""
 
 
-@dataclass(frozen=True, slots=True)
-class Megaflow:
+class Megaflow(NamedTuple):
     """``id`` is given by the switch and never used again. ``key`` has no bit outside ``mask``."""
 
     id: int
@@ -179,8 +178,7 @@ class UpcallReason(IntEnum):
 NO_MEGAFLOW = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Upcall:
+class Upcall(NamedTuple):
     """One packet from the fast path. ``frame`` is whole, tags from metadata put back; ``megaflow_id`` is NO_MEGAFLOW on a miss.
 
     ``gso_size`` is the payload of each segment if the frame is a segmentation-offload one, else 0. A local stack's frame may

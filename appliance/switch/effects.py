@@ -1,11 +1,14 @@
 """What the switch wants done. The shell does it in the order of the list that ``Switch.step`` returned.
 
 Invariant: an effect needs no decision and no look back into the switch.
+
+Those of which there is one for each new flow are named tuples, which are made in a third of the time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from appliance.model.megaflow import Megaflow, MeterConfig
 from appliance.model.tunnel import NO_TUNNEL, Tunnel
@@ -20,8 +23,7 @@ class SendMessage:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class InstallMegaflow:
+class InstallMegaflow(NamedTuple):
     """Refused by the fast path: step ``InstallRefused``."""
 
     megaflow: Megaflow
@@ -49,15 +51,13 @@ class SyncDatapath:
     """``Datapath.sync``: packets that were under way when megaflows were removed have left. Comes before a barrier's reply."""
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """The frames of one CATCHING_UP packet of this megaflow stand before this in the list: ``Datapath.served``."""
 
     megaflow_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendFrame:
+class SendFrame(NamedTuple):
     """Put a frame out on a port. ``gso_size`` is the payload of each segment, 0 if the frame is not to be cut up.
 
     ``queue_id`` is a queue of that port (``Switch`` was told of it), None for the one that packets without OFPAT_SET_QUEUE take.

@@ -71,7 +71,8 @@ class FastPath:
         live = self.megaflows.at(translation, key)
         if live is not None or not installable(translation):
             return live, []
-        effects = self.remove(self.megaflows.excess(1))
+        excess = self.megaflows.excess(1)
+        effects = self.remove(excess) if excess else []
         live = self.megaflows.add(translation, key, now)
         self._wanted[live.megaflow.id] = live
         return live, effects
