@@ -276,9 +276,10 @@ class BpfDatapath:
             flags |= _WIDE
         installed = _Installed(slot, place, megaflow.mask, now, flags)
         choice = self._write_choice(installed, compiled.choice) if compiled.choice else None
-        installed.meters = tuple(self._free.popleft()[0] for _ in range(compiled.meters))
-        for counting in installed.meters:
-            self._write_slot(counting, b"")
+        if compiled.meters:
+            installed.meters = tuple(self._free.popleft()[0] for _ in range(compiled.meters))
+            for counting in installed.meters:
+                self._write_slot(counting, b"")
         self._write_slot(slot, compiled.linked(choice, installed.meters), compiled, raw, megaflow.id, flags)
         self._installed[megaflow.id] = installed
         if gated:
