@@ -26,6 +26,10 @@
 #define MAX_BANDS 8
 #define MAX_WAITING 256 /* packets of a gated megaflow */
 #define MAX_METER_OPS 4 /* of one megaflow */
+#define MAX_PLUGINS 32	/* ids are below */
+#define PLUGIN_ARGUMENT_BYTES 12
+#define MAX_PLUGIN_COUNTERS 16
+#define NO_SLOT 0xffffffff
 
 /* The flow key: network byte order, laid out as appliance/model/fields.py says. */
 struct flow_key {
@@ -60,7 +64,7 @@ struct flow_key {
 	};
 	u8 nd_sll[6]; /* also ARP's sender hardware address */
 	u8 nd_tll[6]; /* also ARP's target hardware address */
-	u32 reserved;
+	u32 plugin_bits; /* what plug-ins' matches say of the packet */
 };
 
 enum layer {
@@ -132,6 +136,7 @@ enum op_code {
 	OP_SET_TUN_SRC = 41, /* arg32, network order */
 	OP_SET_TUN_DST = 42,
 	OP_SET_QUEUE = 36, /* arg32: the traffic class (major << 16 | minor) that outputs from here on go to; TC only */
+	OP_PLUGIN = 46, /* arg8: the plug-in, its arguments the operand's first 12 bytes; arg32: the slot that counts what it drops, or NO_SLOT. TC only */
 	OP_CHECKSUMS = 31, /* enter the changes so far in the checksums: before an output */
 };
 
@@ -267,9 +272,22 @@ enum program {
 	PROGRAM_EXECUTE = 0, /* the next RUN_OPS ops */
 	PROGRAM_FLOOD = 1,   /* TC only */
 	PROGRAM_METER = 2,   /* TC only */
-	PROGRAM_HANDLE = 3,  /* what comes after parsing */
-	PROGRAMS = 4,
+	PROGRAM_HANDLE = 3,  /* what comes after parsing: at TC plug-ins' matches, if there are any */
+	PROGRAM_LOOK_UP = 4, /* TC only: what comes after those */
+	PROGRAM_DROP = 5,    /* TC only: the end of a packet that a plug-in drops */
+	PROGRAMS = 6,
 };
+
+/* What a plug-in may be called for. Its program for that is in `tc_programs` at PLUGIN_PROGRAM(kind, id). */
+enum plugin_kind {
+	PLUGIN_ACTION = 0,
+	PLUGIN_MATCH = 1,	 /* ends by calling the next one's, the last PROGRAM_LOOK_UP */
+	PLUGIN_ACTION_APART = 2, /* as ofswitch_apart calls it: returns its verdict */
+	PLUGIN_MATCH_APART = 3,
+	PLUGIN_KINDS = 4,
+};
+
+#define PLUGIN_PROGRAM(kind, id) (PROGRAMS + (kind) * MAX_PLUGINS + (id))
 
 struct settings {
 	u32 subtables;	 /* subtables at or above this are unused */
@@ -302,7 +320,8 @@ enum drop_reason {
 	DROP_METER = 8,
 	DROP_NO_LIVE_BUCKET = 9,
 	DROP_UPCALL_SHARE = 10,
-	DROP_REASONS = 11,
+	DROP_PLUGIN = 11,
+	DROP_REASONS = 12,
 };
 
 #define UPCALL_UNIT 2048 /* bytes of the ring buffer that the slow path's queue is counted in */

@@ -286,6 +286,13 @@ static __always_inline void execute(struct packet *p, struct hook hook, const st
 			verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, dropped); /* the call does not return */
 			return;
 		}
+		if (hook.tc && code == OP_PLUGIN) {
+			p->first = first + i + 1;
+			p->drop_slot = op->arg32;
+			tc_programs.call(hook.skb, PLUGIN_PROGRAM(PLUGIN_ACTION, op->arg8));
+			verdict(v, FATE_DROPPED, DROP_PLUGIN, dropped); /* there is none of that number: the call has returned */
+			return;
+		}
 		if (hook.tc && code == OP_SET_QUEUE) {
 			hook.skb->priority = op->arg32;
 			continue;

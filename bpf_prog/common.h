@@ -76,7 +76,12 @@ struct packet {
 	u32 first; /* the op to go on with */
 	u32 sent;  /* a copy has been sent */
 	u32 punted; /* after its meters the slow path goes on */
+	u32 drop_slot; /* counts it if the plug-in that runs drops it */
 };
+
+/* What a plug-in's action returns. */
+#define PLUGIN_PASSES 0
+#define PLUGIN_DROPS 1
 
 static __always_inline u32 min_u32(u32 a, u32 b)
 {

@@ -383,6 +383,42 @@ int ofswitch_take(struct __sk_buff *skb)
 	return meter ? meter_packets(meter, taken.packets, taken.bytes) : METER_PASSES;
 }
 
+/* The end of a packet that a plug-in drops. */
+int ofswitch_drop(struct __sk_buff *skb)
+{
+	struct hook hook = {.tc = 1, .skb = skb};
+	struct packet *p = scratch_packet();
+	struct verdict v;
+
+	if (!p)
+		return TC_ACT_SHOT;
+	if (p->drop_slot != NO_SLOT)
+		count_megaflow(p, p->drop_slot);
+	verdict(&v, p->sent ? FATE_FORWARDED : FATE_DROPPED, DROP_PLUGIN, TC_ACT_SHOT);
+	return finish(p, hook, &v);
+}
+
+/* Runs a plug-in on a frame of the slow path, by BPF_PROG_TEST_RUN: `cb` is the program's index, the arguments, and the port's number. */
+int ofswitch_apart(struct __sk_buff *skb)
+{
+	u32 place = CPUS;
+	struct packet *p = scratch.lookup(&place);
+
+	if (!p)
+		return PLUGIN_DROPS;
+	p->cpu = bpf_get_smp_processor_id();
+	p->length = p->bytes = skb->len;
+	p->metadata_tag = 0;
+	if (!parse(p, (void *)(long)skb->data, (void *)(long)skb->data_end, 0))
+		return PLUGIN_DROPS;
+	p->number = skb->cb[4];
+	p->key.f.in_port = bpf_htonl(p->number);
+	p->operand[0] = (u64)skb->cb[2] << 32 | skb->cb[1];
+	p->operand[1] = skb->cb[3];
+	tc_programs.call(skb, skb->cb[0]);
+	return PLUGIN_DROPS; /* there is no such program: the call has returned */
+}
+
 /* The end of a packet that is flooded. */
 int ofswitch_flood(struct __sk_buff *skb)
 {

@@ -60,8 +60,6 @@ static __always_inline struct cache_set *cache_set(u64 hint, u32 cpu)
 	return cache.lookup(&place);
 }
 
-#define NO_SLOT 0xffffffff
-
 /* The slot that the cache has for it, or NO_SLOT. It may have a new use since: who takes it compares as if it were found anew. */
 static __always_inline u32 cached_slot(const struct cache_set *set, u64 hint)
 {

@@ -14,8 +14,9 @@ BPF_F_TABLE("array", u32, struct megaflow_stats, megaflow_stats, MAX_MEGAFLOWS *
 BPF_F_TABLE("array", u32, struct bucket, buckets, BUCKETS, BPF_F_MMAPABLE);
 /* Python writes by system call; eBPF reads */
 BPF_F_TABLE("array", u32, struct subtable, subtables, MAX_SUBTABLES, BPF_F_MMAPABLE);
-/* eBPF's own: the packet that this CPU handles (programs of both hooks run to their end before the next starts) */
-BPF_TABLE("array", u32, struct packet, scratch, CPUS);
+/* eBPF's own: the packet that this CPU handles (programs of both hooks run to their end before the next starts); the last entry is
+ * for a packet of the slow path, whose programs do not keep others off the CPU */
+BPF_TABLE("array", u32, struct packet, scratch, CPUS + 1);
 /* eBPF's own */
 BPF_F_TABLE("array", u32, struct cache_set, cache, CACHE_SETS *CPUS, BPF_F_MMAPABLE);
 /* Python writes by system call; eBPF reads. Index: port number */
@@ -35,8 +36,8 @@ BPF_TABLE("array", u32, struct settings, settings, 1);
 BPF_TABLE("array", u32, struct crc_shift, crc_shifts, CRC_SHIFTS);
 /* Python writes by system call; XDP redirects through it. Index: port number */
 BPF_DEVMAP(xdp_ports, MAX_PORT_NUMBER + 1);
-/* Python writes once. Programs that others end with, apart so that the verifier goes through each once */
-BPF_PROG_ARRAY(tc_programs, PROGRAMS);
+/* Python writes once. Programs that others end with, apart so that the verifier goes through each once; behind them plug-ins' */
+BPF_PROG_ARRAY(tc_programs, PLUGIN_PROGRAM(PLUGIN_KINDS, 0));
 BPF_PROG_ARRAY(xdp_programs, PROGRAMS);
 /* shared memory; eBPF writes, Python reads */
 BPF_F_TABLE("array", u32, struct port_counters, port_counters, (MAX_PORT_NUMBER + 1) * CPUS, BPF_F_MMAPABLE);

@@ -13,6 +13,7 @@ from typing import TypeVar
 from appliance.datapath.driver import DatapathPort
 from appliance.datapath.fake import FakeDatapath
 from appliance.model.megaflow import MegaflowStatistics
+from appliance.model.plugin import NO_PLUGINS, Plugins
 from appliance.model.ports import Hook, Port, PortCounters
 from appliance.model.queues import QueueCounters
 from appliance.openflow.codec import encode
@@ -63,10 +64,18 @@ def port(number: int) -> Port:
 class Shell:
     """One switch with ports 1 to ``ports`` and one controller, number 1 (unless ``connected`` is False)."""
 
-    def __init__(self, ports: int = 3, *, connected: bool = True, capacity: int = 1 << 16, **switch: object) -> None:
+    def __init__(
+        self,
+        ports: int = 3,
+        *,
+        connected: bool = True,
+        capacity: int = 1 << 16,
+        plugins: Plugins = NO_PLUGINS,
+        **switch: object,
+    ) -> None:
         self.now = 1000.0
-        self.datapath = FakeDatapath(lambda: self.now, capacity)
-        self.switch = Switch(0x1234, DESCRIPTION, self.datapath.meter, **switch)  # type: ignore[arg-type]
+        self.datapath = FakeDatapath(lambda: self.now, capacity, plugins)
+        self.switch = Switch(0x1234, DESCRIPTION, self.datapath.meter, plugins=plugins, **switch)  # type: ignore[arg-type]
         self.messages: list[tuple[int, Message]] = []
         self.effects: list[Effect] = []
         """All that the switch ever wanted done, in order."""

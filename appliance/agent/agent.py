@@ -69,6 +69,7 @@ class Agent:
             controllers_expected=bool(config.controllers or config.listen or config.uses_integrated_controller),
             max_megaflows=config.max_megaflows,
             queues=_queues(config, links),
+            plugins=datapath.plugins,
         )
         self.faults = 0
         """Events and effects that failed by a fault of the switch itself; each is in the log."""
@@ -308,6 +309,7 @@ class Agent:
             "flows": self._flows,
             "megaflows": self._megaflows,
             "ports": lambda _: list(views.ports(self.ports, self.switch, self._datapath)),
+            "plugins": lambda _: list(views.plugins(self._datapath)),
             "stop": lambda _: self.stop(),
         }
 

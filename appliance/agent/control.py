@@ -24,6 +24,8 @@ command        result
 ``ports``      ``[{number, interface, state: "up"|"down"|"missing", link, config: [text], hw_addr, mtu, speed_kbps,
                hook: "xdp"|"tc", hook_reason, counters: {rx_packets, rx_bytes, tx_packets, tx_bytes, xdp, tc, slow_path,
                dropped, tx_slow_path}}]``; a missing one has the first three only
+``plugins``    ``[{name, source: path, id, state: "works"|"left out", fault: null or text, arguments: null or ["name/bytes"],
+               plugin_bits: null or the mask of its match, counters: {name: n}}]``
 ``stop``       ``null``; the agent then stops as on SIGTERM
 =============  ==========================================================================================================
 

@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 
 from appliance.model import actions as act
+from appliance.model import plugin
 from appliance.model.actions import Action, Instruction
 from appliance.model.fields import (
     BY_NAME,
     ETH_TYPE,
     INTERNAL_FIELDS,
     MATCH_FIELDS,
+    PLUGIN_BITS,
     VLAN_PRESENT,
     VLAN_TCI,
     VLAN_VID,
@@ -25,6 +27,7 @@ from appliance.model.fields import (
 )
 from appliance.model.match import Match
 from appliance.model.megaflow import (
+    CallPlugin,
     Clone,
     Controller,
     DatapathAction,
@@ -44,7 +47,7 @@ FieldText = tuple[str, str, str | None]
 
 _IN_PHY_PORT = BY_NAME["in_phy_port"]
 _IP_FRAG = BY_NAME["ip_frag"]
-_SHOWN = tuple(field for field in (*MATCH_FIELDS, *INTERNAL_FIELDS) if field not in (_IN_PHY_PORT, VLAN_TCI))
+_SHOWN = tuple(field for field in (*MATCH_FIELDS, *INTERNAL_FIELDS, PLUGIN_BITS) if field not in (_IN_PHY_PORT, VLAN_TCI))
 
 
 # ── values ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -212,6 +215,8 @@ def _action(item: Action) -> str:
             return "copy_ttl_out"
         case act.CopyTtlIn():
             return "copy_ttl_in"
+        case act.ExperimenterAction(experimenter=plugin.EXPERIMENTER_ID, data=data):
+            return f"plugin:{plugin.plugin_of(data)}({data[4:].hex()})"
         case act.ExperimenterAction(experimenter=experimenter, data=data):
             return f"experimenter:{experimenter:#010x}:{data.hex()}"
 
@@ -245,6 +250,8 @@ def _datapath_action(item: DatapathAction) -> str:
             return f"controller({reason.name.lower()},table={table_id})"
         case act.Meter(meter_id=meter_id):
             return f"meter:{meter_id}"
+        case CallPlugin(plugin_id=plugin_id, arguments=arguments):
+            return f"plugin:{plugin_id}({arguments.hex()})"
         case Select(group_id=group_id, ways=ways) | Failover(group_id=group_id, ways=ways):
             kind = "select" if isinstance(item, Select) else "failover"
             buckets = ";".join(",".join(_datapath_action(each) for each in way.actions) or "drop" for way in ways)

@@ -16,7 +16,7 @@ from appliance.config import PortSpec
 from appliance.datapath.compile import compile_actions
 from appliance.datapath.driver import Datapath, TierCounters
 from appliance.datapath.layout import MegaflowFlag
-from appliance.model.fields import IN_PORT
+from appliance.model.fields import IN_PORT, PLUGIN_BITS
 from appliance.model.megaflow import Megaflow
 from appliance.model.ports import Hook, PortConfig, PortState
 from appliance.openflow.flow import FlowModFlags
@@ -120,10 +120,30 @@ def megaflows(live: Iterable[LiveMegaflow], ports: PortManager, now: float) -> I
 def _tier(megaflow: Megaflow, ports: PortManager) -> str:
     """Which tier deals with its packets: xdp, tc, or slow_path where an action is one that only the slow path can do."""
     flags = compile_actions(megaflow.actions).flags
+    if megaflow.mask & PLUGIN_BITS.mask:
+        flags &= ~MegaflowFlag.XDP
     if flags & MegaflowFlag.PUNT:
         return "slow_path"
     port = ports.get(IN_PORT.get(megaflow.key))
     return "xdp" if flags & MegaflowFlag.XDP and port is not None and port.port.hook is Hook.XDP else "tc"
+
+
+# ── plug-ins ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+def plugins(datapath: Datapath) -> Iterator[Json]:
+    """All that were found, those too that were left out."""
+    for state in datapath.plugins.states():
+        plugin = state.file.plugin
+        action, match = (plugin.action, plugin.match) if plugin is not None else (None, None)
+        yield {
+            "name": state.file.name,
+            "source": state.file.source,
+            "id": plugin.id if plugin is not None else None,
+            "state": "left out" if state.fault else "works",
+            "fault": state.fault or None,
+            "arguments": [f"{argument.name}/{argument.bytes}" for argument in action.arguments] if action is not None else None,
+            "plugin_bits": f"{match.mask:#010x}" if match is not None else None,
+            "counters": dict(state.counted),
+        }
 
 
 # ── ports ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

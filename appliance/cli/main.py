@@ -57,6 +57,7 @@ def _configuration_flags(command: Command) -> Command:
         click.option("--ca-certificate", metavar="FILE", help="Whose certificates are trusted, for TLS (PEM)."),
         click.option("--app", "apps", multiple=True, metavar="FILE|MODULE", help="A Ryu app for the integrated controller."),
         click.option("--control-socket", metavar="PATH", help="Where `ofswitch show` and its like ask."),
+        click.option("--plugin", "plugins", multiple=True, metavar="NAME|FOLDER/", help="A plug-in, or a folder of them."),
         click.option("--max-megaflows", type=int, metavar="N", help="Room in the fast path."),
     ]
     for option in reversed(options):
@@ -177,6 +178,13 @@ def megaflows(name: str | None, control_socket: str | None, as_json: bool, limit
 def ports(name: str | None, control_socket: str | None, as_json: bool) -> None:
     """Ports, their hook, state and counters."""
     _show("ports", name, control_socket, as_json)
+
+
+@main.command()
+@_asks_a_switch
+def plugins(name: str | None, control_socket: str | None, as_json: bool) -> None:
+    """Plug-ins, what they count, and why one was left out."""
+    _show("plugins", name, control_socket, as_json)
 
 
 @main.command()

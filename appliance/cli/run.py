@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from appliance.cli.exit_status import EXIT_FAILURE, EXIT_USAGE
-from appliance.config import Config, ConfigError, Fault, is_lab, load, load_lab
+from appliance.config import Config, ConfigError, Fault, find_plugins, is_lab, load, load_lab
+from appliance.model.plugin import PluginFile
 from appliance.ports import interface_names
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
@@ -28,10 +29,9 @@ def print_faults(error: ConfigError) -> None:
 def check_configuration(path: str | None, overrides: dict[str, Any], *, as_json: bool) -> int:
     """Exit status."""
     try:
-        if path is not None and is_lab(path):
-            _check_certificates(load_lab(path).config, path)
-        else:
-            _check_certificates(load(path, overrides, interface_names), path)
+        config = load_lab(path).config if path is not None and is_lab(path) else load(path, overrides, interface_names)
+        _check_certificates(config, path)
+        _check_plugins(config, path)
     except ConfigError as error:
         if as_json:
             faults = [{"file": item.file, "line": item.line, "column": item.column, "text": item.text} for item in error.faults]
@@ -54,6 +54,15 @@ def _check_certificates(config: Config, path: str | None) -> None:
             raise ConfigError([Fault(path or "command line", 0, 0, f"tls: {error}")]) from error
 
 
+def _check_plugins(config: Config, path: str | None) -> None:
+    """Raises ConfigError if one would be left out, as far as that can be told without compiling it."""
+    origin = path or "command line"
+    found = find_plugins(config.plugins)
+    faults = [Fault(origin, 0, 0, f"plug-in {file.name}: {file.fault}") for file in found if file.fault]
+    if faults:
+        raise ConfigError(faults)
+
+
 def run_switch(path: str | None, overrides: dict[str, Any], *, verbose: bool) -> int:
     """Exit status, once the switch has stopped."""
     logging.basicConfig(format=LOG_FORMAT, stream=sys.stderr, level=logging.INFO)
@@ -61,6 +70,7 @@ def run_switch(path: str | None, overrides: dict[str, Any], *, verbose: bool) ->
     try:
         config = load(path, overrides, interface_names)
         _check_certificates(config, path)
+        plugins = find_plugins(config.plugins)
     except ConfigError as error:
         print_faults(error)
         return EXIT_USAGE
@@ -71,10 +81,10 @@ def run_switch(path: str | None, overrides: dict[str, Any], *, verbose: bool) ->
         for problem in found:
             click.echo(f"ofswitch: {problem}", err=True)
         return EXIT_FAILURE
-    return _serve(config)
+    return _serve(config, plugins)
 
 
-def _serve(config: Config) -> int:
+def _serve(config: Config, plugins: tuple[PluginFile, ...]) -> int:
     """A signal is told through a pipe: the agent then does it at once, where a plain handler would wait for its next event.
 
     SIGHUP has the certificates read again; without any it ends the switch, as the end of its terminal should.
@@ -91,7 +101,7 @@ def _serve(config: Config) -> int:
     signalled, tell = os.pipe()
     try:
         # The fast path's map has a power of two of slots; the switch itself keeps to the configured number.
-        datapath = BpfDatapath(Sizes(megaflows=1 << (config.max_megaflows - 1).bit_length()))
+        datapath = BpfDatapath(Sizes(megaflows=1 << (config.max_megaflows - 1).bit_length()), plugins=plugins)
         agent = Agent(config, datapath, KernelLinks())
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: os.write(tell, bytes([number])))

@@ -256,4 +256,25 @@ def ports(answer: Sequence[Json]) -> RenderableType:
     return Group(table, *notes)
 
 
-RENDERERS: dict[str, Callable[[Any], RenderableType]] = {"show": show, "flows": flows, "megaflows": megaflows, "ports": ports}
+def plugins(answer: Sequence[Json]) -> RenderableType:
+    table = Records(("plug-in", "id", "state", "arguments", "plugin_bits", "counters"), right=("id",), long=("counters",))
+    for plugin in answer:
+        table.add(
+            plugin["name"],
+            str(plugin["id"] or ""),
+            plugin["state"] if plugin["state"] == "works" else Text(plugin["state"], style="red"),
+            " ".join(plugin["arguments"] or ()),
+            plugin["plugin_bits"] or "",
+            ", ".join(f"{name} {count:,}" for name, count in plugin["counters"].items()),
+        )
+    faults = [Text(f"{plugin['name']}: {plugin['fault']}") for plugin in answer if plugin["fault"]]
+    return Group(table, *faults)
+
+
+RENDERERS: dict[str, Callable[[Any], RenderableType]] = {
+    "show": show,
+    "flows": flows,
+    "megaflows": megaflows,
+    "ports": ports,
+    "plugins": plugins,
+}

@@ -16,6 +16,7 @@ from appliance.config.model import (
     QueueSpec,
     TlsFiles,
 )
+from appliance.config.plugins import find as find_plugins
 
 __all__ = [
     "DEFAULT_APPS",
@@ -34,6 +35,7 @@ __all__ = [
     "QueueSpec",
     "TlsFiles",
     "dump",
+    "find_plugins",
     "is_lab",
     "load",
     "load_lab",

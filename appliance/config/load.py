@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from appliance.config.document import Document, NodePath, parse, to_text
 from appliance.config.faults import ConfigError, Fault, did_you_mean, one_of
 from appliance.config.model import Config, IntegratedController, Lab, LabHost, PortSpec, QueueSpec, TlsFiles
+from appliance.config.plugins import locate
 
 LAB_KEY = "lab"
 _PRODUCT = str(Path(__file__).resolve().parents[2])
@@ -115,6 +116,8 @@ def dump(config: Config) -> str:
         "control_socket": config.control_socket,
         "max_megaflows": config.max_megaflows,
     }
+    if config.plugins:
+        values["plugins"] = list(config.plugins)
     if config.datapath_id is not None:
         values["datapath_id"] = f"{config.datapath_id:016x}"
     if config.integrated_controller is not None:
@@ -137,9 +140,11 @@ class _Reader:
         directory = os.path.dirname(path) if path is not None else ""
         self._find_apps(directory)
         self._find_certificates(directory)
+        self._find_plugins(directory)
         if overrides:
             self._override(overrides)
             self._find_apps("")
+            self._find_plugins("")
 
     def _read(self, path: str) -> None:
         try:
@@ -206,6 +211,18 @@ class _Reader:
                 key: os.path.normpath(os.path.join(directory, name)) if isinstance(name, str) and name else name
                 for key, name in section.items()
             }
+
+    def _find_plugins(self, directory: str) -> None:
+        names = self.values.get("plugins")
+        found: list[Any] = []
+        for index, name in enumerate(names if isinstance(names, tuple) else ()):
+            try:
+                found.append(locate(name, directory) if isinstance(name, str) else name)
+            except ValueError as error:
+                self.faults.append(self._fault(("plugins", index), str(error)))
+                found.append(name)
+        if isinstance(names, tuple):
+            self.values["plugins"] = tuple(found)
 
     # ── faults ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _fault(self, path: NodePath, text: str, *, key: bool = False) -> Fault:
@@ -320,6 +337,7 @@ _FLAGS = {
     "integrated_controller": "--app",
     "control_socket": "--control-socket",
     "max_megaflows": "--max-megaflows",
+    "plugins": "--plugin",
 }
 
 

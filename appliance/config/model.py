@@ -321,6 +321,8 @@ class Config(_Frozen):
     control_socket: StrictStr = ""
     """Never empty in a Config: the default is RUN_DIRECTORY/NAME.sock."""
     max_megaflows: StrictInt = 65_536
+    plugins: tuple[StrictStr, ...] = ()
+    """Names of shipped ones, and folders (``config.plugins``)."""
 
     @field_validator("name")
     @classmethod

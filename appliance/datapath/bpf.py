@@ -50,10 +50,11 @@ from appliance.datapath.layout import (
 )
 from appliance.datapath.loader import Programs, Sizes
 from appliance.datapath.meters import Meters
+from appliance.datapath.plugins import PluginPrograms
 from appliance.datapath.quiesce import keep_order, wait_for_packets_under_way
 from appliance.datapath.slot_statistics import NOTHING, SlotStatistics, Totals
 from appliance.datapath.transmit import Transmitter
-from appliance.model.fields import KEY_BYTES, KEY_MASK
+from appliance.model.fields import KEY_BYTES, KEY_MASK, PLUGIN_BITS
 from appliance.model.megaflow import (
     NO_MEGAFLOW,
     DropReason,
@@ -64,6 +65,7 @@ from appliance.model.megaflow import (
     Upcall,
     UpcallReason,
 )
+from appliance.model.plugin import PluginFile
 from appliance.model.ports import MAX_PORT_NUMBER, Hook
 
 GATE_SECONDS = 0.1
@@ -90,6 +92,8 @@ _SUBTABLE_WORD, _FLAGS, _SERVED, _TICKET = (
 _SLOT_WORDS = _SLOT_BYTES // 4
 # Plain integers: what happens for each megaflow is in the way of its first packet.
 _PUNT, _GATED, _WIDE = int(MegaflowFlag.PUNT), int(MegaflowFlag.GATED), int(MegaflowFlag.WIDE)
+_TOO_SOON = int(MegaflowFlag.XDP | MegaflowFlag.DIRECT)
+"""Plug-ins' matches run at TC, and not on the express way: a megaflow that depends on them takes neither."""
 
 
 @dataclass(slots=True)
@@ -105,8 +109,8 @@ class _Installed:
     choice: int | None = None
     ways: tuple[int, ...] = ()
     """Slots of the choice's ways."""
-    meters: tuple[int, ...] = ()
-    """Slots that count what each meter drops."""
+    stops: tuple[int, ...] = ()
+    """Slots that count what each meter and plug-in drops."""
     served: int = 0
     totals: Totals = NOTHING
     statistics: MegaflowStatistics = _NO_STATISTICS
@@ -116,11 +120,13 @@ class _Installed:
 class BpfDatapath:
     """See ``driver.Datapath``. Needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW, or CAP_SYS_ADMIN for the first three."""
 
-    def __init__(self, sizes: Sizes | None = None, defines: tuple[str, ...] = ()) -> None:
-        """Compiles and loads the programs, which takes about two seconds. Raises DatapathError."""
+    def __init__(self, sizes: Sizes | None = None, defines: tuple[str, ...] = (), plugins: Sequence[PluginFile] = ()) -> None:
+        """Compiles and loads the programs, which takes about two seconds, and half a one for each plug-in. Raises DatapathError."""
         self._sizes = sizes = sizes or Sizes()
         constants = random_constants()
         self.programs = programs = Programs(sizes, constants, defines)
+        self.plugins = PluginPrograms(programs, plugins, sizes.cpus)
+        self._matched_by_plugins = self.plugins.matched << PLUGIN_BITS.shift
         self._index = Index(sizes.buckets, constants)
         self._slots = programs.shared_memory("megaflows", sizes.megaflows * _SLOT_BYTES)
         self._slot_words = memoryview(self._slots).cast("I")
@@ -254,7 +260,7 @@ class BpfDatapath:
         now = time.monotonic()
         compiled = compile_actions(megaflow.actions, self._meters.indices)
         ways = compiled.choice.ways if compiled.choice else ()
-        if not self._rested(1 + len(ways) + compiled.meters, now) or (ways and not self._free_choices):
+        if not self._rested(1 + len(ways) + len(compiled.stops), now) or (ways and not self._free_choices):
             return False
         subtable = self._index.subtable(megaflow.mask)
         if subtable is None:
@@ -272,15 +278,17 @@ class BpfDatapath:
         gated = not flags & _PUNT
         if gated:
             flags |= _GATED
+        if megaflow.mask & self._matched_by_plugins:
+            flags &= ~_TOO_SOON
         if megaflow.key & _WIDE_BITS:
             flags |= _WIDE
         installed = _Installed(slot, place, megaflow.mask, now, flags)
         choice = self._write_choice(installed, compiled.choice) if compiled.choice else None
-        if compiled.meters:
-            installed.meters = tuple(self._free.popleft()[0] for _ in range(compiled.meters))
-            for counting in installed.meters:
+        if compiled.stops:
+            installed.stops = tuple(self._free.popleft()[0] for _ in compiled.stops)
+            for counting in installed.stops:
                 self._write_slot(counting, b"")
-        self._write_slot(slot, compiled.linked(choice, installed.meters), compiled, raw, megaflow.id, flags)
+        self._write_slot(slot, compiled.linked(choice, installed.stops), compiled, raw, megaflow.id, flags)
         self._installed[megaflow.id] = installed
         if gated:
             self._gated.add(megaflow.id)
@@ -343,7 +351,7 @@ class BpfDatapath:
         now = time.monotonic()
         for megaflow_id in known:
             installed = self._installed.pop(megaflow_id)
-            self._free_slots((installed.slot, *installed.ways, *installed.meters), now)
+            self._free_slots((installed.slot, *installed.ways, *installed.stops), now)
             if installed.choice is not None:
                 self._free_choices.append(installed.choice)
             self._gated.discard(megaflow_id)
@@ -363,9 +371,9 @@ class BpfDatapath:
         # First what is counted last: no part is then more than the whole.
         self._counted.look()
         parts = {
-            number: (tuple(read(slot)[:2] for slot in installed.ways), tuple(read(slot)[:2] for slot in installed.meters))
+            number: (tuple(read(slot)[:2] for slot in installed.ways), tuple(read(slot)[:2] for slot in installed.stops))
             for number, installed in found
-            if installed.ways or installed.meters
+            if installed.ways or installed.stops
         }
         self._counted.look()
         result: dict[int, MegaflowStatistics] = {}
@@ -444,6 +452,7 @@ class BpfDatapath:
             self.detach(number)
         self._keeper.close()
         self._transmitter.close_all()
+        self.plugins.close()
         self.programs.close()
 
 

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import takewhile
 from typing import Final
 
-from appliance.datapath.layout import MAX_OPS, ChoiceKind, MegaflowFlag, OpCode
+from appliance.datapath.layout import MAX_OPS, NO_SLOT, RUN_OPS, ChoiceKind, MegaflowFlag, OpCode
 from appliance.model.actions import Meter, SetField, SetQueue
 from appliance.model.fields import VLAN_PRESENT, Layer
 from appliance.model.megaflow import (
     MAX_LEADING_METERS,
+    CallPlugin,
     DatapathAction,
     DecTtl,
     Failover,
@@ -52,8 +53,8 @@ class CompiledChoice:
 class Compiled:
     """What goes in a slot of the megaflow table (struct megaflow): ``ops`` is at most MAX_OPS of 8 bytes, ended by OP_END.
 
-    With a ``choice``, the last op before OP_END is OP_CHOOSE, whose argument is still to be filled in (``linked``), as are those of
-    the first ``meters`` ops.
+    With a ``choice``, the last op before OP_END is OP_CHOOSE, whose argument is still to be filled in (``linked``), as are those
+    of the ops at ``stops``: where a meter or a plug-in may drop the packet.
     """
 
     ops: bytes
@@ -61,12 +62,12 @@ class Compiled:
     xdp_port: int = 0
     ttl_needed: int = 0
     choice: CompiledChoice | None = None
-    meters: int = 0
+    stops: tuple[int, ...] = ()
 
     def linked(self, choice: int | None, drop_slots: Sequence[int]) -> bytes:
-        """The ops, with the index of the choice, and for each meter the slot that counts what it drops."""
+        """The ops, with the index of the choice, and for each stop the slot that counts what is dropped there."""
         ops = self.ops
-        for at, slot in enumerate(drop_slots):
+        for at, slot in zip(self.stops, drop_slots, strict=True):
             end = (at + 1) * _OP_BYTES
             ops = ops[: end - 4] + slot.to_bytes(4, _NATIVE) + ops[end:]
         if choice is not None:
@@ -206,8 +207,8 @@ def compile_actions(actions: Sequence[DatapathAction], meters: Mapping[int, int]
         rest = _compile(actions[len(leading) :], meter_ops)
     except _UnsupportedError:
         ops = b"".join([*meter_ops, _op(OpCode.END)])
-        return Compiled(ops, MegaflowFlag.PUNT | MegaflowFlag.METERED, meters=len(metered))
-    return replace(rest, flags=rest.flags | MegaflowFlag.METERED, meters=len(metered))
+        return Compiled(ops, MegaflowFlag.PUNT | MegaflowFlag.METERED, stops=tuple(range(len(metered))))
+    return replace(rest, flags=rest.flags | MegaflowFlag.METERED)
 
 
 @lru_cache(maxsize=1024)
@@ -224,9 +225,21 @@ def _compile(actions: Sequence[DatapathAction], meter_ops: Sequence[bytes] = ())
     body = _Compilation(after_meters=bool(meter_ops))
     body.run(actions)
     ops = [*meter_ops, *body.ops]
-    if len(ops) > MAX_OPS:
+    stops = (*range(len(meter_ops)), *(len(meter_ops) + at for at in body.stops))
+    if not _all_reached(len(ops), [len(meter_ops), *(at + 1 for at in stops)]):
         raise _UnsupportedError
-    return Compiled(b"".join(ops), body.flags, body.xdp_port, body.ttl_needed, body.choice)
+    return Compiled(b"".join(ops), body.flags, body.xdp_port, body.ttl_needed, body.choice, stops)
+
+
+def _all_reached(ops: int, starts: Iterable[int]) -> bool:
+    """Whether programs that execute RUN_OPS ops from each of these places on, one after the other, get to the last.
+
+    A run does not begin where it would go beyond the slot.
+    """
+    begins = max(starts)
+    while begins + RUN_OPS < ops:
+        begins += RUN_OPS
+    return begins <= MAX_OPS - RUN_OPS
 
 
 class _Compilation:
@@ -238,6 +251,7 @@ class _Compilation:
         self.xdp_port = 0
         self.ttl_needed = 0
         self.choice: CompiledChoice | None = None
+        self.stops: list[int] = []
         # A meter may have remarked the DSCP, which the IPv4 checksum covers.
         self._stale = after_meters
         self._retyped = self._retyped_icmp = self._ttl_set = self._queued = False
@@ -252,8 +266,10 @@ class _Compilation:
                 continue
             self._one(action, last=n == len(actions) - 1)
         self.ops.append(_op(OpCode.END))
-        if len(self.ops) > MAX_OPS:
+        if not _all_reached(len(self.ops), [0, *(at + 1 for at in self.stops)]):
             raise _UnsupportedError
+        if self.stops:
+            return
         if not outputs:
             self.flags |= MegaflowFlag.XDP
         elif len(outputs) == 1 and not self._queued and isinstance(final := actions[-1], Forward):
@@ -287,8 +303,20 @@ class _Compilation:
             case SetQueue(queue_id=queue_id):
                 self.ops.append(_op(OpCode.SET_QUEUE, arg32=queue_class(queue_id)))
                 self._queued = True
+            case CallPlugin(plugin_id=plugin_id, arguments=arguments):
+                self._call_plugin(plugin_id, arguments)
             case _:
                 raise _UnsupportedError
+
+    def _call_plugin(self, plugin_id: int, arguments: bytes) -> None:
+        if self._retyped:
+            raise _UnsupportedError  # it is to see the packet as it is
+        if self._stale:
+            self.ops.append(_op(OpCode.CHECKSUMS))
+            self._stale = False
+        self.ops += [bytes((OpCode.OPERAND_0, 0)) + arguments[:6], bytes((OpCode.OPERAND_1, 0)) + arguments[6:12]]
+        self.stops.append(len(self.ops))
+        self.ops.append(_op(OpCode.PLUGIN, arg8=plugin_id, arg32=NO_SLOT))
 
     def _set(self, name: str, value: int) -> None:
         setter = _SETTERS.get(name)

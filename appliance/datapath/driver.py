@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from appliance.model.megaflow import DropReason, Megaflow, MegaflowStatistics, MeterConfig, MeterCounters, Upcall
+from appliance.model.plugin import Plugins
 from appliance.model.ports import Hook
 
 
@@ -52,6 +53,10 @@ class TierCounters:
 
 class Datapath(Protocol):
     """Methods raise ``DatapathError``; none blocks on the network."""
+
+    @property
+    def plugins(self) -> Plugins:
+        """Those that it was made with."""
 
     def attach(self, port: DatapathPort, *, wait: bool = False) -> bool:
         """Start taking packets from the interface. Takes over a program that an earlier ofswitch left there.

@@ -17,9 +17,10 @@ from appliance.datapath.compile import compile_actions
 from appliance.datapath.driver import DatapathError, DatapathPort, TierCounters
 from appliance.datapath.layout import MegaflowFlag
 from appliance.model.actions import Meter
-from appliance.model.fields import BY_NAME
+from appliance.model.fields import BY_NAME, PLUGIN_BITS
 from appliance.model.megaflow import (
     NO_MEGAFLOW,
+    CallPlugin,
     Controller,
     DatapathAction,
     DropReason,
@@ -35,8 +36,9 @@ from appliance.model.megaflow import (
     UpcallReason,
     Way,
 )
+from appliance.model.plugin import NO_PLUGINS, Plugins
 from appliance.packet.execute import INVALID_TTL, execute
-from appliance.packet.meter import METER_DROPS, METER_PASSES, TokenMeter
+from appliance.packet.meter import METER_PASSES, TokenMeter
 from appliance.packet.parse import ETHERNET_BYTES, parse
 
 _TCP_FLAGS = BY_NAME["tcp_flags"]
@@ -53,27 +55,11 @@ class _Installed:
     """CATCHING_UP packets that are not served yet."""
 
 
-class _MeterRun:
-    """The meters of one packet: how many let it pass, and whether one dropped it."""
-
-    __slots__ = ("_datapath", "dropped", "passed")
-
-    def __init__(self, datapath: FakeDatapath) -> None:
-        self._datapath = datapath
-        self.passed = 0
-        self.dropped = False
-
-    def __call__(self, meter_id: int, octets: int) -> int:
-        verdict = self._datapath.meter(meter_id, 1, octets)
-        self.dropped = verdict == METER_DROPS
-        self.passed += not self.dropped
-        return verdict
-
-
 class FakeDatapath:
     """``capacity`` is the number of megaflows there is room for; ``now`` gives ``last_used``."""
 
-    def __init__(self, now: Callable[[], float], capacity: int = 1 << 16) -> None:
+    def __init__(self, now: Callable[[], float], capacity: int = 1 << 16, plugins: Plugins = NO_PLUGINS) -> None:
+        self.plugins = plugins
         self.sent: list[tuple[int, bytes]] = []
         """(port, frame) of everything that left, by whichever tier."""
         self.ports: dict[int, DatapathPort] = {}
@@ -102,7 +88,7 @@ class FakeDatapath:
         if len(frame) < ETHERNET_BYTES:
             self._drop(in_port, DropReason.RUNT)
             return
-        key = parse(frame, in_port).key
+        key = PLUGIN_BITS.put(parse(frame, in_port).key, self.plugins.bits(frame, in_port))
         entry = next((item for item in self._installed.values() if key & item.megaflow.mask == item.megaflow.key), None)
         if entry is None:
             self._punt(Upcall(in_port, UpcallReason.MISS, NO_MEGAFLOW, key, frame))
@@ -142,7 +128,7 @@ class FakeDatapath:
         last = megaflow.actions[-1] if megaflow.actions else None
         ways = [(0, 0)] * (len(last.ways) if isinstance(last, Select | Failover) else 0)
         flags = compile_actions(megaflow.actions, {meter_id: at for at, meter_id in enumerate(self._meters)}).flags
-        dropped = ((0, 0),) * len(_meters(megaflow.actions))
+        dropped = ((0, 0),) * sum(isinstance(action, Meter | CallPlugin) for action in megaflow.actions)
         statistics = MegaflowStatistics(0, 0, 0.0, ways=tuple(ways), dropped=dropped)
         self._installed[megaflow.id] = _Installed(megaflow, statistics, ways, flags)
         return True
@@ -212,15 +198,16 @@ class FakeDatapath:
     # ── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _forward(self, in_port: int, key: int, frame: bytes, entry: _Installed) -> None:
         actions = entry.megaflow.actions
+        stops: list[int] = []
         if entry.flags & MegaflowFlag.PUNT:
             metered = _meters(actions) if entry.flags & MegaflowFlag.METERED else []
-            run = _MeterRun(self)
-            passed = execute(frame, (*(Meter(number) for number in metered), Forward(0)), in_port, meter=run)
+            leading: list[DatapathAction] = [Meter(number) for number in metered]
+            passed = execute(frame, [*leading, Forward(0)], in_port, meter=self._run_meter, dropped=stops.append)
             if passed:
                 self._punt(Upcall(in_port, UpcallReason.ACTION, entry.megaflow.id, key, passed[0].frame))
             else:
                 self._count_megaflow(entry, key, frame)
-                self._count_dropped(entry, run.passed, frame)
+                self._count_dropped(entry, stops[0], frame)
                 self._drop(in_port, DropReason.METER)
             return
         # Whether it is punted is seen before anything is done, the meters' work included.
@@ -236,17 +223,27 @@ class FakeDatapath:
             entry.ways[place] = packets + 1, octets + len(frame)
             entry.statistics = entry.statistics._replace(ways=tuple(entry.ways))
 
-        run = _MeterRun(self)
-        emissions = execute(frame, actions, in_port, meter=run, port_is_live=self._is_live, chosen=chosen)
+        emissions = execute(
+            frame,
+            actions,
+            in_port,
+            meter=self._run_meter,
+            port_is_live=self._is_live,
+            chosen=chosen,
+            plugin=self.plugins.run,
+            dropped=stops.append,
+        )
+        for stop in stops:
+            self._count_dropped(entry, stop, frame)
         copies = [(port, emission.frame) for emission in emissions for port in self._outputs(emission.action, in_port)]
         for port, copy in copies:
             self.sent.append((port, copy))
             self._count(port, tx_packets=1, tx_bytes=len(copy))
         if copies:
             self._count(in_port, forwarded_tc=1)
-        elif run.dropped:
-            self._count_dropped(entry, run.passed, frame)
-            self._drop(in_port, DropReason.METER)
+        elif stops:
+            stopping = [action for action in actions if isinstance(action, Meter | CallPlugin)][stops[0]]
+            self._drop(in_port, DropReason.METER if isinstance(stopping, Meter) else DropReason.PLUGIN)
         elif dry and not emissions:
             self._drop(in_port, DropReason.NO_LIVE_BUCKET)
         else:
@@ -259,9 +256,12 @@ class FakeDatapath:
             packets=before.packets + 1, bytes=before.bytes + len(frame), last_used=self._now(), tcp_flags=flags
         )
 
-    def _count_dropped(self, entry: _Installed, meter: int, frame: bytes) -> None:
+    def _run_meter(self, meter_id: int, octets: int) -> int:
+        return self.meter(meter_id, 1, octets)
+
+    def _count_dropped(self, entry: _Installed, stop: int, frame: bytes) -> None:
         dropped = list(entry.statistics.dropped)
-        dropped[meter] = dropped[meter][0] + 1, dropped[meter][1] + len(frame)
+        dropped[stop] = dropped[stop][0] + 1, dropped[stop][1] + len(frame)
         entry.statistics = entry.statistics._replace(dropped=tuple(dropped))
 
     def _is_live(self, number: int) -> bool:

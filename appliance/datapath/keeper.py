@@ -28,16 +28,19 @@ class Keeper:
     def __init__(self, fds: Iterable[int]) -> None:
         self._fds = tuple(fds)
         self._process: subprocess.Popen[bytes] | None = None
+        self._kept: set[int] = set()
+        """All interfaces that it ever was for: what has left them since, an earlier agent's programs are not on them."""
 
     def keep(self, interfaces: Iterable[int]) -> None:
         """Hold the arrays for these interfaces, and end keepers of earlier agents that are not needed any more."""
         indices = set(interfaces)
+        self._kept |= indices
         before = self._process
         self._process = self._start(indices) if indices else None
         if before is not None:
             _end(before)
         for pid, theirs in _others(self._process.pid if self._process else 0):
-            if theirs <= indices:
+            if theirs <= self._kept:
                 os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import ctypes
 from enum import IntEnum, IntFlag
 
 from appliance.model.megaflow import MAX_BANDS, MAX_WAYS
+from appliance.model.plugin import MAX_PLUGINS
 
 KEY_WORDS = 16
 MAX_FLOOD_PORTS = 256
@@ -25,6 +26,7 @@ MAX_METERS = 1024
 CRC_SHIFTS = 16
 UPCALL_UNIT = 2048
 MAX_WAITING = 256
+NO_SLOT = 0xFFFFFFFF
 
 
 class OpCode(IntEnum):
@@ -67,6 +69,7 @@ class OpCode(IntEnum):
     METER = 34
     CHOOSE = 35
     SET_QUEUE = 36
+    PLUGIN = 46
     SET_TUNNEL_ID = 40
     SET_TUN_SRC = 41
     SET_TUN_DST = 42
@@ -96,6 +99,22 @@ class ProgramIndex(IntEnum):
     FLOOD = 1
     METER = 2
     HANDLE = 3
+    LOOK_UP = 4
+    DROP = 5
+
+
+class PluginKind(IntEnum):
+    """enum plugin_kind: what a plug-in's program is for."""
+
+    ACTION = 0
+    MATCH = 1
+    ACTION_APART = 2
+    MATCH_APART = 3
+
+
+def plugin_program(kind: PluginKind, plugin_id: int) -> int:
+    """PLUGIN_PROGRAM: the index in ``tc_programs``."""
+    return len(ProgramIndex) + kind * MAX_PLUGINS + plugin_id
 
 
 class ChoiceKind(IntEnum):

@@ -11,8 +11,9 @@ import ctypes
 import mmap
 import os
 import re
+import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,13 @@ MAIN_SOURCE = "datapath.c"
 TC_PROGRAM = "ofswitch_tc"
 XDP_PROGRAM = "ofswitch_xdp"
 TAKE_PROGRAM = "ofswitch_take"
+APART_PROGRAM = "ofswitch_apart"
 
+_STUB = SOURCES / "stub"
+_INCLUDES = f"-I{_STUB / 'include'}"
+_INSTRUCTION = struct.Struct("=BBhi")
+_LOAD_64 = 0x18
+_PSEUDO_MAP_FD = 1
 _INCLUDE = re.compile(r'#include "(\w+\.h)"')
 _REPORTED_LINES = 12
 _SMALL_IFINDEX = 65536
@@ -63,13 +70,16 @@ def possible_cpus() -> int:
     return int(re.split(r"[-,]", text)[-1]) + 1
 
 
-def amalgamate(name: str = MAIN_SOURCE, sources: Path = SOURCES) -> str:
-    """The main file with its own headers put in by text, each line still known by its file and number."""
+def amalgamate(*files: str, sources: Path = SOURCES) -> str:
+    """These files (by default the main one) with our headers put in by text, each line still known by its file and number.
+
+    Raises OSError.
+    """
     lines: list[str] = []
 
     def add(file: str) -> None:
         lines.append(f'#line 1 "{file}"')
-        for number, line in enumerate((sources / file).read_text().splitlines(), 1):
+        for number, line in enumerate((sources / file).read_text(errors="replace").splitlines(), 1):
             included = _INCLUDE.match(line)
             if included:
                 add(included[1])
@@ -77,7 +87,8 @@ def amalgamate(name: str = MAIN_SOURCE, sources: Path = SOURCES) -> str:
             else:
                 lines.append("" if line.strip() == "#pragma once" else line)
 
-    add(name)
+    for name in files or (MAIN_SOURCE,):
+        add(name)
     return "\n".join(lines) + "\n"
 
 
@@ -103,6 +114,84 @@ def _complaint(file: Any) -> str:
     return "\n".join("  " + line for line in shown)
 
 
+@contextmanager
+def _compiler() -> Iterator[Any]:
+    """BCC finds our stub in the place of the kernel's headers. Yields a file for what it complains of."""
+    previous = os.environ.get("BCC_KERNEL_SOURCE")
+    os.environ["BCC_KERNEL_SOURCE"] = str(_STUB)
+    try:
+        with os.fdopen(os.memfd_create("stderr"), "w+b") as stderr:
+            yield stderr
+    finally:
+        if previous is None:
+            del os.environ["BCC_KERNEL_SOURCE"]
+        else:
+            os.environ["BCC_KERNEL_SOURCE"] = previous
+
+
+def _attempt(what: str, stderr: Any, attempt: Callable[[], Any]) -> Any:
+    stderr.seek(0)
+    stderr.truncate()
+    try:
+        with _stderr_to(stderr):
+            return attempt()
+    except Exception as error:  # BCC raises nothing more precise
+        raise DatapathError(f"cannot {what}: {error}\n{_complaint(stderr)}".rstrip()) from error
+
+
+class Module:
+    """A source of its own, compiled, with maps of its own: a plug-in. What becomes of its programs is for ``datapath.plugins``."""
+
+    def __init__(self, name: str, files: Sequence[str], defines: Iterable[str]) -> None:
+        """``files``: see ``amalgamate``. Raises DatapathError."""
+        import bcc
+
+        self._lib = bcc.lib
+        try:
+            text = amalgamate(*files).encode()
+        except OSError as error:
+            raise DatapathError(f"cannot read {error.filename}: {error.strerror}") from error
+        with _compiler() as stderr:
+            self._bpf = _attempt(f"compile {name}", stderr, lambda: bcc.BPF(text=text, cflags=[_INCLUDES, *defines]))
+
+    def instructions(self, function: str, others: Mapping[str, int]) -> bytes:
+        """Of one program, with the file descriptors ``others`` in the place of those of its own maps of these names."""
+        module = self._bpf.module
+        start = self._lib.bpf_function_start(module, function.encode())
+        raw = bytearray(ctypes.string_at(start, self._lib.bpf_function_size(module, function.encode())))
+        replaced = {self.map_fd(name): fd for name, fd in others.items()}
+        for at in range(0, len(raw), _INSTRUCTION.size):
+            code, registers, offset, number = _INSTRUCTION.unpack_from(raw, at)
+            if code == _LOAD_64 and registers >> 4 == _PSEUDO_MAP_FD and number in replaced:
+                _INSTRUCTION.pack_into(raw, at, code, registers, offset, replaced[number])
+        return bytes(raw)
+
+    def map_fd(self, table: str) -> int:
+        """Raises KeyError."""
+        return int(self._bpf[table.encode()].map_fd)
+
+    def read_on_cpus(self, table: str, key: int, cpus: int) -> int:
+        """The sum of one 64-bit number over the CPUs. The key is there."""
+        value = (ctypes.c_uint64 * cpus)()
+        self._lib.bpf_lookup_elem(self.map_fd(table), ctypes.byref(ctypes.c_uint32(key)), value)
+        return sum(value)
+
+    def items(self, name: str) -> Iterator[tuple[bytes, bytes]]:
+        """See ``model.plugin.Maps``. Entries that come or go meanwhile may be told or not."""
+        table = self._bpf[name.encode()]
+        fd = int(table.map_fd)
+        key = ctypes.create_string_buffer(ctypes.sizeof(table.Key))
+        value = ctypes.create_string_buffer(ctypes.sizeof(table.Leaf))
+        more = self._lib.bpf_get_first_key(fd, key, len(key)) == 0
+        while more:
+            if self._lib.bpf_lookup_elem(fd, key, value) == 0:
+                yield key.raw, value.raw
+            more = self._lib.bpf_get_next_key(fd, key, key) == 0
+
+    def close(self) -> None:
+        self._bpf.cleanup()
+
+
 class Programs:
     """The programs and maps, loaded. ``close`` lets them go; what is attached stays until it is detached."""
 
@@ -113,9 +202,8 @@ class Programs:
         except ImportError as error:
             raise DatapathError("BCC's Python module is missing: apt-get install python3-bpfcc") from error
         self._lib = bcc.lib
-        stub = SOURCES / "stub"
         flags = [
-            f"-I{stub / 'include'}",
+            _INCLUDES,
             f"-DMAX_MEGAFLOWS={sizes.megaflows}",
             f"-DBUCKETS={sizes.buckets}",
             f"-DCACHE_SETS={sizes.cache_sets}",
@@ -125,43 +213,29 @@ class Programs:
             *(f"-DHASH_{n}={constant:#x}ULL" for n, constant in enumerate(hash_constants)),
             *defines,
         ]
-        previous = os.environ.get("BCC_KERNEL_SOURCE")
-        os.environ["BCC_KERNEL_SOURCE"] = str(stub)
-        try:
-            with os.fdopen(os.memfd_create("stderr"), "w+b") as stderr:
-                self._bpf = self._attempt("compile bpf_prog", stderr, lambda: bcc.BPF(text=amalgamate().encode(), cflags=flags))
-                tc, xdp = bcc.BPF.SCHED_CLS, bcc.BPF.XDP
-                self.tc_fd = self._load(TC_PROGRAM, tc, stderr)
-                self.xdp_fd = self._load(XDP_PROGRAM, xdp, stderr)
-                self.take_fd = self._load(TAKE_PROGRAM, tc, stderr)
-                called = [
-                    ("tc_programs", ProgramIndex.HANDLE, self._load("ofswitch_tc_on", tc, stderr)),
-                    ("tc_programs", ProgramIndex.METER, self._load("ofswitch_meter", tc, stderr)),
-                    ("tc_programs", ProgramIndex.EXECUTE, self._load("ofswitch_tc_go", tc, stderr)),
-                    ("tc_programs", ProgramIndex.FLOOD, self._load("ofswitch_flood", tc, stderr)),
-                    ("xdp_programs", ProgramIndex.HANDLE, self._load("ofswitch_xdp_on", xdp, stderr)),
-                    ("xdp_programs", ProgramIndex.EXECUTE, self._load("ofswitch_xdp_go", xdp, stderr)),
-                ]
-        finally:
-            if previous is None:
-                del os.environ["BCC_KERNEL_SOURCE"]
-            else:
-                os.environ["BCC_KERNEL_SOURCE"] = previous
+        with _compiler() as stderr:
+            self._bpf = _attempt("compile bpf_prog", stderr, lambda: bcc.BPF(text=amalgamate().encode(), cflags=flags))
+            tc, xdp = bcc.BPF.SCHED_CLS, bcc.BPF.XDP
+            self.tc_fd = self._load(TC_PROGRAM, tc, stderr)
+            self.xdp_fd = self._load(XDP_PROGRAM, xdp, stderr)
+            self.take_fd = self._load(TAKE_PROGRAM, tc, stderr)
+            self.apart_fd = self._load(APART_PROGRAM, tc, stderr)
+            after_parsing = self._load("ofswitch_tc_on", tc, stderr)
+            called = [
+                ("tc_programs", ProgramIndex.HANDLE, after_parsing),
+                ("tc_programs", ProgramIndex.LOOK_UP, after_parsing),
+                ("tc_programs", ProgramIndex.METER, self._load("ofswitch_meter", tc, stderr)),
+                ("tc_programs", ProgramIndex.EXECUTE, self._load("ofswitch_tc_go", tc, stderr)),
+                ("tc_programs", ProgramIndex.FLOOD, self._load("ofswitch_flood", tc, stderr)),
+                ("tc_programs", ProgramIndex.DROP, self._load("ofswitch_drop", tc, stderr)),
+                ("xdp_programs", ProgramIndex.HANDLE, self._load("ofswitch_xdp_on", xdp, stderr)),
+                ("xdp_programs", ProgramIndex.EXECUTE, self._load("ofswitch_xdp_go", xdp, stderr)),
+            ]
         for table, index, fd in called:
             self.update(table, index, fd.to_bytes(4, sys.byteorder))
 
-    @staticmethod
-    def _attempt(what: str, stderr: Any, attempt: Callable[[], Any]) -> Any:
-        stderr.seek(0)
-        stderr.truncate()
-        try:
-            with _stderr_to(stderr):
-                return attempt()
-        except Exception as error:  # BCC raises nothing more precise
-            raise DatapathError(f"cannot {what}: {error}\n{_complaint(stderr)}".rstrip()) from error
-
     def _load(self, name: str, kind: int, stderr: Any) -> int:
-        function = self._attempt(f"load {name}", stderr, lambda: self._bpf.load_func(name.encode(), kind))
+        function = _attempt(f"load {name}", stderr, lambda: self._bpf.load_func(name.encode(), kind))
         return int(function.fd)
 
     def map_fd(self, table: str) -> int:

@@ -28,6 +28,7 @@ _ATTRIBUTE_BYTES = 16
 _INFO_BYTES = 80  # up to and with bpf_prog_info.name
 _INFO_ID = 4
 _INFO_NAME = 64
+_NAME_BYTES = 15
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -53,12 +54,13 @@ def _bpf(command: int, attribute: bytes) -> tuple[int, bytes]:
     return result, buffer.raw
 
 
-def load(kind: int, name: str, instructions: bytes) -> int:
-    """Load a program without maps; its file descriptor. ``kind`` is BPF_PROG_TYPE_*. Raises OSError."""
+def load(kind: int, name: str, instructions: bytes, log: ctypes.Array[ctypes.c_char] | None = None) -> int:
+    """Load a program; its file descriptor. ``kind`` is BPF_PROG_TYPE_*. ``log`` takes the verifier's words. Raises OSError."""
     code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"GPL")
     head = struct.pack("=IIQQ", kind, len(instructions) // 8, ctypes.addressof(code), ctypes.addressof(licence))
-    fd, _ = _bpf(BPF_PROG_LOAD, head + struct.pack("=IIQII16s", 0, 0, 0, 0, 0, name.encode()))
+    level, size, address = (1, len(log), ctypes.addressof(log)) if log is not None else (0, 0, 0)
+    fd, _ = _bpf(BPF_PROG_LOAD, head + struct.pack("=IIQII16s", level, size, address, 0, 0, name.encode()[:_NAME_BYTES]))
     return fd
 
 
@@ -73,6 +75,10 @@ def load_trivial() -> None:
 
 
 _TEST_RUN = struct.Struct("=IIIIQQIIIIQQIIII")
+_CONTEXT = struct.Struct("=48x5I")
+"""struct __sk_buff up to its ``cb``."""
+_GROWTH = 256
+"""Bytes by which a program may make a frame longer."""
 
 
 def call(fd: int, data: bytes) -> int:
@@ -83,6 +89,17 @@ def call(fd: int, data: bytes) -> int:
     frame = ctypes.create_string_buffer(data, len(data))
     _, answer = _bpf(BPF_PROG_TEST_RUN, _TEST_RUN.pack(fd, 0, len(data), 0, ctypes.addressof(frame), 0, 1, *[0] * 9))
     return int(struct.unpack_from("=i", answer, 4)[0])
+
+
+def call_with(fd: int, data: bytes, control: tuple[int, int, int, int, int]) -> tuple[int, bytes]:
+    """The same with ``control`` in the packet's ``cb``; returns the frame too, as the program left it. Raises OSError."""
+    frame = ctypes.create_string_buffer(data, len(data))
+    out = ctypes.create_string_buffer(len(data) + _GROWTH)
+    context = ctypes.create_string_buffer(_CONTEXT.pack(*control), _CONTEXT.size)
+    head = (fd, 0, len(data), len(out), ctypes.addressof(frame), ctypes.addressof(out), 1, 0, _CONTEXT.size, 0)
+    _, answer = _bpf(BPF_PROG_TEST_RUN, _TEST_RUN.pack(*head, ctypes.addressof(context), *[0] * 5))
+    returned, _, size = struct.unpack_from("=iII", answer, 4)
+    return returned, out.raw[:size]
 
 
 def open_program(program_id: int) -> int | None:

@@ -22,6 +22,7 @@ KEY_MASK = (1 << KEY_BITS) - 1
 OFPXMC_NXM_1 = 0x0001
 """Nicira's extensions: what OpenFlow has no number of its own for goes by theirs, as in Open vSwitch."""
 OFPXMC_OPENFLOW_BASIC = 0x8000
+OFPXMC_EXPERIMENTER = 0xFFFF
 
 ETH_TYPE_IPV4 = 0x0800
 ETH_TYPE_ARP = 0x0806
@@ -177,7 +178,7 @@ LAYOUT: dict[str, tuple[int, int]] = {
     "nd_target": (96, 16),
     "nd_sll": (112, 6),
     "nd_tll": (118, 6),
-    "reserved": (124, 4),
+    "plugin_bits": (124, 4),
 }
 """Every byte of the key once. What most packets have lies close together: of an IPv4 packet only words 3, 4, 5, 6, 9 and, for TCP's
 flags, 11 are not 0, so that eBPF hashes and compares no more. IPv4 and ARP addresses are the last four bytes of ``ip_src`` and the
@@ -315,7 +316,10 @@ INTERNAL_FIELDS: tuple[Field, ...] = (
     Field("vlan_tci", 16, _shift("vlan_tci"), display="hex"),
 )
 
-BY_NAME: dict[str, Field] = {field.name: field for field in (*MATCH_FIELDS, *INTERNAL_FIELDS)}
+PLUGIN_BITS = Field("plugin_bits", 32, _shift("plugin_bits"), 0, 4, maskable=True, display="hex", oxm_class=OFPXMC_EXPERIMENTER)
+"""What plug-ins' matches say of the packet as it came in (``model.plugin``). Only a switch that has some can match it."""
+
+BY_NAME: dict[str, Field] = {field.name: field for field in (*MATCH_FIELDS, *INTERNAL_FIELDS, PLUGIN_BITS)}
 BY_OXM: dict[tuple[int, int], Field] = {(field.oxm_class, field.oxm): field for field in MATCH_FIELDS}
 """By class and number."""
 

@@ -101,6 +101,14 @@ class Failover:
 
 
 @dataclass(frozen=True, slots=True)
+class CallPlugin:
+    """Let a plug-in do what it is for; it may drop the packet. ``arguments`` are ``model.plugin.ARGUMENT_BYTES`` bytes."""
+
+    plugin_id: int
+    arguments: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Clone:
     """Do the actions to a copy of the packet; the packet itself goes on as it is. What stops the copy does not stop the packet."""
 
@@ -128,6 +136,7 @@ DatapathAction = (
     | PopPbb
     | SetQueue
     | Meter
+    | CallPlugin
     | Select
     | Failover
     | Clone
@@ -159,7 +168,7 @@ class MegaflowStatistics(NamedTuple):
     ways: tuple[tuple[int, int], ...] = ()
     """Packets and bytes of each way of the megaflow's Select or Failover, in their order."""
     dropped: tuple[tuple[int, int], ...] = ()
-    """Packets and bytes that each of the meters before everything else dropped, in their order. They are in ``packets`` too."""
+    """Packets and bytes that each meter and plug-in of the actions dropped, in their order. They are in ``packets`` too."""
 
 
 class UpcallReason(IntEnum):
@@ -248,3 +257,5 @@ class DropReason(IntEnum):
     """A FAST FAILOVER group has no live bucket, or a SELECT group no bucket."""
     UPCALL_SHARE = 10
     """The packets of its port fill their share of the queue to the slow path."""
+    PLUGIN = 11
+    """A plug-in dropped it."""

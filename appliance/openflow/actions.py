@@ -31,6 +31,7 @@ from appliance.model.actions import (
     SetQueue,
 )
 from appliance.model.fields import BY_OXM, VLAN_PRESENT, VLAN_VID
+from appliance.model.plugin import EXPERIMENTER_ID
 from appliance.openflow.constants import OXM_HEADER_BYTES, ActionType
 from appliance.openflow.errors import BadAction, ErrorType, ProtocolError
 from appliance.openflow.oxm import BY_HEADER, encode_oxm
@@ -104,9 +105,11 @@ def _decode_set_field(data: bytes, position: int, length: int) -> SetField:
     return SetField(field, value)
 
 
-def _decode_experimenter(data: bytes, position: int, _: int) -> Action:
+def _decode_experimenter(data: bytes, position: int, length: int) -> Action:
     (experimenter,) = _U32.unpack_from(data, position + 4)
-    raise _bad_action(BadAction.BAD_EXPERIMENTER, f"action of experimenter {experimenter:#010x}")
+    if experimenter != EXPERIMENTER_ID:
+        raise _bad_action(BadAction.BAD_EXPERIMENTER, f"action of experimenter {experimenter:#010x}")
+    return ExperimenterAction(experimenter, data[position + ACTION_BYTES : position + length])
 
 
 _DECODERS: dict[int, tuple[int, Callable[[bytes, int, int], Action]]] = {
@@ -132,7 +135,7 @@ _DECODERS: dict[int, tuple[int, Callable[[bytes, int, int], Action]]] = {
 
 
 def decode_actions(data: bytes, position: int, end: int) -> tuple[Action, ...]:
-    """The actions between two positions. Raises BAD_ACTION with the code that fits; this switch knows no experimenter's action."""
+    """The actions between two positions. Raises BAD_ACTION with the code that fits; of experimenters only plug-ins' is known."""
     actions: list[Action] = []
     while position < end:
         if position + ACTION_BYTES > end:

@@ -25,6 +25,8 @@ OFPCML_MAX: Final[int] = ofproto.OFPCML_MAX
 
 HEADER_BYTES = 8
 OXM_HEADER_BYTES = 4
+OXM_EXPERIMENTER_BYTES = 4
+"""The experimenter's id, behind the header of an OXM of class OFPXMC_EXPERIMENTER."""
 MAX_MESSAGE_BYTES = 0xFFFF
 MORE = 1
 """OFPMPF_REQ_MORE and OFPMPF_REPLY_MORE: another message of the same multipart request or reply follows."""

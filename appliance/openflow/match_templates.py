@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from appliance.model.fields import MATCH_FIELDS, VLAN_PRESENT, VLAN_VID
+from appliance.model.fields import MATCH_FIELDS, OFPXMC_EXPERIMENTER, VLAN_PRESENT, VLAN_VID
 from appliance.model.match import Match, MatchShape
-from appliance.openflow.constants import OXM_HEADER_BYTES
+from appliance.openflow.constants import OXM_EXPERIMENTER_BYTES, OXM_HEADER_BYTES
 
 _REQUIRED = frozenset(need.field for field in MATCH_FIELDS for need in field.prerequisites if need.values)
 """Fields whose value decides what other fields a match may have."""
@@ -39,8 +39,11 @@ class _Template(NamedTuple):
         moves: list[tuple[int, int, int]] = []
         for item in match.fields:
             field = item.field
-            place -= OXM_HEADER_BYTES * 8
-            fixed_mask |= 0xFFFFFFFF << place
+            header_bits = 8 * OXM_HEADER_BYTES
+            if field.oxm_class == OFPXMC_EXPERIMENTER:
+                header_bits += 8 * OXM_EXPERIMENTER_BYTES
+            place -= header_bits
+            fixed_mask |= (1 << header_bits) - 1 << place
             value_bits = field.oxm_length * 8
             place -= value_bits
             free = field.max if item.mask is None else item.mask

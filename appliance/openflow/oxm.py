@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
-from appliance.model.fields import BY_OXM, MATCH_FIELDS, VLAN_PRESENT, VLAN_VID, Field
+from appliance.model.fields import BY_OXM, MATCH_FIELDS, OFPXMC_EXPERIMENTER, PLUGIN_BITS, VLAN_PRESENT, VLAN_VID, Field
 from appliance.model.match import Match, MatchField
-from appliance.openflow.constants import OXM_HEADER_BYTES
+from appliance.model.plugin import EXPERIMENTER_ID
+from appliance.openflow.constants import OXM_EXPERIMENTER_BYTES, OXM_HEADER_BYTES
 from appliance.openflow.errors import BadMatch, ErrorType, ProtocolError
 from appliance.openflow.match_templates import MatchTemplates
 from appliance.openflow.wire import TYPE_LENGTH, pad
 
 OFPMT_OXM = 1
-OFPXMC_EXPERIMENTER = 0xFFFF
 MATCH_HEADER_BYTES = 4
 
 _HEADER = Struct("!I")
@@ -49,12 +49,23 @@ def _oxms() -> Iterator[tuple[int, Oxm]]:
             yield oxm_id(field, has_mask), Oxm(field, has_mask, field.oxm_length, field.max, field.shift)
 
 
+PLUGIN_OXMS: dict[int, Oxm] = {
+    OFPXMC_EXPERIMENTER << 16 | has_mask << 8 | OXM_EXPERIMENTER_BYTES + PLUGIN_BITS.oxm_length * (1 + has_mask): Oxm(
+        PLUGIN_BITS, has_mask, PLUGIN_BITS.oxm_length, PLUGIN_BITS.max, PLUGIN_BITS.shift
+    )
+    for has_mask in (False, True)
+}
+"""Headers of the only experimenter's field that there is; the experimenter's id comes behind them (section 7.2.3.3)."""
 BY_HEADER: dict[int, Oxm] = dict(_oxms())
 """Every OXM header that is right, so that reading one is a look-up; what is not here is wrong, and ``_wrong_header`` says how."""
 
 _HEADER_BYTES: dict[tuple[int, int, bool], bytes] = {
     (oxm.field.oxm_class, oxm.field.oxm, oxm.has_mask): _HEADER.pack(header) for header, oxm in BY_HEADER.items()
+} | {
+    (OFPXMC_EXPERIMENTER, oxm.field.oxm, oxm.has_mask): _HEADER.pack(header) + _HEADER.pack(EXPERIMENTER_ID)
+    for header, oxm in PLUGIN_OXMS.items()
 }
+"""By class, number, and whether there is a mask; an experimenter's with its id."""
 
 _TEMPLATES = MatchTemplates()
 
@@ -72,6 +83,19 @@ def _wrong_header(header: int) -> ProtocolError:
     if header & 0xFF != field.oxm_length << has_mask:
         return _bad_match(BadMatch.BAD_LEN, f"{field.name} of {header & 0xFF} bytes")
     return _bad_match(BadMatch.BAD_MASK, f"{field.name} cannot be masked")
+
+
+def _experimenter_oxm(header: int, experimenter: bytes) -> Oxm:
+    """What the header of an OXM announces that is not in BY_HEADER: with our experimenter's id behind it, plug-ins' bits.
+
+    ``length`` is then that of the value alone. Raises BAD_MATCH.
+    """
+    if header >> 16 != OFPXMC_EXPERIMENTER or int.from_bytes(experimenter, "big") != EXPERIMENTER_ID or header >> 9 & 0x7F:
+        raise _wrong_header(header)
+    oxm = PLUGIN_OXMS.get(header)
+    if oxm is None:
+        raise _bad_match(BadMatch.BAD_LEN, f"{PLUGIN_BITS.name} of {header & 0xFF} bytes")
+    return oxm
 
 
 def _check_mask(field: Field, value: int, mask: int) -> None:
@@ -121,7 +145,8 @@ def _decode_oxms(data: bytes, position: int, end: int) -> Match:
         header = int.from_bytes(data[position:start], "big")
         oxm = BY_HEADER.get(header)
         if oxm is None:
-            raise _wrong_header(header)
+            oxm = _experimenter_oxm(header, data[start : min(start + OXM_EXPERIMENTER_BYTES, end)])
+            start += OXM_EXPERIMENTER_BYTES
         field, has_mask, length, maximum, shift = oxm
         position = start + length
         value = int.from_bytes(data[start:position], "big")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
 
+from appliance.model.fields import OFPXMC_EXPERIMENTER
 from appliance.openflow.constants import OXM_HEADER_BYTES, MultipartType
 from appliance.openflow.errors import ErrorType, ProtocolError, TableFeaturesFailed
-from appliance.openflow.oxm import OFPXMC_EXPERIMENTER
 from appliance.openflow.wire import TYPE_LENGTH, BodyCodec, decode_text, encode_text, pad
 
 OFP_MAX_TABLE_NAME_LEN = 32

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import dropwhile
+from itertools import takewhile
 
 from appliance.model.actions import (
     OFPCML_NO_BUFFER,
@@ -24,6 +24,7 @@ from appliance.model.actions import (
 )
 from appliance.model.fields import BY_NAME
 from appliance.model.megaflow import (
+    CallPlugin,
     Clone,
     Controller,
     DatapathAction,
@@ -49,6 +50,8 @@ are all ones."""
 
 Chosen = Callable[[Select | Failover, Way], None]
 """Told which way a packet took."""
+RunPlugin = Callable[[int, bytes, bytes, int], bytes | None]
+"""``model.plugin.Plugins.run``."""
 
 _IP_DSCP = BY_NAME["ip_dscp"]
 
@@ -76,29 +79,35 @@ def execute(
     meter: RunMeter | None = None,
     port_is_live: Callable[[int], bool] | None = None,
     chosen: Chosen | None = None,
+    plugin: RunPlugin | None = None,
+    dropped: Callable[[int], None] | None = None,
     tunnel: Tunnel = NO_TUNNEL,
 ) -> list[Emission]:
     """What ``actions`` make of ``frame``; empty if the packet is dropped. What each action does is in ``packet.rewrite``.
 
     The execution ends early at a DecTtl or DecMplsTtl that finds the TTL used up, with INVALID_TTL as the last emission; and,
-    without one, where a meter drops the packet. ``partial_checksum`` says that TCP or UDP holds only the pseudo-header's sum
+    without one, where a meter or a plug-in drops the packet: ``dropped`` is told at which of those that the list has (of its own,
+    not of copies'), from 0. ``partial_checksum`` says that TCP or UDP holds only the pseudo-header's sum
     (``checksum.is_partial``); it then does so in every emission too. Tags from metadata must be in the frame, the packet's tunnel
     fields in ``tunnel``.
 
-    ``meter`` runs the meters; without it all packets pass. ``metered`` says that the fast path has run those that stand before
-    everything else. Without ``port_is_live`` all ports are. Raises ValueError for a SetField that no flow entry can have.
+    ``meter`` runs the meters and ``plugin`` the plug-ins; without them all packets pass. ``metered`` says that the fast path has
+    run the meters that stand before everything else. Without ``port_is_live`` all ports are. Raises ValueError for a SetField that
+    no flow entry can have.
     """
-    execution = _Execution(in_port, partial_checksum, meter, port_is_live, chosen)
-    if metered:
-        actions = tuple(dropwhile(lambda action: isinstance(action, Meter), actions))
-    execution.run(Rewriter(frame, in_port, partial_checksum=partial_checksum, tunnel=tunnel), actions, None)
+    execution = _Execution(in_port, partial_checksum, meter, port_is_live, chosen, plugin)
+    skipped = sum(1 for _ in takewhile(lambda action: isinstance(action, Meter), actions)) if metered else 0
+    packet = Rewriter(frame, in_port, partial_checksum=partial_checksum, tunnel=tunnel)
+    stopped = execution.run(packet, actions[skipped:], None)
+    if stopped is not None and dropped is not None:
+        dropped(skipped + stopped)
     return execution.emissions
 
 
 class _Execution:
     """One packet and its copies."""
 
-    __slots__ = ("_chosen", "_in_port", "_meter", "_partial_checksum", "_port_is_live", "emissions")
+    __slots__ = ("_chosen", "_in_port", "_meter", "_partial_checksum", "_plugin", "_port_is_live", "emissions")
 
     def __init__(
         self,
@@ -107,6 +116,7 @@ class _Execution:
         meter: RunMeter | None,
         port_is_live: Callable[[int], bool] | None,
         chosen: Chosen | None,
+        plugin: RunPlugin | None,
     ) -> None:
         self.emissions: list[Emission] = []
         self._in_port = in_port
@@ -114,8 +124,11 @@ class _Execution:
         self._meter = meter
         self._port_is_live = port_is_live
         self._chosen = chosen
+        self._plugin = plugin
 
-    def run(self, packet: Rewriter, actions: Sequence[DatapathAction], queue_id: int | None) -> None:
+    def run(self, packet: Rewriter, actions: Sequence[DatapathAction], queue_id: int | None) -> int | None:
+        """Where a meter or a plug-in dropped the packet, the number of those before it; else None."""
+        passed = 0
         for action in actions:
             match action:
                 case Forward() | Flood() | Controller():
@@ -143,20 +156,31 @@ class _Execution:
                 case DecTtl() | DecMplsTtl():
                     if not (packet.dec_ttl() if isinstance(action, DecTtl) else packet.dec_mpls_ttl()):
                         self.emissions.append(Emission(INVALID_TTL, packet.frame, queue_id, packet.tunnel))
-                        return
+                        return None
                 case Meter(meter_id=meter_id):
                     if not self._passes(packet, meter_id):
-                        return
+                        return passed
+                    passed += 1
+                case CallPlugin():
+                    if self._plugin is not None:
+                        frame = self._plugin(action.plugin_id, action.arguments, packet.frame, self._in_port)
+                        if frame is None:
+                            return passed
+                        packet = self._copy(packet, frame)
+                    passed += 1
                 case Clone(actions=copied):
-                    copy = Rewriter(packet.frame, self._in_port, partial_checksum=self._partial_checksum, tunnel=packet.tunnel)
-                    self.run(copy, copied, queue_id)
+                    self.run(self._copy(packet, packet.frame), copied, queue_id)
                 case Select() | Failover():
                     way = self._choose(packet, action)
                     if way is not None:
                         if self._chosen is not None:
                             self._chosen(action, way)
                         self.run(packet, way.actions, queue_id)
-                    return
+                    return None
+        return None
+
+    def _copy(self, packet: Rewriter, frame: bytes) -> Rewriter:
+        return Rewriter(frame, self._in_port, partial_checksum=self._partial_checksum, tunnel=packet.tunnel)
 
     def _passes(self, packet: Rewriter, meter_id: int) -> bool:
         verdict = METER_PASSES if self._meter is None else self._meter(meter_id, len(packet.frame))

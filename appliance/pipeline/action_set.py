@@ -1,6 +1,7 @@
 """The action set: what Write-Actions gathers on the way through the tables, run when no Goto-Table follows.
 
-Invariant: it holds at most one action of each type, and one set-field for each field (specification 1.3.5, section 5.10).
+Invariant: it holds at most one action of each type, one set-field for each field, and one action of each plug-in (specification
+1.3.5, section 5.10).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from appliance.model.actions import (
     SetNwTtl,
     SetQueue,
 )
+from appliance.model.plugin import plugin_of
 from appliance.pipeline.translation import Origin
 
 _RANK: dict[type[Action], int] = {
@@ -55,7 +57,9 @@ _Slot = tuple[int, object]
 
 def _slot(action: Action) -> _Slot:
     kind = type(action)
-    return _RANK[kind], action.field.name if isinstance(action, SetField) else kind
+    if isinstance(action, SetField):
+        return _RANK[kind], action.field.name
+    return _RANK[kind], plugin_of(action.data) if isinstance(action, ExperimenterAction) else kind
 
 
 class ActionSet:

@@ -14,6 +14,7 @@ from appliance.model.actions import (
     CopyTtlOut,
     DecMplsTtl,
     DecNwTtl,
+    ExperimenterAction,
     Group,
     Output,
     PopMpls,
@@ -72,7 +73,7 @@ SUPPORTED_ACTIONS: frozenset[type[Action]] = frozenset(
         CopyTtlIn,
     }
 )
-"""Actions that the pipeline can do: all but experimenters'. Flow-mods and packet-outs with another one are refused before."""
+"""Actions that the pipeline can do, besides those of plug-ins. Flow-mods and packet-outs with another one are refused before."""
 
 _IP_LAYERS = layer_bits(Layer.IP)
 _MPLS_LAYER = layer_bits(Layer.MPLS)
@@ -156,10 +157,15 @@ class ActionWalk:
             case SetQueue(queue_id):
                 self._out.append(action)
                 self._queue_id = queue_id
+            case ExperimenterAction():
+                self._call_plugin(action)
             case _:
                 raise ValueError(f"the pipeline has no action {action}")
 
     def _group(self, group_id: int) -> None:
+        raise NotImplementedError
+
+    def _call_plugin(self, action: ExperimenterAction) -> None:
         raise NotImplementedError
 
     def _output(self, action: Output) -> None:

@@ -6,7 +6,7 @@ Invariant: a table holds at most one entry for each pair of match and priority, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,6 +24,7 @@ from appliance.model.actions import (
     WriteMetadata,
 )
 from appliance.model.match import MATCH_ALL, Match
+from appliance.model.plugin import Plugin
 from appliance.pipeline.classifier import Classifier
 from appliance.pipeline.group_table import GroupTable
 from appliance.pipeline.meter_table import MeterTable
@@ -303,11 +304,12 @@ class FlowTable:
 
 
 class Pipeline:
-    """Tables 0 to 253, each made when it is first asked for; the groups and the meters."""
+    """Tables 0 to 253, each made when it is first asked for; the groups, the meters, and the plug-ins that there are, by id."""
 
-    __slots__ = ("_tables", "groups", "meters")
+    __slots__ = ("_tables", "groups", "meters", "plugins")
 
-    def __init__(self) -> None:
+    def __init__(self, plugins: Mapping[int, Plugin] | None = None) -> None:
+        self.plugins = plugins or {}
         self._tables: dict[int, FlowTable] = {}
         self.groups = GroupTable()
         self.meters = MeterTable()

@@ -31,6 +31,7 @@ from appliance.model.fields import (
     LAYERS,
     METADATA,
     MPLS_TTL,
+    PLUGIN_BITS,
     TUN_DST,
     TUN_SRC,
     TUNNEL_ID,
@@ -43,7 +44,7 @@ from appliance.model.fields import (
 # Plain integers, because ``Field.mask`` is computed each time.
 IN_PORT_BITS = IN_PORT.mask
 METADATA_BITS = METADATA.mask
-CARRIED_BITS = METADATA_BITS | TUNNEL_ID.mask | TUN_SRC.mask | TUN_DST.mask
+CARRIED_BITS = METADATA_BITS | TUNNEL_ID.mask | TUN_SRC.mask | TUN_DST.mask | PLUGIN_BITS.mask
 """What the key has and the frame has not, other than ``in_port``."""
 _ETH_TYPE_BITS = ETH_TYPE.mask
 IP_TTL_BITS = IP_TTL.mask

@@ -31,7 +31,7 @@ class Lookup(NamedTuple):
 
 
 class Met(NamedTuple):
-    """What a packet has met when it comes to a meter: so many of the translation's lookups and hits."""
+    """What a packet has met when it comes to a meter or a plug-in: so many of the translation's lookups and hits."""
 
     lookups: int
     hits: int
@@ -102,7 +102,8 @@ class Translation:
     place of the bucket in it, are those that it meets besides when it takes that way of a Select or Failover. Whoever executes the
     actions is told of the ways taken (``packet.execute``); what the fast path has counted is for ``hits_of_ways``.
 
-    ``met`` has an item for each meter of the actions: what it drops counts for nothing that comes after (``shares``).
+    ``met`` has an item for each meter and plug-in of the packet's own actions (``actions`` may have more, of copies, behind them):
+    what is dropped there counts for nothing that comes after (``shares``).
 
     Besides on tables (``lookups``) the translation depends on the groups and meters with these ids, be they there or not, and on
     whether each of ``watched_ports`` is live.
@@ -124,10 +125,14 @@ class Translation:
     meters: frozenset[int] = frozenset()
     watched_ports: frozenset[int] = frozenset()
 
+    def met_at(self, stop: int | None) -> Met:
+        """What a packet has met that was dropped at this one of the actions' meters and plug-ins, or (None) not at all."""
+        return self.met[stop] if stop is not None and stop < len(self.met) else Met(len(self.lookups), len(self.hits))
+
     def shares(
         self, packets: int, octets: int, dropped: Iterable[tuple[int, int]]
     ) -> Iterator[tuple[tuple[Lookup, ...], tuple[GroupHit, ...], int, int]]:
-        """Who counts how many of these packets and bytes, if each meter, in order, has dropped so many of them."""
+        """Who counts how many of these packets and bytes, if each meter and plug-in, in order, has dropped so many of them."""
         lookups = hits = 0
         for met, (dropped_packets, dropped_octets) in zip(self.met, dropped, strict=False):
             yield self.lookups[lookups : met.lookups], self.hits[hits : met.hits], packets, octets

@@ -14,8 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from appliance.model.actions import Action, Group, Meter, Output, SetQueue
-from appliance.model.megaflow import MAX_LEADING_METERS, DatapathAction, PacketInReason
+from appliance.model.actions import Action, ExperimenterAction, Group, Meter, Output, SetQueue
+from appliance.model.fields import BY_NAME
+from appliance.model.megaflow import MAX_LEADING_METERS, CallPlugin, DatapathAction, PacketInReason
+from appliance.model.plugin import EXPERIMENTER_ID, call_of
 from appliance.model.ports import PortNo
 from appliance.pipeline.action_list import leading_meters, meters_first, needed
 from appliance.pipeline.action_set import ActionSet
@@ -181,6 +183,18 @@ class _Walk(GroupWalk):
             self._met.append(Met(len(self._lookups), len(self._hits)))
             if meter.remarks:
                 self._key.changed(DSCP_BITS)
+
+    def _call_plugin(self, action: ExperimenterAction) -> None:
+        if action.experimenter != EXPERIMENTER_ID:
+            raise ValueError(f"the pipeline has no action {action}")
+        plugin_id, arguments = call_of(action.data)
+        self._out.append(CallPlugin(plugin_id, arguments))
+        if not self._depth:
+            self._met.append(Met(len(self._lookups), len(self._hits)))
+        plugin = self._pipeline.plugins.get(plugin_id)
+        if plugin is not None and plugin.action is not None:
+            for name in plugin.action.writes:
+                self._key.changed(BY_NAME[name].mask)
 
     def _after_apply(self, entry: FlowEntry) -> bool:
         """The instructions after Apply-Actions; whether there is a next table."""

@@ -1,7 +1,7 @@
 """What may happen to the switch. The shell makes events of bytes, timers, netlink and the fast path; ``Switch.step`` takes them.
 
-Invariant: an event is a fact, and carries all that the switch must know of it; the switch asks for nothing but a meter's verdict
-while it steps.
+Invariant: an event is a fact, and carries all that the switch must know of it; the switch asks for nothing but the verdicts of
+meters and plug-ins while it steps.
 What it wants to know it says by ``Switch.needs`` before a step, and after it by ``RemoveMegaflows`` and ``ReadStatistics``.
 """
 

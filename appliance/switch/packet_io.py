@@ -9,10 +9,10 @@ Invariant: each packet is counted once, here, by the entries that it met here.
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 
 from appliance.model.actions import OFP_NO_BUFFER, Meter, SetField, SetQueue
-from appliance.model.fields import IN_PORT, LAYERS, Layer
+from appliance.model.fields import IN_PORT, LAYERS, PLUGIN_BITS, Layer
 from appliance.model.megaflow import (
     NO_MEGAFLOW,
     Controller,
@@ -25,18 +25,19 @@ from appliance.model.megaflow import (
     Upcall,
     UpcallReason,
 )
+from appliance.model.plugin import Plugins
 from appliance.model.ports import PortNo
 from appliance.model.tunnel import NO_TUNNEL, Tunnel, tunnel_of
 from appliance.openflow.errors import BadRequest, ErrorType, ProtocolError
 from appliance.openflow.messages import PacketOut
 from appliance.packet import checksum
 from appliance.packet.execute import Emission, execute
-from appliance.packet.meter import METER_DROPS, MeterPackets
+from appliance.packet.meter import MeterPackets
 from appliance.packet.parse import ETHERNET_BYTES, parse
 from appliance.packet.segment import segment
 from appliance.pipeline import group_table, xlate
-from appliance.pipeline.action_list import leading_meters, may_run_out
-from appliance.pipeline.translation import Met, Translation
+from appliance.pipeline.action_list import may_run_out
+from appliance.pipeline.translation import Translation
 from appliance.switch.controllers import Controllers
 from appliance.switch.effects import Effect, SendFrame, Served
 from appliance.switch.fast_path import FastPath
@@ -50,7 +51,6 @@ _TCP_HEADERS_BYTES = 54
 """Of Ethernet, IPv4 and TCP without options."""
 _REST = Forward(0)
 """Stands behind the actions of a translation that goes on later: its emission is the frame to go on with."""
-_ALL = Met(sys.maxsize, sys.maxsize)
 
 _OUTPUTS = frozenset({Forward, Flood})
 _CUT_AFTER = (Forward, Flood, SetField, PushTag, PopTag, DecTtl, SetQueue, Meter)
@@ -87,29 +87,17 @@ class _Packet:
         return max(1, -(-(len(self.frame) - _TCP_HEADERS_BYTES) // self.gso_size)) if self.gso_size else 1
 
 
-class _Metering:
-    """The meters of one translation: how many let the packet pass, and whether the next one dropped it."""
-
-    __slots__ = ("_meter", "_segments", "dropped", "passed")
-
-    def __init__(self, meter: MeterPackets, segments: int, passed: int) -> None:
-        self._meter = meter
-        self._segments = segments
-        self.passed = passed
-        self.dropped = False
-
-    def __call__(self, meter_id: int, octets: int) -> int:
-        verdict = self._meter(meter_id, self._segments, octets)
-        self.dropped = verdict == METER_DROPS
-        self.passed += not self.dropped
-        return verdict
-
-
 class PacketIo:
-    """The slow path of one switch. ``meter`` is the fast path's."""
+    """The slow path of one switch. ``meter`` and ``plugins`` are the fast path's."""
 
     def __init__(
-        self, fast_path: FastPath, ports: Ports, controllers: Controllers, validator: Validator, meter: MeterPackets
+        self,
+        fast_path: FastPath,
+        ports: Ports,
+        controllers: Controllers,
+        validator: Validator,
+        meter: MeterPackets,
+        plugins: Plugins,
     ) -> None:
         self.upcalls_by_reason = dict.fromkeys(UpcallReason, 0)
         self._fast_path = fast_path
@@ -117,6 +105,7 @@ class PacketIo:
         self._controllers = controllers
         self._validator = validator
         self._meter = meter
+        self._plugins = plugins
 
     # ── from the fast path ─────────────────────────────────────────────────────────────────────────────────────────────
     def upcalls(self, upcalls: tuple[Upcall, ...], now: float) -> list[Effect]:
@@ -173,7 +162,7 @@ class PacketIo:
             raise _bad_request(BadRequest.BAD_PORT, f"there is no port {message.in_port:#x}")
         if len(frame) < ETHERNET_BYTES:
             raise _bad_request(BadRequest.BAD_PACKET, f"a packet of {len(frame)} bytes")
-        key = parse(frame, message.in_port, *tunnel).key
+        key = self._key(frame, message.in_port, tunnel)
         self._validator.check_packet_out(message.actions, key)
         if buffered:
             buffers.release(message.buffer_id)
@@ -191,11 +180,15 @@ class PacketIo:
     def submit(self, packet: BufferedPacket, now: float) -> list[Effect]:
         """A packet that a controller was shown goes through the tables after all, as if it came in now."""
         fast_path = self._fast_path
-        key = parse(packet.frame, packet.in_port, *packet.tunnel).key
+        key = self._key(packet.frame, packet.in_port, packet.tunnel)
         translation = fast_path.translate(key, now, one_packet=True)
         effects = fast_path.learn(translation, now)[1]
         self._run(translation, _Packet(packet.frame, key, packet.gso_size, finish=True), now, effects)
         return effects
+
+    def _key(self, frame: bytes, in_port: int, tunnel: Tunnel) -> int:
+        """Of a packet that does not come from the fast path."""
+        return PLUGIN_BITS.put(parse(frame, in_port, *tunnel).key, self._plugins.bits(frame, in_port))
 
     def _pass_on(self, translation: Translation, upcall: Upcall, now: float, effects: list[Effect]) -> None:
         """What ``_run`` does, for a translation that only outputs the packet as it is: most do, and nothing is copied then."""
@@ -232,12 +225,12 @@ class PacketIo:
         fast_path = self._fast_path
         octets = len(packet.frame)
         while True:
-            metering = _Metering(self._meter, packet.segments, leading_meters(translation.actions) if metered else 0)
-            emissions = self._execute(translation, packet, frame, tunnel, metering, metered=metered)
-            met = translation.met[metering.passed] if metering.dropped else _ALL
+            stops: list[int] = []
+            emissions = self._execute(translation, packet, frame, tunnel, stops.append, metered=metered)
+            met = translation.met_at(stops[0] if stops else None)
             fast_path.pipeline.count(translation.lookups[: met.lookups], 1, octets, now)
             group_table.count(translation.hits[: met.hits], 1, octets)
-            # Where a meter dropped it, or its TTL was used up, it goes no further.
+            # Where a meter or a plug-in dropped it, or its TTL was used up, it goes no further.
             rest = emissions.pop() if emissions and emissions[-1].action is _REST else None
             for emission in emissions:
                 self._leave(emission, packet, now, effects)
@@ -256,7 +249,14 @@ class PacketIo:
             metered = False
 
     def _execute(
-        self, translation: Translation, packet: _Packet, frame: bytes, tunnel: Tunnel, metering: _Metering, *, metered: bool
+        self,
+        translation: Translation,
+        packet: _Packet,
+        frame: bytes,
+        tunnel: Tunnel,
+        dropped: Callable[[int], None],
+        *,
+        metered: bool,
     ) -> list[Emission]:
         """With ``_REST`` at the end if the packet goes on behind the translation."""
         goes_on = translation.again is not None or translation.forks
@@ -266,7 +266,9 @@ class PacketIo:
             packet.in_port,
             packet.partial,
             metered=metered,
-            meter=metering,
+            meter=lambda meter_id, octets: self._meter(meter_id, packet.segments, octets),
+            plugin=self._plugins.run,
+            dropped=dropped,
             port_is_live=self._ports.live,
             chosen=lambda action, way: group_table.count(
                 translation.way_hits.get((action.group_id, way.bucket), ()), 1, len(packet.frame)

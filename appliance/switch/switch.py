@@ -19,6 +19,7 @@ from collections.abc import Mapping
 
 from appliance.config.model import FailMode
 from appliance.model.megaflow import UpcallReason
+from appliance.model.plugin import NO_PLUGINS, Plugins
 from appliance.model.ports import Port
 from appliance.model.queues import Queue
 from appliance.openflow.messages import (
@@ -87,8 +88,8 @@ class Switch:
     addresses and forward by itself. Without ``controllers_expected`` whoever connects is a visitor, and a standalone switch goes
     on by itself.
 
-    ``meter`` is ``Datapath.meter``, the only thing that a step asks of the fast path: which packets of a batch exceed a band
-    depends on those that the fast path handles at the same time.
+    ``meter`` and ``plugins`` are the fast path's, and all that a step asks of it: which packets of a batch exceed a band depends
+    on those that the fast path handles at the same time, and a plug-in is a program of its own.
     """
 
     def __init__(
@@ -100,23 +101,24 @@ class Switch:
         controllers_expected: bool = True,
         max_megaflows: int = MAX_MEGAFLOWS,
         queues: Mapping[int, tuple[Queue, ...]] | None = None,
+        plugins: Plugins = NO_PLUGINS,
     ) -> None:
         self.datapath_id = datapath_id
         self.description = description
         self._falls_back = fail_mode == "standalone"
         self._controllers_expected = controllers_expected
-        self._pipeline = Pipeline()
+        self._pipeline = Pipeline(plugins.loaded)
         self._megaflows = Megaflows(max_megaflows)
         self._ports = Ports()
         self._fast_path = FastPath(self._pipeline, self._megaflows, self._ports.live, standalone=self._falls_back)
         self._controllers = Controllers()
         self._queues = Queues(queues or {}, self._ports)
         tables = Tables()
-        validator = Validator(self._pipeline.groups, self._pipeline.meters, self._queues.ids)
+        validator = Validator(self._pipeline.groups, self._pipeline.meters, self._queues.ids, plugins.loaded)
         self._flow_mods = FlowMods(self._pipeline, self._megaflows, tables, validator)
         self._meter_mods = MeterMods(self._pipeline, self._megaflows, self._flow_mods)
         self._group_mods = GroupMods(self._pipeline, self._megaflows, validator, self._flow_mods)
-        self._packets = PacketIo(self._fast_path, self._ports, self._controllers, validator, meter)
+        self._packets = PacketIo(self._fast_path, self._ports, self._controllers, validator, meter, plugins)
         self._port_changes = PortChanges(self._ports, self._fast_path, self._controllers)
         self._requests = Requests(
             datapath_id,

@@ -6,7 +6,7 @@ Source: OpenFlow Switch Specification 1.3.5, sections 7.2.4, 7.2.5 and 7.4.4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from appliance.model.actions import (
@@ -49,14 +49,16 @@ from appliance.model.fields import (
     ETH_TYPE_QINQ,
     ETH_TYPE_VLAN,
     IP_PROTO,
+    PLUGIN_BITS,
     VLAN_PRESENT,
     VLAN_TCI,
     VLAN_VID,
 )
 from appliance.model.match import Match
+from appliance.model.plugin import EXPERIMENTER_ID, ArgumentError, Plugin, call_of, read_arguments
 from appliance.model.ports import MAX_PORT_NUMBER, PortNo
 from appliance.openflow.constants import OFPCML_MAX, OFPM_MAX, ActionType, InstructionType
-from appliance.openflow.errors import BadAction, BadInstruction, ErrorType, MeterModFailed, ProtocolError
+from appliance.openflow.errors import BadAction, BadInstruction, BadMatch, ErrorType, MeterModFailed, ProtocolError
 from appliance.pipeline.flow_table import N_TABLES
 
 SUPPORTED_ACTIONS: dict[type[Action], ActionType] = {
@@ -172,13 +174,18 @@ class Ids(Protocol):
 class Validator:
     """Checks for one switch."""
 
-    def __init__(self, groups: Ids, meters: Ids, queues: Ids) -> None:
+    def __init__(self, groups: Ids, meters: Ids, queues: Ids, plugins: Mapping[int, Plugin] | None = None) -> None:
+        self._plugins = plugins or {}
+        self._matched = sum(plugin.match.mask for plugin in self._plugins.values() if plugin.match is not None)
         self._groups = groups
         self._meters = meters
         self._queues = queues
 
     def check_instructions(self, instructions: Iterable[Instruction], match: Match, table_id: int) -> None:
-        """Raises ProtocolError unless an entry of table ``table_id`` with this match can have these instructions."""
+        """Raises ProtocolError unless an entry of table ``table_id`` can have this match, and these instructions with it."""
+        unknown = PLUGIN_BITS.get(match.mask) & ~self._matched
+        if unknown:
+            raise ProtocolError(ErrorType.BAD_MATCH, BadMatch.BAD_FIELD, f"no plug-in tells bits {unknown:#x} of plugin_bits")
         apply: tuple[Action, ...] = ()
         write: tuple[Action, ...] = ()
         for instruction in instructions:
@@ -215,6 +222,16 @@ class Validator:
         if meter_id not in self._meters:
             raise ProtocolError(ErrorType.METER_MOD_FAILED, MeterModFailed.UNKNOWN_METER, f"there is no meter {meter_id}")
 
+    def _check_plugin(self, data: bytes) -> None:
+        try:
+            plugin_id, arguments = call_of(data)
+            plugin = self._plugins.get(plugin_id)
+            if plugin is None or plugin.action is None:
+                raise _bad_action(BadAction.BAD_EXP_TYPE, f"there is no plug-in {plugin_id} with an action")
+            read_arguments(plugin.action, arguments)
+        except ArgumentError as error:
+            raise _bad_action(BadAction.BAD_ARGUMENT, str(error)) from error
+
     def _check_list(self, actions: Iterable[Action], known: _Known | None, ports: frozenset[PortNo]) -> None:
         """``known`` is that before the list; it comes out as that behind it. None asks for no prerequisites."""
         for action in actions:
@@ -235,8 +252,10 @@ class Validator:
                 case SetQueue(queue_id=queue_id):
                     if queue_id not in self._queues:
                         raise _bad_action(BadAction.BAD_QUEUE, f"there is no queue {queue_id:#x}")
-                case ExperimenterAction(experimenter=experimenter):
-                    raise _bad_action(BadAction.BAD_EXPERIMENTER, f"action of experimenter {experimenter:#010x}")
+                case ExperimenterAction(experimenter=experimenter, data=data):
+                    if experimenter != EXPERIMENTER_ID:
+                        raise _bad_action(BadAction.BAD_EXPERIMENTER, f"action of experimenter {experimenter:#010x}")
+                    self._check_plugin(data)
                 case _:
                     pass
             if known is not None:

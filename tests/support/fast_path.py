@@ -9,6 +9,7 @@ import ctypes
 import errno
 import itertools
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -20,6 +21,7 @@ from appliance.datapath.loader import Sizes
 from appliance.datapath.programs import _bpf
 from appliance.model.fields import IN_PORT, KEY_BYTES, KEY_MASK
 from appliance.model.megaflow import DatapathAction, Flood, Forward, Megaflow, Upcall
+from appliance.model.plugin import PluginFile
 from appliance.model.ports import Hook
 from appliance.model.tunnel import Tunnel, tunnel_of
 
@@ -59,8 +61,8 @@ class Result:
 class FastPath:
     """One loaded instance; make it once a module: loading takes seconds."""
 
-    def __init__(self, in_port: int) -> None:
-        self.datapath = BpfDatapath(Sizes(megaflows=1024, upcall_pages=64), defines=("-DTEST_RUN",))
+    def __init__(self, in_port: int, plugins: Sequence[PluginFile] = ()) -> None:
+        self.datapath = BpfDatapath(Sizes(megaflows=1024, upcall_pages=64), defines=("-DTEST_RUN",), plugins=plugins)
         self._ids = itertools.count(1)
         self._out = ctypes.create_string_buffer(_MAX_FRAME)
         self.in_port = in_port

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.running_switch import LISTEN_PORT, running_switch
 
-from appliance.datapath import netlink
+from appliance.datapath import keeper, netlink
 from appliance.lab.testbed import Testbed
 
 pytestmark = pytest.mark.root
@@ -50,6 +50,19 @@ def test_packets_go_on_without_an_agent_and_a_new_one_takes_over(tmp_path: Path)
             filters = bed.inside(None, lambda: [netlink.tc_filters(socket.if_nametoindex(name)) for name in bed.interfaces])
             assert [len(of_port) for of_port in filters] == [1, 1]
         assert bed.inside(None, lambda: [netlink.tc_filters(socket.if_nametoindex(name)) for name in bed.interfaces]) == [[], []]
+
+
+def test_an_agent_that_stops_before_it_took_over_leaves_nothing(tmp_path: Path) -> None:
+    with Testbed.of(2) as bed:
+        with running_switch(bed, tmp_path) as switch:
+            switch.add_flows(*FLOWS)
+            assert bed.ping("h1", "h2").ok
+            os.kill(switch.process.pid, signal.SIGKILL)
+            switch.process.wait()
+        with running_switch(bed, tmp_path):
+            assert bed.ping("h1", "h2").ok, "the dead one's programs"
+        assert not bed.ping("h1", "h2", number=1, wait=0.3).received
+        assert bed.inside(None, lambda: list(keeper._others(0))) == []
 
 
 def test_a_port_that_vanishes_is_a_port_status_and_not_a_crash(tmp_path: Path) -> None:

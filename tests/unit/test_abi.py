@@ -13,7 +13,7 @@ import pytest
 
 from appliance.datapath import layout
 from appliance.datapath.loader import SOURCES
-from appliance.model import fields
+from appliance.model import fields, plugin
 from appliance.model.fields import LAYOUT, SHARED, Fragment, Layer
 from appliance.model.megaflow import MAX_BANDS, MAX_LEADING_METERS, MAX_WAYS, DropReason, UpcallReason
 from appliance.model.ports import MAX_PORT_NUMBER
@@ -43,6 +43,7 @@ ENUMS: dict[str, dict[str, int]] = {
     "MEGAFLOW_": {str(member.name): member.value for member in layout.MegaflowFlag},
     "PORT_": {str(member.name): member.value for member in layout.PortFlag},
     "CHOICE_": {member.name: member.value for member in layout.ChoiceKind},
+    "PLUGIN_": {member.name: member.value for member in layout.PluginKind},
     "PROGRAM_": {member.name: member.value for member in layout.ProgramIndex},
     "UPCALL_": {member.name: member.value for member in UpcallReason},
     "DROP_": {member.name: member.value for member in DropReason},
@@ -65,6 +66,11 @@ LIMITS: dict[str, int] = {
     "MAX_WAITING": layout.MAX_WAITING,
     "MAX_METERS": layout.MAX_METERS,
     "MAX_METER_OPS": MAX_LEADING_METERS,
+    "MAX_PLUGINS": plugin.MAX_PLUGINS,
+    "PLUGIN_ARGUMENT_BYTES": plugin.ARGUMENT_BYTES,
+    "MAX_PLUGIN_COUNTERS": plugin.MAX_COUNTERS,
+    "NO_SLOT": layout.NO_SLOT,
+    "PLUGIN_PROGRAM(2, 5)": layout.plugin_program(layout.PluginKind.ACTION_APART, 5),
     "MAX_WAYS": MAX_WAYS,
     "MAX_BANDS": MAX_BANDS,
     "MAX_PORT_NUMBER": MAX_PORT_NUMBER,
@@ -74,7 +80,7 @@ LIMITS: dict[str, int] = {
     "MAX_HEADER_BYTES": fields.MAX_HEADER_BYTES,
 }
 
-COUNTS = {"PROGRAMS", "DROP_REASONS"}
+COUNTS = {"PROGRAMS", "DROP_REASONS", "PLUGIN_KINDS"}
 """Enumerators that only count the others."""
 
 
@@ -137,7 +143,11 @@ def test_every_enumerator_has_a_mirror() -> None:
 
 
 def test_counts(tmp_path: Path) -> None:
-    assert evaluate(COUNTS, tmp_path) == {"PROGRAMS": len(layout.ProgramIndex), "DROP_REASONS": len(DropReason)}
+    assert evaluate(COUNTS, tmp_path) == {
+        "PROGRAMS": len(layout.ProgramIndex),
+        "DROP_REASONS": len(DropReason),
+        "PLUGIN_KINDS": len(layout.PluginKind),
+    }
 
 
 def test_ints_are_what_they_say() -> None:

@@ -15,6 +15,7 @@ from switch_shell import Shell, mac, port
 from appliance.model.actions import (
     ApplyActions,
     DecNwTtl,
+    ExperimenterAction,
     GotoTable,
     Group,
     Output,
@@ -24,6 +25,7 @@ from appliance.model.actions import (
 )
 from appliance.model.fields import BY_NAME
 from appliance.model.match import Match, MatchField
+from appliance.model.plugin import EXPERIMENTER_ID
 from appliance.model.ports import PortNo
 from appliance.model.queues import Queue
 from appliance.openflow.codec import decode, encode
@@ -210,6 +212,9 @@ RAISED: dict[tuple[ErrorType, IntEnum], Raised] = {
     (ErrorType.BAD_ACTION, BadAction.BAD_TYPE): Raised(patched(apply(Output(1)), **{f"at_{ACTIONS_AT}_16": 1})),
     (ErrorType.BAD_ACTION, BadAction.BAD_LEN): Raised(patched(apply(Output(1)), **{f"at_{ACTIONS_AT + 2}_16": 8})),
     (ErrorType.BAD_ACTION, BadAction.BAD_EXPERIMENTER): Raised(patched(apply(Output(1)), **{f"at_{ACTIONS_AT}_16": 0xFFFF})),
+    (ErrorType.BAD_ACTION, BadAction.BAD_EXP_TYPE): Raised(
+        apply(ExperimenterAction(EXPERIMENTER_ID, bytes((0, 9, 0, 0, 1, 2, 3, 4))))
+    ),
     (ErrorType.BAD_ACTION, BadAction.BAD_OUT_PORT): Raised(apply(Output(0))),
     (ErrorType.BAD_ACTION, BadAction.BAD_ARGUMENT): Raised(apply(Output(PortNo.CONTROLLER, 0xFFF0))),
     (ErrorType.BAD_ACTION, BadAction.TOO_MANY): Raised(apply(*[Output(1)] * 4091)),
@@ -333,7 +338,6 @@ NEVER: dict[tuple[ErrorType, IntEnum], str] = {
     (ErrorType.HELLO_FAILED, HelloFailed.EPERM): "who may connect is TLS's business",
     (ErrorType.BAD_REQUEST, BadRequest.BAD_EXP_TYPE): _NO_EXPERIMENTER,
     (ErrorType.BAD_REQUEST, BadRequest.EPERM): _NO_PERMISSIONS,
-    (ErrorType.BAD_ACTION, BadAction.BAD_EXP_TYPE): _NO_EXPERIMENTER,
     (ErrorType.BAD_ACTION, BadAction.EPERM): _NO_PERMISSIONS,
     (ErrorType.BAD_ACTION, BadAction.UNSUPPORTED_ORDER): "a list of actions is run in any order",
     (ErrorType.BAD_ACTION, BadAction.BAD_TAG): "all tags of the specification are supported; another ethertype is a BAD_ARGUMENT",
