@@ -146,19 +146,23 @@ class Kernel:
         """
         self.write("source", word(0), _SOURCE.pack(0x9E3779B97F4A7C15, flows, device, delay, 0, 0, 0, 0))
 
-    def source_seconds(self) -> float:
-        """From the first live frame since ``set_source`` to the last but 63."""
+    def source_times(self) -> tuple[float, float]:
+        """When the first live frame since ``set_source`` was made, and the last one but 63 at most."""
         value = ctypes.create_string_buffer(_SOURCE.size)
         bcc.lib.bpf_lookup_elem(self._map("source"), word(0), value)
         *_, first, last = _SOURCE.unpack(value.raw)
-        return float(last - first) / 1e9
+        return first / 1e9, last / 1e9
 
     def add_tuple(self, key: bytes, device: int, ifindex: int) -> None:
         self.write("tuples", key, struct.pack("=II", device, ifindex))
 
-    def arrived(self) -> int:
-        """Frames that came to a sink so far."""
-        return sum(self._sunk[8 * cpu] for cpu in range(self._cpus))
+    def arrived(self, sink: int = 0) -> int:
+        """Frames that came to ``xdp_sink`` or ``tc_sink`` so far; with 1, to ``xdp_other_sink``."""
+        return sum(self._sunk[8 * (cpu + sink * self._cpus)] for cpu in range(self._cpus))
+
+    def last_arrival(self) -> float:
+        """When the last frame came to a sink; 63 may have come after it."""
+        return max(self._sunk[8 * cpu + 1] for cpu in range(self._cpus)) / 1e9
 
     def close(self) -> None:
         self._bpf.cleanup()

@@ -21,24 +21,34 @@ from links import command
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 READY_SECONDS = 20.0
 BRIDGE = "ovs0"
+POLL_SLEEP_US = 500
 
 
-def why_not(datapath: str = "netdev") -> str:
+def why_not(datapath: str = "netdev", *, afxdp: bool = False) -> str:
     """Empty if it can be run here, with this datapath."""
     missing = [name for name in ("ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl") if shutil.which(name) is None]
     if missing or not SCHEMA.exists():
         return "not installed: openvswitch-switch"
-    return "no /dev/net/tun" if datapath == "netdev" and not os.path.exists("/dev/net/tun") else ""
+    if datapath == "netdev" and not os.path.exists("/dev/net/tun"):
+        return "no /dev/net/tun"
+    daemon = shutil.which("ovs-vswitchd") or ""
+    if afxdp and "libxdp" not in command(["ldd", daemon]):
+        return "this Open vSwitch is built without AF_XDP"
+    return ""
 
 
 class OpenVSwitch:
     """One bridge on interfaces in the namespace of whoever enters it; ``datapath`` is ``netdev``, in userspace, or ``system``, the
-    kernel module. A context manager.
+    kernel module. On interfaces in ``afxdp``, netdev takes frames by AF_XDP, in a thread that polls. A context manager; one of
+    them in a namespace, for its interfaces have fixed names.
     """
 
-    def __init__(self, interfaces: Sequence[str], *, datapath: str = "netdev", userspace_tso: bool = False) -> None:
+    def __init__(
+        self, interfaces: Sequence[str], *, datapath: str = "netdev", afxdp: Sequence[str] = (), userspace_tso: bool = False
+    ) -> None:
         self._interfaces = interfaces
         self._datapath = datapath
+        self._afxdp = afxdp
         self._userspace_tso = userspace_tso
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -71,6 +81,10 @@ class OpenVSwitch:
         self._spawn("ovsdb-server", database, f"--remote=p{remote}", f"--pidfile={here}/ovsdb-server.pid", "-vconsole:off")
         self._wait_for(here / "db.sock")
         self._vsctl("--no-wait", "init")
+        if self._afxdp:
+            # It polls on the first CPU, where the source of frames is not; and it sleeps when idle, for the others' sake.
+            settings = (f"pmd-maxsleep={POLL_SLEEP_US}", f"pmd-cpu-mask={1 << min(os.sched_getaffinity(0)):#x}")
+            self._vsctl("--no-wait", "set", "Open_vSwitch", ".", *(f"other_config:{setting}" for setting in settings))
         if self._userspace_tso:
             self._vsctl("--no-wait", "set", "Open_vSwitch", ".", "other_config:userspace-tso-enable=true")
         self._spawn(
@@ -79,7 +93,8 @@ class OpenVSwitch:
         self._wait_for(here / "ovs-vswitchd.pid")
         self._vsctl("add-br", BRIDGE, "--", "set", "bridge", BRIDGE, f"datapath_type={self._datapath}", "fail_mode=secure")
         for number, interface in enumerate(self._interfaces, 1):
-            self._vsctl("add-port", BRIDGE, interface, "--", "set", "interface", interface, f"ofport_request={number}")
+            options = [f"ofport_request={number}", *(["type=afxdp"] if interface in self._afxdp else [])]
+            self._vsctl("add-port", BRIDGE, interface, "--", "set", "interface", interface, *options)
         error = self._vsctl("--bare", "--columns=error", "list", "interface").strip()
         if error:
             raise BenchError(f"Open vSwitch: {error}")

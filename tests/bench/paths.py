@@ -55,12 +55,12 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """``timed`` of the frames were made in so many seconds; ``counted`` had arrived when all were made, ``arrived`` in the end."""
+    """``timed`` of the frames were made in ``seconds``; ``arrived`` came to the sink, in ``in_all`` seconds from the first."""
 
     seconds: float
     timed: int
-    counted: int
     arrived: int
+    in_all: float
 
 
 class Paths:
@@ -91,10 +91,10 @@ class Paths:
         programs.set_source(flows, path.source_place, delay)
         before = programs.arrived()
         kernel.send_live(programs.program("xdp_source"), frames.frame(0), count)
-        seconds = programs.source_seconds()
-        counted = programs.arrived() - before
         time.sleep(SETTLE_SECONDS)
-        return Run(seconds, (count - 1) // kernel.BATCH * kernel.BATCH, counted, programs.arrived() - before)
+        first, last = programs.source_times()
+        timed = (count - 1) // kernel.BATCH * kernel.BATCH
+        return Run(last - first, timed, programs.arrived() - before, max(last, programs.last_arrival()) - first)
 
 
 def make_bridge(path: Path) -> None:

@@ -21,7 +21,17 @@ COST = {f"cost.{hook}.{case}" for hook in ("xdp", "tc") for case in ("harness", 
 }
 FORWARDING = {
     f"forward.{row}.{flows}"
-    for row in ("xdp_minimal", "xdp_lookup", "xdp_bridge", "xdp_ovs", "tc_minimal", "tc_bridge", "tc_ovs")
+    for row in (
+        "xdp_minimal",
+        "xdp_lookup",
+        "xdp_bridge",
+        "xdp_ovs",
+        "xdp_ovs_afxdp",
+        "tc_minimal",
+        "tc_bridge",
+        "tc_ovs",
+        "tc_ovs_afxdp",
+    )
     for flows in ("one", "many_1")
 }
 MISSES = {"misses.rate", "misses.latency_p50", "misses.latency_p99"}
@@ -39,7 +49,7 @@ def test_every_row_is_measured_or_says_what_is_missing(tmp_path: Path) -> None:
     assert set(rows) == COST | {"cost.tc.flood", "forward.minimal_xdp.one"} | FORWARDING | MEGAFLOWS | MISSES | TCP
     for row in rows.values():
         if not row["samples"] or (row["reference"] and not row["reference_samples"]):
-            assert "not installed" in row["note"] or "no /dev/net/tun" in row["note"], row
+            assert "not installed" in row["note"] or "no /dev/net/tun" in row["note"] or "without AF_XDP" in row["note"], row
         elif row["reference"]:
             assert row["ratio"] > 0, row
         if row["aim"] is not None and row["ratio"] is not None:
