@@ -37,7 +37,9 @@ _INSTRUCTION = struct.Struct("=BBhi")
 _LOAD_64 = 0x18
 _PSEUDO_MAP_FD = 1
 _INCLUDE = re.compile(r'#include "(\w+\.h)"')
-_REPORTED_LINES = 12
+_COMPILER_ERROR = re.compile(r":\d+: error: ")
+_REPORTED_LINES = 30
+"""Since Linux 7.x the verifier explains itself in as many."""
 _SMALL_IFINDEX = 65536
 
 
@@ -109,7 +111,7 @@ def _complaint(file: Any) -> str:
     file.seek(0)
     lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     # The compiler's first error explains the others; the verifier gives up at its last line.
-    errors = [n for n, line in enumerate(lines) if " error: " in line]
+    errors = [n for n, line in enumerate(lines) if _COMPILER_ERROR.search(line)]
     shown = lines[errors[0] :][:_REPORTED_LINES] if errors else lines[-_REPORTED_LINES:]
     return "\n".join("  " + line for line in shown)
 

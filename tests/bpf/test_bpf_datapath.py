@@ -423,7 +423,7 @@ def test_a_meter_lets_its_rate_through_and_counts_the_rest(datapath: BpfDatapath
         time.sleep(0.001)
     allowed = 20 + 200 * (time.monotonic() - start)
     passed = len(udp(wires[1]))
-    assert 0.9 * allowed <= passed <= 1.1 * allowed
+    assert min(0.9 * allowed, sent) <= passed <= 1.1 * allowed  # a slow machine sends less than is allowed
     counters = datapath.meter_counters([3, 99])[3]
     assert counters.packet_in_count >= sent
     assert counters.packet_in_count - counters.bands[0][0] - passed <= counters.packet_in_count - sent

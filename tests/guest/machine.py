@@ -1,4 +1,4 @@
-"""Guests: each boots, runs one command as root with the repository at /source and a directory of its own at /out, switches off.
+"""Guests: each boots, runs one command as root with a directory to read at /source and one to write at /out, switches off.
 
 It is QEMU's, by KVM where this machine can, else by its software emulation, some twenty times slower. With ``COUNTED`` it is always
 emulated, one CPU, and each instruction takes one nanosecond of the guest's time: its clocks count instructions.
@@ -20,7 +20,7 @@ from enum import Enum
 from pathlib import Path
 
 from debian import GuestError
-from image import ROOT, Kernel
+from image import Kernel
 
 MEMORY_MB = 2048
 QEMU = "qemu-system-x86_64"
@@ -42,10 +42,11 @@ class Clock(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A shell command for a guest. What it leaves in /out is in ``out``; it may take ``timeout`` seconds, the boot included."""
+    """A shell command for a guest, which sees ``source`` at /source and ``out`` at /out; it may take ``timeout`` seconds in all."""
 
     kernel: Kernel
     command: str
+    source: Path
     out: Path
     timeout: float
     clock: Clock = Clock.REAL
@@ -100,7 +101,7 @@ class _Guest:
             *("-display", "none", "-monitor", "none", "-serial", "stdio", "-seed", "1"),
             *("-kernel", str(job.kernel.image), "-initrd", str(job.kernel.initramfs), "-append", arguments),
             *("-drive", f"file={root},format=raw,if=none,id=root,snapshot=on", "-device", "virtio-blk-pci,drive=root"),
-            *("-virtfs", f"local,path={ROOT},mount_tag=source,security_model=none,id=source,readonly=on,multidevs=remap"),
+            *("-virtfs", f"local,path={job.source},mount_tag=source,security_model=none,id=source,readonly=on,multidevs=remap"),
             *("-virtfs", f"local,path={out},mount_tag=out,security_model=none,id=out"),
         ]
         self._start = time.monotonic()

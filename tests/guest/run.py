@@ -2,7 +2,7 @@
 
     run.py test  [--suite NAME ...] [--jobs N] [--newest] [--output DIRECTORY] [-- PYTEST ARGUMENTS]
     run.py bench [--suite NAME ...] [--jobs N] [--newest] [--output DIRECTORY] [--quick]
-    run.py shell COMMAND [--suite NAME] [--counted]
+    run.py shell [--suite NAME] [--counted] -- COMMAND
 
 ``test`` runs tests/bpf on each kernel and writes DIRECTORY/guest-tests.json. ``bench`` counts the instructions that a packet takes
 by our fast path and by Open vSwitch's kernel module (tests/bench/instructions.py) and writes DIRECTORY/instructions.json. The
@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,6 +42,7 @@ from report import commit, console, footer, table  # noqa: E402
 from results import Row  # noqa: E402
 
 SUITES = ("bookworm", "trixie-backports")
+SOURCES = ("appliance", "bpf_prog", "configs", "ryu_apps", "tests")
 RESULTS = ROOT / "bench" / "results"
 TEST_SECONDS = 3600.0
 BENCH_SECONDS = 2400.0
@@ -82,13 +84,17 @@ class Guests:
         self._at_a_time = at_a_time
 
     def run(self, command: str, timeout: float, clock: Clock = Clock.REAL) -> Iterator[Done]:
-        """Run a command on each; while one is looked at, what it left is in its job's ``out``."""
+        """Run a command on each, all with one copy of the sources. While one is looked at, what it left is in its job's ``out``."""
         with tempfile.TemporaryDirectory(prefix="guest-") as directory:
+            source = Path(directory, "source")
+            for name in SOURCES:
+                shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copy(ROOT / "pyproject.toml", source)
             jobs = []
             for kernel in self.kernels:
                 out = Path(directory, kernel.version)
                 out.mkdir()
-                jobs.append(Job(kernel, command, out, timeout, clock))
+                jobs.append(Job(kernel, command, source, out, timeout, clock))
             yield from run(self._root, jobs, self._at_a_time, _Progress())
 
 
@@ -193,16 +199,18 @@ def write(path: Path, what: dict[str, Any]) -> None:
 
 # ── the command line ───────────────────────────────────────────────────────────────────────────────────────────────────
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0], epilog="After --: for test, pytest's arguments; for shell, the command."
+    )
     parser.add_argument("what", choices=("test", "bench", "shell"))
-    parser.add_argument("words", nargs="*", metavar="ARGUMENT", help="test: pytest's; shell: the command")
     parser.add_argument("--suite", nargs="+", default=list(SUITES), help=f"of Debian (default: {' '.join(SUITES)})")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="guests at a time (default: one a CPU)")
     parser.add_argument("--newest", action="store_true", help="fetch the suites' kernels again")
     parser.add_argument("--quick", action="store_true", help="bench: fewer packets; written only if a directory is given")
     parser.add_argument("--counted", action="store_true", help="shell: clocks count instructions")
     parser.add_argument("--output", type=Path, help=f"where to write (default: {RESULTS.relative_to(ROOT)})")
-    return parser.parse_args()
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    return parser.parse_args(sys.argv[1:end], argparse.Namespace(words=sys.argv[end + 1 :]))
 
 
 def main() -> int:
