@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from itertools import pairwise
 
@@ -209,6 +211,35 @@ def test_messages_come_in_order_and_a_pause_is_told_behind_them(connections, sid
     before = side.pauses
     until(lambda: side.pauses > before or side.pauses >= 2)
     peer.close()
+
+
+BUSY_PEER = """
+import socket, sys
+peer = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+peer.sendall(bytes.fromhex("0400000800000001"))
+answers = peer.makefile("rb")
+answers.read(int.from_bytes(answers.read(4)[2:], "big") - 4)
+for number in range(int(sys.argv[2])):
+    peer.sendall(bytes.fromhex("04140008") + number.to_bytes(4, "big"))
+    assert answers.read(8) == bytes.fromhex("04150008") + number.to_bytes(4, "big")
+"""
+
+
+def test_one_that_asks_again_as_soon_as_it_is_answered_leaves_others_their_turn(connections, side):
+    """In a process of its own, so that it can be as quick as it likes."""
+    side.answer = connections
+    requests = 3000
+    busy = subprocess.Popen([sys.executable, "-c", BUSY_PEER, str(listening(connections)), str(requests)])
+    seen: set[int] = set()
+
+    def ended() -> bool:
+        seen.add(len(side.messages))
+        return busy.poll() is not None
+
+    until(ended, 30.0)
+    assert busy.returncode == 0, "each barrier got its own answer"
+    assert len(side.messages) == requests
+    assert len(seen - {0, requests}) > 5
 
 
 def test_framing_lost_closes_the_connection_with_an_error(connections, side):
