@@ -62,6 +62,12 @@ class Product:
         if done.returncode:
             raise BenchError(f"ofswitch refused flow entries: {done.stderr.strip()}")
 
+    def ofctl(self, command: str, *arguments: str) -> None:
+        """``ovs-ofctl COMMAND``, which must be accepted."""
+        done = self._bed.run(["ovs-ofctl", "-O", "OpenFlow13", command, CONNECT, *arguments])
+        if done.returncode:
+            raise BenchError(f"ofswitch refused {command}: {done.stderr.strip()}")
+
     def show(self) -> dict[str, Any]:
         """What ``ofswitch show`` tells."""
         done = subprocess.run(

@@ -14,22 +14,26 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """``op`` is ``<=`` or ``>=``, on the ratio as it is shown: to two decimals."""
+    """``op`` is ``<=`` or ``>=``, on the ratio as it is shown: to two decimals; ``±`` for one that is to be 1, within ``limit``."""
 
     op: str
     limit: float
 
     def met(self, ratio: float) -> bool:
         shown = round(ratio, 2)
+        if self.op == "±":
+            return abs(shown - 1) <= self.limit + 1e-9
         return shown <= self.limit if self.op == "<=" else shown >= self.limit
 
     @classmethod
     def parse(cls, text: str) -> Aim:
         """From what ``str`` made of one."""
-        sign, _, limit = text.partition(" ")
-        return cls({"≤": "<=", "≥": ">="}[sign], float(limit))
+        sign, _, limit = text.removeprefix("1 ").partition(" ")
+        return cls({"≤": "<=", "≥": ">=", "±": "±"}[sign], float(limit))
 
     def __str__(self) -> str:
+        if self.op == "±":
+            return f"1 ± {self.limit:g}"
         return f"{'≤' if self.op == '<=' else '≥'} {self.limit:g}"
 
 

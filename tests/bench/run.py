@@ -28,6 +28,7 @@ from cost import FastPathCost  # noqa: E402
 from forwarding import Forwarding  # noqa: E402
 from kernel import BenchError, Kernel, own_namespace  # noqa: E402
 from megaflows import Megaflows  # noqa: E402
+from meters import Meters  # noqa: E402
 from misses import Misses  # noqa: E402
 from report import console, footer, machine, table, where, write  # noqa: E402
 from results import Row  # noqa: E402
@@ -68,6 +69,7 @@ GROUPS = {
         {"seconds": 0.05, "rounds": 2, "flow_counts": (1, 500)},
     ),
     "megaflows": Group(Megaflows, {"connections": 2_000, "routes": 1_000}, {"connections": 100, "routes": 100}),
+    "meters": Group(Meters, {"seconds": 2.0, "rounds": 3}, {"seconds": 0.4, "rounds": 1}),
     "misses": Group(Misses, {"side": 200, "rounds": 4, "latencies": 1_000}, {"side": 24, "rounds": 2, "latencies": 50}),
     "tcp": Group(Tcp, {"seconds": 3, "rounds": 5, "requests": 5_000}, {"seconds": 1, "rounds": 1, "requests": 500}),
 }

@@ -36,6 +36,7 @@ FORWARDING = {
 }
 MISSES = {"misses.rate", "misses.latency_p50", "misses.latency_p99"}
 MEGAFLOWS = {"megaflows.four_rules", "megaflows.firewall", "megaflows.routes"}
+METERS = {f"meters.{rate}" for rate in ("pktps_100", "pktps_10k", "kbps_1m", "kbps_100m", "kbps_1g")}
 TCP = {f"tcp.{reference}.{what}" for reference in ("minimal", "bridge", "ovs") for what in ("1", "8", "rtt")}
 
 
@@ -46,7 +47,7 @@ def test_every_row_is_measured_or_says_what_is_missing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "latest.json").read_text())
     rows = {row["id"]: row for row in result["rows"]}
-    assert set(rows) == COST | {"cost.tc.flood", "forward.minimal_xdp.one"} | FORWARDING | MEGAFLOWS | MISSES | TCP
+    assert set(rows) == COST | {"cost.tc.flood", "forward.minimal_xdp.one"} | FORWARDING | MEGAFLOWS | METERS | MISSES | TCP
     for row in rows.values():
         if not row["samples"] or (row["reference"] and not row["reference_samples"]):
             assert "not installed" in row["note"] or "no /dev/net/tun" in row["note"] or "without AF_XDP" in row["note"], row
