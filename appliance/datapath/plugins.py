@@ -15,7 +15,7 @@ import logging
 import os
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from appliance.datapath.driver import DatapathError
 from appliance.datapath.layout import PluginKind, ProgramIndex, plugin_program
@@ -44,26 +44,30 @@ class PluginPrograms:
         self._faults = {file.name: file.fault for file in files if file.fault}
         self._modules: dict[int, Module] = {}
         self._fds: list[int] = []
-        self.loaded: Mapping[int, Plugin] = {}
-        loaded: dict[int, Plugin] = {}
-        next_match = int(ProgramIndex.LOOK_UP)
-        for file in reversed(files):
-            if file.plugin is None:
-                continue
-            try:
-                self._load(file, file.plugin, next_match)
-            except DatapathError as error:
-                self._faults[file.name] = str(error)
-                continue
-            loaded[file.plugin.id] = file.plugin
-            if file.plugin.match is not None:
-                next_match = plugin_program(PluginKind.MATCH, file.plugin.id)
-        self.loaded = loaded
-        self._matching = tuple(number for number, plugin in loaded.items() if plugin.match is not None)
-        self.matched = sum(plugin.match.mask for plugin in loaded.values() if plugin.match is not None)
+        self.loaded: Mapping[int, Plugin] = dict(self._load_all())
+        """By id."""
+        matches = {number: plugin.match.mask for number, plugin in self.loaded.items() if plugin.match is not None}
+        self._matching = tuple(matches)
+        self.matched = sum(matches.values())
         """Bits of ``plugin_bits`` that matches tell."""
         for name, fault in self._faults.items():
             LOG.error("plug-in %s is left out: %s", name, fault)
+
+    def _load_all(self) -> Iterator[tuple[int, Plugin]]:
+        """Those that can be loaded. Each match goes on with the next one, so the last comes first."""
+        next_match = int(ProgramIndex.LOOK_UP)
+        for file in reversed(self._files):
+            plugin = file.plugin
+            if plugin is None:
+                continue
+            try:
+                self._load(file, plugin, next_match)
+            except DatapathError as error:
+                self._faults[file.name] = str(error)
+                continue
+            if plugin.match is not None:
+                next_match = plugin_program(PluginKind.MATCH, plugin.id)
+            yield plugin.id, plugin
 
     def _load(self, file: PluginFile, plugin: Plugin, next_match: int) -> None:
         defines = [f"-DCPUS={self._cpus}", "-Werror=implicit-function-declaration"]

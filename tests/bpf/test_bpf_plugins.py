@@ -29,7 +29,7 @@ from appliance.model.ports import Hook
 pytestmark = pytest.mark.root
 
 PORT = 7
-TIMESTAMP, SYN_GUARD, TAIL, DSCP = 1, 2, 9, 10
+TIMESTAMP, SYN_GUARD, TAIL, DSCP, MAC = 1, 2, 9, 10, 11
 HEAD = "from appliance.model.plugin import Argument, Plugin, PluginAction, PluginMatch\nPLUGIN = Plugin("
 SOURCES = {
     # a match: the last byte of a UDP packet's first four, and whether there is a VLAN tag
@@ -43,6 +43,16 @@ static __always_inline u32 plugin_match(struct packet *p, struct __sk_buff *skb)
 	if (has_layer(p, LAYER_UDP))
 		l4_load(p, skb, 8, &word, sizeof(word));
 	return bpf_ntohl(word) & 0xff | (p->key.f.vlan_tci ? 0x100 : 0);
+}
+""",
+    ),
+    # another match, which runs behind that: the last byte of the destination address
+    "mac": (
+        f"{HEAD}id={MAC}, match=PluginMatch(bits=8, at=16))",
+        """
+static __always_inline u32 plugin_match(struct packet *p, struct __sk_buff *skb)
+{
+	return p->key.f.eth_dst[5] | 0xffffff00; /* what is more than its bits is cut off */
 }
 """,
     ),
@@ -80,7 +90,7 @@ def fast_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastPath]:
     for name, (declaration, source) in SOURCES.items():
         write(folder, name, declaration, source)
     made = FastPath(PORT, find_plugins(["timestamp", "syn_guard", f"{folder}/"]))
-    assert sorted(made.datapath.plugins.loaded) == [TIMESTAMP, SYN_GUARD, TAIL, DSCP], made.datapath.plugins.states()
+    assert sorted(made.datapath.plugins.loaded) == [TIMESTAMP, SYN_GUARD, TAIL, DSCP, MAC], made.datapath.plugins.states()
     yield made
     made.close()
 
@@ -263,16 +273,16 @@ def test_prefixes(fast_path: FastPath, prefix4: int, prefix6: int, sources: tupl
 def test_the_bits_of_a_match_are_in_the_key(fast_path: FastPath, network_tag: bool) -> None:
     raw = frame(*((Dot1Q(vlan=3),) if network_tag else ()), IP4, DATAGRAM, Raw(b"\x01\x02\x03\x7f"))
     result = fast_path.execute(raw, Hook.TC, network_tag)
-    assert PLUGIN_BITS.get(result.key) == (0x17F0 if network_tag else 0x7F0)
+    assert PLUGIN_BITS.get(result.key) == (0x0217F0 if network_tag else 0x0207F0)
     assert [PLUGIN_BITS.get(upcall.key) for upcall in result.upcalls] == [PLUGIN_BITS.get(result.key)]
     assert fast_path.datapath.plugins.bits(raw, PORT) == PLUGIN_BITS.get(result.key)
-    assert fast_path.datapath.plugins.bits(frame(Raw(bytes(60))), PORT) == 0
+    assert fast_path.datapath.plugins.bits(frame(Raw(bytes(60))), PORT) == 0x020000
 
 
 def test_xdp_leaves_megaflows_with_them_to_tc(fast_path: FastPath) -> None:
     """It runs no plug-ins: to it all bits are 0."""
     bits = PLUGIN_BITS
-    mask = IN_PORT.mask | bits.mask
+    mask = IN_PORT.mask | bits.put(0, 0xFFFF)
     wanted = [frame(IP4, DATAGRAM, Raw(bytes((0, 0, 0, last)) + bytes(30))) for last in (0, 5)]
     ids = [
         fast_path.install((Forward(port),), bits.put(IN_PORT.put(0, PORT), number << 4), mask) for number, port in ((0, 2), (5, 3))
