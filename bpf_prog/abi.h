@@ -215,16 +215,15 @@ struct metered {
 struct megaflow_stats {
 	u64 packets;
 	u64 bytes;
-	u64 last_used; /* ns, CLOCK_MONOTONIC (coarse); 0 for never */
+	u64 last_used; /* ticks of the kernel, see ofswitch_clock; 0 for never */
 	u64 tcp_flags; /* all seen: word 11 of the key, which has them as the packet has */
 };
 
 /* A mask with its megaflows. Python writes; it is a whole number of cache lines. */
 struct subtable {
-	u32 used;
-	u32 pad[7];
-	u64 mask[KEY_WORDS]; /* stays when the subtable is used no more: until the next `sync` a packet may still read it */
-	u64 pad_mask[4];
+	u64 pad[4];
+	u64 mask[KEY_WORDS]; /* stays when the subtable has no megaflows any more: until the next `sync` a packet may still read it */
+	u64 pad_behind[4];
 };
 
 /* Where the megaflows of all subtables are found: a set-associative hash table, 0 for an empty way. Python writes. */

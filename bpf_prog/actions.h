@@ -4,6 +4,7 @@
 
 #define TC_ACT_SHOT 2
 #define TC_ACT_STOLEN 4
+#define TC_ACT_REDIRECT 7
 
 /* What became of a packet: one exit of each program counts it. */
 enum fate {
@@ -38,23 +39,21 @@ static __always_inline int test_output(u32 op, u32 port)
 #endif
 
 /* Statistics of a slot. `flags` is word 11 of the key, which has TCP's. */
-static __always_inline void count_slot(u32 slot, u32 cpu, u32 bytes, u64 flags)
+static __always_inline void count_slot(u32 slot, u32 cpu, u64 bytes, u64 flags)
 {
-	u32 place = slot + cpu * MAX_MEGAFLOWS;
-	struct megaflow_stats *stats = megaflow_stats.lookup(&place);
+	struct megaflow_stats *stats = megaflow_stats_at(slot + (u64)cpu * MAX_MEGAFLOWS);
 
 	if (!stats)
 		return;
 	stats->packets++;
 	stats->bytes += bytes;
-	stats->last_used = bpf_ktime_get_coarse_ns();
+	stats->last_used = bpf_jiffies64(); /* a load, where the clock would be a call */
 	stats->tcp_flags |= flags;
 }
 
-static __always_inline void count_sent(u32 number, u32 cpu, u32 bytes)
+static __always_inline void count_sent(u32 number, u32 cpu, u64 bytes)
 {
-	u32 place = number + cpu * (MAX_PORT_NUMBER + 1);
-	struct port_counters *counters = port_counters.lookup(&place);
+	struct port_counters *counters = port_counters_at(number + (u64)cpu * (MAX_PORT_NUMBER + 1));
 	if (counters) {
 		counters->tx_packets++;
 		counters->tx_bytes += bytes;
@@ -63,7 +62,7 @@ static __always_inline void count_sent(u32 number, u32 cpu, u32 bytes)
 
 static __always_inline struct port *port_to_send(u32 number)
 {
-	struct port *port = ports.lookup(&number);
+	struct port *port = ports_at(number);
 	return port && port->ifindex && port->flags & PORT_FORWARD ? port : NULL;
 }
 
@@ -89,7 +88,7 @@ static __always_inline void verdict(struct verdict *v, u32 fate, u32 reason, int
 	v->code = code;
 }
 
-static __always_inline void send_last(struct hook hook, u32 number, u32 cpu, u32 bytes, struct verdict *v)
+static __always_inline void send_last(struct hook hook, u32 number, u32 cpu, u64 bytes, struct verdict *v)
 {
 	int drop = hook.tc ? TC_ACT_SHOT : XDP_DROP;
 #ifdef TEST_RUN

@@ -71,7 +71,7 @@ struct packet {
 	u32 pseudo_difference; /* addresses and protocol: what layer 4's checksum covers outside layer 4 */
 	u32 sctp_change;
 	u32 layers; /* as they were parsed */
-	u32 found; /* slot + 1 of its megaflow, if that is known before it is looked up */
+	u32 found; /* slot + 1 of its megaflow; 0: not looked up yet, or none */
 	u32 slot;  /* of the megaflow that is executed */
 	u32 first; /* the op to go on with */
 	u32 sent;  /* a copy has been sent */

@@ -17,21 +17,15 @@
 /* NULL if the interface is no port's. */
 static __always_inline const struct ingress *ingress_of(u32 ifindex)
 {
-	struct ingress *in;
+	struct ingress *in = small_ifindex_at(ifindex);
 
-	if (ifindex < SMALL_IFINDEX) {
-		in = small_ifindex.lookup(&ifindex);
-		opaque(in); /* or the compiler makes one call of the two look-ups, which the kernel then cannot turn into a load */
-		return in;
-	}
-	return large_ifindex.lookup(&ifindex);
+	return in ? in : large_ifindex.lookup(&ifindex);
 }
 
 /* Every packet that is not passed on is counted here, once. */
-static __always_inline void count(u32 number, u32 cpu, u32 bytes, struct hook hook, const struct verdict *v)
+static __always_inline void count(u32 number, u32 cpu, u64 bytes, struct hook hook, const struct verdict *v)
 {
-	u32 place = number + cpu * (MAX_PORT_NUMBER + 1);
-	struct port_counters *counters = port_counters.lookup(&place);
+	struct port_counters *counters = port_counters_at(number + (u64)cpu * (MAX_PORT_NUMBER + 1));
 
 	if (!counters)
 		return;
@@ -103,7 +97,7 @@ static __always_inline int short_of_ttl(struct packet *p, const struct megaflow 
 static __always_inline int reaches_by_xdp(u32 out)
 {
 #ifndef TEST_RUN
-	struct port *port = ports.lookup(&out);
+	struct port *port = ports_at(out);
 	if (out && (!port || !(port->flags & PORT_XDP_TRANSMIT)))
 		return 0;
 #endif
@@ -154,7 +148,6 @@ static __always_inline void send_up(struct packet *p, struct hook hook, u32 reas
 
 static __always_inline void handle(struct packet *p, struct hook hook, struct verdict *v)
 {
-	u32 slot = 0;
 	int drop = hook.tc ? TC_ACT_SHOT : XDP_DROP;
 
 	if (!p->number) {
@@ -167,13 +160,11 @@ static __always_inline void handle(struct packet *p, struct hook hook, struct ve
 	}
 	p->key.f.in_port = bpf_htonl(p->number);
 
-	struct megaflow *megaflow;
-	if (p->found) {
-		slot = p->found - 1;
-		megaflow = megaflows.lookup(&slot);
-	} else {
-		megaflow = lookup(p, &slot);
-	}
+	if (!p->found)
+		lookup(p);
+	/* Read back, so that the verifier takes it as unknown whichever way it was found. */
+	u32 slot = *(volatile u32 *)&p->found - 1;
+	struct megaflow *megaflow = megaflows_at(slot);
 	u32 flags = megaflow ? megaflow->flags : 0;
 	if (flags & MEGAFLOW_POPS && is_vlan(p->key.f.eth_type))
 		flags |= MEGAFLOW_PUNT;
@@ -304,7 +295,7 @@ static __always_inline int go_on(struct hook hook, int drop)
 	if (!p)
 		return drop;
 	u32 slot = p->slot;
-	struct megaflow *megaflow = megaflows.lookup(&slot);
+	struct megaflow *megaflow = megaflows_at(slot);
 	if (!megaflow)
 		return drop;
 	execute(p, hook, megaflow, p->first, &v);
@@ -362,7 +353,7 @@ int ofswitch_meter(struct __sk_buff *skb)
 	if (!p)
 		return TC_ACT_SHOT;
 	u32 slot = p->slot;
-	struct megaflow *megaflow = megaflows.lookup(&slot);
+	struct megaflow *megaflow = megaflows_at(slot);
 	if (!megaflow)
 		return TC_ACT_SHOT;
 	if (!p->punted)
@@ -419,6 +410,17 @@ int ofswitch_apart(struct __sk_buff *skb)
 	return PLUGIN_DROPS; /* there is no such program: the call has returned */
 }
 
+/* What time it is, for last_used: Python calls this by BPF_PROG_TEST_RUN. */
+int ofswitch_clock(struct __sk_buff *skb)
+{
+	u32 zero = 0;
+	u64 *now = ticks.lookup(&zero);
+
+	if (now)
+		*now = bpf_jiffies64();
+	return 0;
+}
+
 /* The end of a packet that is flooded. */
 int ofswitch_flood(struct __sk_buff *skb)
 {
@@ -436,7 +438,8 @@ int ofswitch_xdp(struct xdp_md *xdp)
 {
 	struct hook hook = {.tc = 0, .xdp = xdp};
 	void *data = (void *)(long)xdp->data, *end = (void *)(long)xdp->data_end;
-	u32 cpu = bpf_get_smp_processor_id(), length = end - data;
+	u32 cpu = bpf_get_smp_processor_id();
+	u64 length = end - data;
 	const struct ingress *in = ingress_of(xdp->ingress_ifindex);
 	enum express way = EXPRESS_NO;
 	struct verdict v;

@@ -63,20 +63,20 @@ static __always_inline int parse_common(struct common *c, void *data, void *end,
 	c->w4 = *(u64 *)data;
 	c->w5 = join32(*(u32 *)(data + 8), join16(bpf_htons(ETHERTYPE_IPV4), bpf_htons(layers)));
 	c->w6 = join32(*(u32 *)l4, join16(join8(ip->proto, ip->tos), join8(ip->ttl, FRAGMENT_NONE)));
-	c->w9 = *(u64 *)&ip->src;
+	c->w9 = *(u64 *)(data + sizeof(*eth) + 12); /* both addresses */
 	return 1;
 }
 
-/* hash_hint and equal_masked of lookup.h for it. */
+/* hash_hint and differ of lookup.h for it. */
 static __always_inline u64 common_hint(const struct common *c)
 {
 	return c->w3 * HASH_3 + c->w4 * HASH_4 + c->w5 * HASH_5 + c->w6 * HASH_6 + c->w9 * HASH_9;
 }
 
-static __always_inline int common_equal(const struct common *c, const u64 *mask, const struct megaflow *megaflow)
+static __always_inline u64 common_differ(const struct common *c, const u64 *mask, const struct megaflow *megaflow)
 {
 #define DIFF(n) ((c->w##n & mask[n]) ^ megaflow->key[n])
-	return !(DIFF(3) | DIFF(4) | DIFF(5) | DIFF(6) | DIFF(9) | DIFF(11) | (megaflow->flags & MEGAFLOW_WIDE));
+	return DIFF(3) | DIFF(4) | DIFF(5) | DIFF(6) | DIFF(9) | DIFF(11) | (megaflow->flags & MEGAFLOW_WIDE);
 #undef DIFF
 }
 
@@ -104,8 +104,35 @@ enum express {
 	EXPRESS_DONE,
 };
 
+/* Sends to `out`, or drops if that is 0; false, and nothing done, if it takes more to know what becomes of the packet. */
+static __always_inline int send_direct(struct hook hook, u32 out, u64 bytes, u32 cpu, struct verdict *v)
+{
+	int drop = hook.tc ? TC_ACT_SHOT : XDP_DROP;
+	struct port *port = ports_at(out);
+
+	if (!out) {
+		verdict(v, FATE_DROPPED, DROP_NO_ACTION, drop);
+		return 1;
+	}
+#ifdef TEST_RUN
+	verdict(v, FATE_FORWARDED, 0, test_output(OP_FORWARD, out) ? TEST_STOPPED : drop);
+	return 1;
+#endif
+	u32 needed = hook.tc ? PORT_FORWARD : PORT_FORWARD | PORT_XDP_TRANSMIT;
+	if (!port || (port->flags & needed) != needed)
+		return 0;
+	int code = hook.tc ? bpf_redirect(port->ifindex, 0) : xdp_ports.redirect_map(out, 0);
+	if (code != (hook.tc ? TC_ACT_REDIRECT : XDP_REDIRECT)) {
+		verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, drop);
+		return 1;
+	}
+	count_sent(out, cpu, bytes);
+	verdict(v, FATE_FORWARDED, 0, code);
+	return 1;
+}
+
 /* `number` is of a port that may be received from. */
-static __always_inline enum express express(struct hook hook, void *data, void *end, u32 number, u32 cpu, u32 bytes, u16 vlan_tci,
+static __always_inline enum express express(struct hook hook, void *data, void *end, u32 number, u32 cpu, u64 bytes, u16 vlan_tci,
 					    struct verdict *v)
 {
 	struct common c;
@@ -116,18 +143,13 @@ static __always_inline enum express express(struct hook hook, void *data, void *
 	u64 hint = common_hint(&c);
 	struct cache_set *set = cache_set(hint, cpu);
 	u32 candidate = set ? cached_slot(set, hint) : NO_SLOT;
-	struct megaflow *megaflow = megaflows.lookup(&candidate);
+	struct megaflow *megaflow = megaflows_at(candidate);
 	if (megaflow) {
-		u32 subtable_number = *(volatile u32 *)&megaflow->subtable;
-		struct subtable *subtable = subtables.lookup(&subtable_number);
-		if (subtable && common_equal(&c, subtable->mask, megaflow)) {
-			u32 flags = megaflow->flags, out = megaflow->xdp_port;
-			if ((flags & (MEGAFLOW_DIRECT | MEGAFLOW_GATED)) == MEGAFLOW_DIRECT && (hook.tc || reaches_by_xdp(out))) {
+		struct subtable *subtable = subtables_at(*(volatile u32 *)&megaflow->subtable);
+		if (subtable && !common_differ(&c, subtable->mask, megaflow)) {
+			if ((megaflow->flags & (MEGAFLOW_DIRECT | MEGAFLOW_GATED)) == MEGAFLOW_DIRECT &&
+			    send_direct(hook, megaflow->xdp_port, bytes, cpu, v)) {
 				count_slot(candidate, cpu, bytes, c.w11);
-				if (out)
-					send_last(hook, out, cpu, bytes, v);
-				else
-					verdict(v, FATE_DROPPED, DROP_NO_ACTION, hook.tc ? TC_ACT_SHOT : XDP_DROP);
 				count(number, cpu, bytes, hook, v);
 #ifdef TEST_RUN
 				struct packet *seen = scratch.lookup(&cpu);

@@ -35,7 +35,8 @@ static __always_inline u64 hash_masked(const u64 *key, const u64 *mask, int wide
 	return hash ^ hash >> 32;
 }
 
-static __always_inline int equal_masked(const u64 *key, const u64 *mask, const struct megaflow *megaflow, int wide)
+/* 0 if the megaflow is that of the key. */
+static __always_inline u64 differ(const u64 *key, const u64 *mask, const struct megaflow *megaflow, int wide)
 {
 	const u64 *value = megaflow->key;
 #define DIFF(n) ((key[n] & mask[n]) ^ value[n])
@@ -45,7 +46,7 @@ static __always_inline int equal_masked(const u64 *key, const u64 *mask, const s
 	else
 		diff |= megaflow->flags & MEGAFLOW_WIDE;
 #undef DIFF
-	return !diff;
+	return diff;
 }
 
 /* Where the cache may have it: by the words in which flows differ most. Its best bits are the highest. */
@@ -56,88 +57,100 @@ static __always_inline u64 hash_hint(const u64 *w)
 
 static __always_inline struct cache_set *cache_set(u64 hint, u32 cpu)
 {
-	u32 place = (hint >> 40 & (CACHE_SETS - 1)) + cpu * CACHE_SETS;
-	return cache.lookup(&place);
+	return cache_at((hint >> 40 & (CACHE_SETS - 1)) + (u64)cpu * CACHE_SETS);
 }
 
-/* The slot that the cache has for it, or NO_SLOT. It may have a new use since: who takes it compares as if it were found anew. */
+/* The slot that the cache has for it, if any, or NO_SLOT. It may have a new use since, and the last way's tag is not even looked at:
+ * who takes it compares as if it were found anew. */
 static __always_inline u32 cached_slot(const struct cache_set *set, u64 hint)
 {
-	u64 found = 0, tag = hint >> 32;
+	u64 found = set->way[CACHE_WAYS - 1];
 #pragma unroll
-	for (int way = CACHE_WAYS - 1; way >= 0; way--) {
+	for (int way = CACHE_WAYS - 2; way >= 0; way--) {
 		u64 value = set->way[way];
-		if (value >> 32 == tag)
+		if (!((value ^ hint) >> 32))
 			found = value;
 	}
 	return (u32)found - 1;
 }
 
-/* The cache's megaflow for a key, and its slot; NULL if it has none. */
-static __always_inline struct megaflow *cached(const struct cache_set *set, u64 hint, const u64 *key, int wide, u32 *slot)
+/* The value, or 0 if it has another tag; without a branch, because the verifier would follow each way's both. */
+static __always_inline u64 if_tagged(u64 value, u64 tag)
 {
-	u32 candidate = cached_slot(set, hint);
-	struct megaflow *megaflow = megaflows.lookup(&candidate);
-	if (!megaflow)
-		return NULL;
-	u32 number = *(volatile u32 *)&megaflow->subtable;
-	struct subtable *subtable = subtables.lookup(&number);
-	if (!subtable || !equal_masked(key, subtable->mask, megaflow, wide))
-		return NULL;
-	*slot = candidate;
-	return megaflow;
+	u64 difference = value >> 32 ^ tag;
+
+	opaque(difference);
+	return value & (s64)(difference - 1) >> 63;
 }
 
-/* The megaflow for a key, and its slot; NULL on a miss. Writes the cache. */
-static __always_inline struct megaflow *lookup(struct packet *p, u32 *slot)
+/* Puts slot + 1 of the megaflow for the packet's key in p->found, and leaves it 0 if there is none. `wide` is a constant: there are two
+ * loops. Each turn has as few branches as can be: the verifier goes through all turns, and for each branch through the rest again. */
+static __always_inline void probe(struct packet *p, u64 count, int wide)
+{
+	const u64 *key = p->key.w;
+
+	no_unroll for (u64 n = 0; n < MAX_SUBTABLES; n++) {
+		opaque(n);
+		if (n >= count)
+			break;
+		struct subtable *subtable = subtables_at(n);
+		if (!subtable)
+			break;
+		u64 hash = hash_masked(key, subtable->mask, wide), tag = hash >> 32 | 1, found = 0;
+		struct bucket *bucket = buckets_at((hash + n) & (BUCKETS - 1));
+		if (!bucket)
+			break;
+#pragma unroll
+		for (int way = 0; way < BUCKET_WAYS; way++)
+			found |= if_tagged(bucket->way[way], tag);
+		if (!found)
+			continue;
+		struct megaflow *megaflow = megaflows_at((found - 1) & (MAX_MEGAFLOWS - 1));
+		if (!megaflow)
+			break;
+		if (differ(key, subtable->mask, megaflow, wide) | (megaflow->subtable ^ n))
+			continue;
+		p->found = found;
+		break;
+	}
+}
+
+/* Whether the megaflow in this slot, if there is one, is that of the key. */
+static __always_inline int fits(u32 slot, const u64 *key, int wide)
+{
+	struct megaflow *megaflow = megaflows_at(slot);
+	if (!megaflow)
+		return 0;
+	struct subtable *subtable = subtables_at(*(volatile u32 *)&megaflow->subtable);
+	return subtable && !differ(key, subtable->mask, megaflow, wide);
+}
+
+/* Puts slot + 1 of the megaflow for the packet's key in p->found, 0 on a miss. Writes the cache. */
+static __always_inline void lookup(struct packet *p)
 {
 	const u64 *key = p->key.w;
 	u64 hint = hash_hint(key);
 	u32 zero = 0;
 	int wide = is_wide(key);
 	struct cache_set *set = cache_set(hint, p->cpu);
-	if (!set)
-		return NULL;
-	struct megaflow *megaflow = cached(set, hint, key, wide, slot);
-	if (megaflow)
-		return megaflow;
 	struct settings *s = settings.lookup(&zero);
-	if (!s)
-		return NULL;
-	u32 count = s->subtables;
-	no_unroll for (u32 n = 0; n < MAX_SUBTABLES; n++) {
-		opaque(n);
-		if (n >= count)
-			break;
-		u32 index = n;
-		struct subtable *subtable = subtables.lookup(&index);
-		if (!subtable)
-			break;
-		if (!subtable->used)
-			continue;
-		u64 hash = hash_masked(key, subtable->mask, wide);
-		u32 at = ((u32)hash + n) & (BUCKETS - 1), tag = hash >> 32 | 1, found = 0;
-		struct bucket *bucket = buckets.lookup(&at);
-		if (!bucket)
-			break;
+
+	if (!set || !s)
+		return;
+	p->found = cached_slot(set, hint) + 1;
+	/* It is read back, here and below, so that the verifier takes it as unknown whichever way it came. */
+	if (fits(*(volatile u32 *)&p->found - 1, key, wide))
+		return;
+	p->found = 0;
+	if (wide)
+		probe(p, s->subtables, 1);
+	else
+		probe(p, s->subtables, 0);
+	u32 found = *(volatile u32 *)&p->found;
+	if (!found)
+		return;
 #pragma unroll
-		for (int way = 0; way < BUCKET_WAYS; way++) {
-			u64 value = bucket->way[way];
-			if (value >> 32 == tag)
-				found = value;
-		}
-		if (!found)
-			continue;
-		u32 candidate = found - 1;
-		megaflow = megaflows.lookup(&candidate);
-		if (!megaflow || megaflow->subtable != n || !equal_masked(key, subtable->mask, megaflow, wide))
-			continue;
-#pragma unroll
-		for (int way = CACHE_WAYS - 1; way > 0; way--)
-			set->way[way] = set->way[way - 1];
-		set->way[0] = (hint >> 32) << 32 | found;
-		*slot = candidate;
-		return megaflow;
-	}
-	return NULL;
+	for (int way = CACHE_WAYS - 1; way > 0; way--)
+		set->way[way] = set->way[way - 1];
+	set->way[0] = (hint >> 32) << 32 | found;
 }

@@ -1,28 +1,42 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The maps. Each says who writes it and who reads it. Python maps those marked "shared memory" into its address space; others have
- * BPF_F_MMAPABLE too, because the values of such a map start at a page and so at a cache line.
+/* The maps. Each says who writes it and who reads it. Python maps those marked "shared memory" into its address space, and direct
+ * tables.
  *
  * MAX_MEGAFLOWS, BUCKETS, CACHE_SETS and CPUS are given by the loader; the first three are powers of two.
  */
 #pragma once
 
-/* shared memory; Python writes (eBPF: only megaflow.ticket), eBPF reads */
-BPF_F_TABLE("array", u32, struct megaflow, megaflows, MAX_MEGAFLOWS, BPF_F_MMAPABLE);
-/* shared memory; eBPF writes, Python reads and clears */
-BPF_F_TABLE("array", u32, struct megaflow_stats, megaflow_stats, MAX_MEGAFLOWS *CPUS, BPF_F_MMAPABLE);
-/* shared memory; Python writes a way at a time, after the megaflow that it points to; eBPF reads */
-BPF_F_TABLE("array", u32, struct bucket, buckets, BUCKETS, BPF_F_MMAPABLE);
-/* Python writes by system call; eBPF reads */
-BPF_F_TABLE("array", u32, struct subtable, subtables, MAX_SUBTABLES, BPF_F_MMAPABLE);
+/* A direct table is a map of one value, the whole array, whose address the kernel puts in the code: to look up is to compare and to add.
+ * Its entries start at a page. appliance/datapath/tables.py makes it, and NAME_FD is its file descriptor. NAME_at(index) is NULL if
+ * there is no such entry. */
+#define DIRECT_TABLE(type, name, entries)                                                                   \
+	static __always_inline type *name##_at(u64 index)                                                   \
+	{                                                                                                   \
+		opaque(index); /* 64 bits, compared and used in one register */                             \
+		if (index >= (entries))                                                                     \
+			return NULL;                                                                        \
+		type *entry = (type *)bpf_pseudo_fd(2 /* BPF_PSEUDO_MAP_VALUE */, name##_FD) + index;       \
+		__builtin_assume(entry != NULL);                                                            \
+		return entry;                                                                               \
+	}
+
+/* Python writes (eBPF: only megaflow.ticket and its gate), eBPF reads */
+DIRECT_TABLE(struct megaflow, megaflows, MAX_MEGAFLOWS)
+/* eBPF writes, Python reads and clears */
+DIRECT_TABLE(struct megaflow_stats, megaflow_stats, MAX_MEGAFLOWS *CPUS)
+/* Python writes a way at a time, after the megaflow that it points to; eBPF reads */
+DIRECT_TABLE(struct bucket, buckets, BUCKETS)
+/* Python writes; eBPF reads */
+DIRECT_TABLE(struct subtable, subtables, MAX_SUBTABLES)
 /* eBPF's own: the packet that this CPU handles (programs of both hooks run to their end before the next starts); the last entry is
  * for a packet of the slow path, whose programs do not keep others off the CPU */
 BPF_TABLE("array", u32, struct packet, scratch, CPUS + 1);
 /* eBPF's own */
-BPF_F_TABLE("array", u32, struct cache_set, cache, CACHE_SETS *CPUS, BPF_F_MMAPABLE);
-/* Python writes by system call; eBPF reads. Index: port number */
-BPF_TABLE("array", u32, struct port, ports, MAX_PORT_NUMBER + 1);
-/* Python writes by system call; eBPF reads. Interface index → port; the array for small indices, the hash for others */
-BPF_TABLE("array", u32, struct ingress, small_ifindex, SMALL_IFINDEX);
+DIRECT_TABLE(struct cache_set, cache, CACHE_SETS *CPUS)
+/* Python writes; eBPF reads. Index: port number */
+DIRECT_TABLE(struct port, ports, MAX_PORT_NUMBER + 1)
+/* Python writes; eBPF reads. Interface index → port; the direct table for small indices, the hash for others */
+DIRECT_TABLE(struct ingress, small_ifindex, SMALL_IFINDEX)
 BPF_TABLE("hash", u32, struct ingress, large_ifindex, MAX_PORT_NUMBER + 1);
 /* Python writes by system call; eBPF reads */
 BPF_TABLE("array", u32, struct choice, choices, MAX_CHOICES);
@@ -39,13 +53,16 @@ BPF_DEVMAP(xdp_ports, MAX_PORT_NUMBER + 1);
 /* Python writes once. Programs that others end with, apart so that the verifier goes through each once; behind them plug-ins' */
 BPF_PROG_ARRAY(tc_programs, PLUGIN_PROGRAM(PLUGIN_KINDS, 0));
 BPF_PROG_ARRAY(xdp_programs, PROGRAMS);
+/* eBPF writes, Python reads */
+DIRECT_TABLE(struct port_counters, port_counters, (MAX_PORT_NUMBER + 1) * CPUS)
 /* shared memory; eBPF writes, Python reads */
-BPF_F_TABLE("array", u32, struct port_counters, port_counters, (MAX_PORT_NUMBER + 1) * CPUS, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, u64, drops, DROP_REASONS *CPUS, BPF_F_MMAPABLE);
 /* shared memory; see struct upcall_share */
 BPF_F_TABLE("array", u32, struct upcall_share, upcall_shares, MAX_PORT_NUMBER + 1, BPF_F_MMAPABLE);
 /* eBPF writes, Python reads: packets for the slow path, in the order in which they came */
 BPF_RINGBUF_OUTPUT(upcalls, UPCALL_PAGES);
+/* ofswitch_clock writes, Python reads */
+BPF_TABLE("array", u32, u64, ticks, 1);
 #ifdef TEST_RUN
 /* For BPF_PROG_TEST_RUN: Python sets `stop` to n; the program ends at its n-th output, and says here where that would have gone. */
 struct test_run {

@@ -38,7 +38,7 @@ static __always_inline int choose(struct packet *p, u32 index, u32 *slot)
 		if (select) {
 			taken = hash < value || n == last;
 		} else {
-			struct port *port = value ? ports.lookup(&value) : NULL;
+			struct port *port = value ? ports_at(value) : NULL;
 			taken = !value || (port && port->flags & PORT_LIVE);
 		}
 		if (taken) {

@@ -101,7 +101,7 @@ def _serve(config: Config, plugins: tuple[PluginFile, ...]) -> int:
     signalled, tell = os.pipe()
     try:
         # The fast path's map has a power of two of slots; the switch itself keeps to the configured number.
-        datapath = BpfDatapath(Sizes(megaflows=1 << (config.max_megaflows - 1).bit_length()), plugins=plugins)
+        datapath = BpfDatapath(Sizes.for_megaflows(config.max_megaflows), plugins=plugins)
         agent = Agent(config, datapath, KernelLinks())
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: os.write(tell, bytes([number])))

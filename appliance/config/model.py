@@ -23,7 +23,7 @@ DEFAULT_APPS = ("ryu_apps/l2_learning.py",)
 
 MAX_INTERFACE_NAME = 15
 MAX_SOCKET_PATH = 107
-MAX_MEGAFLOWS = 1 << 22
+MAX_MEGAFLOWS = 1 << 20
 MAX_AUXILIARY = 255
 MAX_RATE = 10**14
 """Bits a second."""

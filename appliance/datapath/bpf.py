@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from appliance.datapath import netlink
+from appliance.datapath.clock import TickClock
 from appliance.datapath.compile import PUNTED, Compiled, CompiledChoice, compile_actions
 from appliance.datapath.crc import shift_tables
 from appliance.datapath.driver import DatapathError, DatapathPort, TierCounters
@@ -78,7 +79,7 @@ _RECORD_BYTES = ctypes.sizeof(UpcallRecord)
 _COUNTERS = struct.Struct("=8Q")
 _RECORD = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
 _SLOT_HEAD = struct.Struct(f"=IIIIQII{KEY_BYTES}s")
-_SUBTABLE = struct.Struct(f"=I28x{KEY_BYTES}s32x")
+_SUBTABLE = struct.Struct(f"=32x{KEY_BYTES}s32x")
 _WIDE_BITS = KEY_MASK & ~sum((1 << 64) - 1 << 64 * (KEY_WORDS - 1 - word) for word in COMMON_WORDS)
 _CHOICE_BYTES = ctypes.sizeof(Choice)
 _MAC_BYTES = 12
@@ -131,6 +132,7 @@ class BpfDatapath:
         self._slots = programs.shared_memory("megaflows", sizes.megaflows * _SLOT_BYTES)
         self._slot_words = memoryview(self._slots).cast("I")
         counted = programs.shared_memory("megaflow_stats", sizes.megaflows * sizes.cpus * ctypes.sizeof(MegaflowStats))
+        self._clock = TickClock(programs.ticks)
         self._counted = SlotStatistics(counted, sizes.megaflows, sizes.cpus)
         self._counters = programs.shared_memory("port_counters", (MAX_PORT_NUMBER + 1) * sizes.cpus * _COUNTERS_BYTES)
         self._drops = programs.shared_memory("drops", len(DropReason) * sizes.cpus * 8)
@@ -300,8 +302,7 @@ class BpfDatapath:
         return True
 
     def _write_subtable(self, subtable: Subtable) -> None:
-        raw = _SUBTABLE.pack(bool(subtable.megaflows), subtable.mask.to_bytes(KEY_BYTES, "big"))
-        self.programs.update("subtables", subtable.number, raw)
+        self.programs.update("subtables", subtable.number, _SUBTABLE.pack(subtable.mask.to_bytes(KEY_BYTES, "big")))
         self._write_settings()
 
     def _rested(self, slots: int, now: float) -> bool:
@@ -343,7 +344,7 @@ class BpfDatapath:
             self._ways[installed.place.bucket * BUCKET_WAYS + installed.place.way] = 0
             if not subtable.megaflows:
                 self._index.forget(subtable)
-                self._write_subtable(subtable)
+                self._write_settings()
         if not known:
             return {}
         self.sync()
@@ -382,7 +383,9 @@ class BpfDatapath:
             if totals != installed.totals or number in parts:
                 installed.totals = totals
                 packets, octets, last_used, flags = totals
-                installed.statistics = MegaflowStatistics(packets, octets, last_used / 1e9, flags, *parts.get(number, ()))
+                installed.statistics = MegaflowStatistics(
+                    packets, octets, self._clock.seconds(last_used), flags, *parts.get(number, ())
+                )
             result[number] = installed.statistics
         return result
 

@@ -152,10 +152,9 @@ class MegaflowStats(ctypes.Structure):
 
 class Subtable(ctypes.Structure):
     _fields_ = (
-        ("used", ctypes.c_uint32),
-        ("pad", ctypes.c_uint32 * 7),
+        ("pad", ctypes.c_uint64 * 4),
         ("mask", ctypes.c_uint8 * (KEY_WORDS * 8)),
-        ("pad_mask", ctypes.c_uint64 * 4),
+        ("pad_behind", ctypes.c_uint64 * 4),
     )
 
 

@@ -15,13 +15,28 @@ import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from appliance.datapath.driver import DatapathError
-from appliance.datapath.layout import CACHE_WAYS, ProgramIndex
+from appliance.datapath.layout import (
+    CACHE_WAYS,
+    MAX_SUBTABLES,
+    Bucket,
+    CacheSet,
+    Ingress,
+    Megaflow,
+    MegaflowStats,
+    Port,
+    PortCounters,
+    ProgramIndex,
+    Subtable,
+)
+from appliance.datapath.programs import call
 from appliance.datapath.ring_buffer import RingBuffer
+from appliance.datapath.tables import DirectTable
+from appliance.model.ports import MAX_PORT_NUMBER
 
 SOURCES = Path(__file__).resolve().parents[2] / "bpf_prog"
 MAIN_SOURCE = "datapath.c"
@@ -30,6 +45,7 @@ TC_PROGRAM = "ofswitch_tc"
 XDP_PROGRAM = "ofswitch_xdp"
 TAKE_PROGRAM = "ofswitch_take"
 APART_PROGRAM = "ofswitch_apart"
+CLOCK_PROGRAM = "ofswitch_clock"
 
 _STUB = SOURCES / "stub"
 _INCLUDES = f"-I{_STUB / 'include'}"
@@ -41,6 +57,9 @@ _COMPILER_ERROR = re.compile(r":\d+: error: ")
 _REPORTED_LINES = 30
 """Since Linux 7.x the verifier explains itself in as many."""
 _SMALL_IFINDEX = 65536
+_ETHERNET_BYTES = 14
+_REACHED_BYTES = 1 << 29
+"""What eBPF reaches of a direct table: BPF_MAX_VAR_OFF."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +69,14 @@ class Sizes:
     megaflows: int = 65536
     upcall_pages: int = 2048
     cpus: int = field(default_factory=lambda: possible_cpus())
+
+    @classmethod
+    def for_megaflows(cls, wanted: int) -> Sizes:
+        """Room for so many: the next power of two, or fewer where eBPF does not reach so many, which takes hundreds of CPUs."""
+        sizes = cls(1 << (wanted - 1).bit_length())
+        while any(entries * ctypes.sizeof(kind) > _REACHED_BYTES for _, kind, entries in _direct_tables(sizes)):
+            sizes = replace(sizes, megaflows=sizes.megaflows // 2)
+        return sizes
 
     @property
     def buckets(self) -> int:
@@ -194,6 +221,18 @@ class Module:
         self._bpf.cleanup()
 
 
+def _direct_tables(sizes: Sizes) -> Iterator[tuple[str, type[ctypes.Structure], int]]:
+    """Name, entry and number of entries of each DIRECT_TABLE in maps.h."""
+    yield "megaflows", Megaflow, sizes.megaflows
+    yield "megaflow_stats", MegaflowStats, sizes.megaflows * sizes.cpus
+    yield "buckets", Bucket, sizes.buckets
+    yield "subtables", Subtable, MAX_SUBTABLES
+    yield "cache", CacheSet, sizes.cache_sets * sizes.cpus
+    yield "ports", Port, MAX_PORT_NUMBER + 1
+    yield "small_ifindex", Ingress, sizes.small_ifindex
+    yield "port_counters", PortCounters, (MAX_PORT_NUMBER + 1) * sizes.cpus
+
+
 class Programs:
     """The programs and maps, loaded. ``close`` lets them go; what is attached stays until it is detached."""
 
@@ -204,6 +243,7 @@ class Programs:
         except ImportError as error:
             raise DatapathError("BCC's Python module is missing: apt-get install python3-bpfcc") from error
         self._lib = bcc.lib
+        self._direct = {table[0]: DirectTable.of(*table) for table in _direct_tables(sizes)}
         flags = [
             _INCLUDES,
             f"-DMAX_MEGAFLOWS={sizes.megaflows}",
@@ -212,6 +252,7 @@ class Programs:
             f"-DCPUS={sizes.cpus}",
             f"-DSMALL_IFINDEX={sizes.small_ifindex}",
             f"-DUPCALL_PAGES={sizes.upcall_pages}",
+            *(f"-D{table.name}_FD={table.fd}" for table in self._direct.values()),
             *(f"-DHASH_{n}={constant:#x}ULL" for n, constant in enumerate(hash_constants)),
             *defines,
         ]
@@ -221,6 +262,7 @@ class Programs:
             self.tc_fd = self._load(TC_PROGRAM, tc, stderr)
             self.xdp_fd = self._load(XDP_PROGRAM, xdp, stderr)
             self.take_fd = self._load(TAKE_PROGRAM, tc, stderr)
+            self._clock_fd = self._load(CLOCK_PROGRAM, tc, stderr)
             self.apart_fd = self._load(APART_PROGRAM, tc, stderr)
             after_parsing = self._load("ofswitch_tc_on", tc, stderr)
             called = [
@@ -240,11 +282,19 @@ class Programs:
         function = _attempt(f"load {name}", stderr, lambda: self._bpf.load_func(name.encode(), kind))
         return int(function.fd)
 
+    def ticks(self) -> int:
+        """The kernel's ticks (jiffies) now. Raises OSError."""
+        call(self._clock_fd, bytes(_ETHERNET_BYTES))
+        return int.from_bytes(self.read("ticks", 0, 8), sys.byteorder)
+
     def map_fd(self, table: str) -> int:
         return int(self._bpf[table.encode()].map_fd)
 
     def update(self, table: str, key: int, value: bytes) -> None:
         """Write one entry of a map whose keys are 32-bit numbers. Raises DatapathError."""
+        if table in self._direct:
+            self._direct[table].write(key, value)
+            return
         index = ctypes.c_uint32(key)
         if self._lib.bpf_update_elem(self.map_fd(table), ctypes.byref(index), value, 0) < 0:
             code = ctypes.get_errno()
@@ -263,7 +313,9 @@ class Programs:
         return value.raw
 
     def shared_memory(self, table: str, size: int) -> mmap.mmap:
-        """The memory of a map that is marked "shared memory" in maps.h; ``size`` is that of all its entries, in bytes."""
+        """The memory of a direct table, or of a map marked "shared memory" in maps.h; ``size`` is that of all entries, in bytes."""
+        if table in self._direct:
+            return self._direct[table].memory
         page = mmap.PAGESIZE
         return mmap.mmap(self.map_fd(table), (size + page - 1) // page * page)
 
@@ -273,3 +325,5 @@ class Programs:
 
     def close(self) -> None:
         self._bpf.cleanup()
+        for table in self._direct.values():
+            table.close()

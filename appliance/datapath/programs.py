@@ -41,7 +41,7 @@ class Program:
     name: str
 
 
-def _bpf(command: int, attribute: bytes) -> tuple[int, bytes]:
+def bpf(command: int, attribute: bytes) -> tuple[int, bytes]:
     """Call bpf(2); the result and the attribute as the kernel left it. Raises OSError."""
     number = _SYSCALL_NUMBER.get(os.uname().machine)
     if number is None:
@@ -60,7 +60,7 @@ def load(kind: int, name: str, instructions: bytes, log: ctypes.Array[ctypes.c_c
     licence = ctypes.create_string_buffer(b"GPL")
     head = struct.pack("=IIQQ", kind, len(instructions) // 8, ctypes.addressof(code), ctypes.addressof(licence))
     level, size, address = (1, len(log), ctypes.addressof(log)) if log is not None else (0, 0, 0)
-    fd, _ = _bpf(BPF_PROG_LOAD, head + struct.pack("=IIQII16s", level, size, address, 0, 0, name.encode()[:_NAME_BYTES]))
+    fd, _ = bpf(BPF_PROG_LOAD, head + struct.pack("=IIQII16s", level, size, address, 0, 0, name.encode()[:_NAME_BYTES]))
     return fd
 
 
@@ -87,7 +87,7 @@ def call(fd: int, data: bytes) -> int:
     Returns what the program returned. Raises OSError.
     """
     frame = ctypes.create_string_buffer(data, len(data))
-    _, answer = _bpf(BPF_PROG_TEST_RUN, _TEST_RUN.pack(fd, 0, len(data), 0, ctypes.addressof(frame), 0, 1, *[0] * 9))
+    _, answer = bpf(BPF_PROG_TEST_RUN, _TEST_RUN.pack(fd, 0, len(data), 0, ctypes.addressof(frame), 0, 1, *[0] * 9))
     return int(struct.unpack_from("=i", answer, 4)[0])
 
 
@@ -97,7 +97,7 @@ def call_with(fd: int, data: bytes, control: tuple[int, int, int, int, int]) -> 
     out = ctypes.create_string_buffer(len(data) + _GROWTH)
     context = ctypes.create_string_buffer(_CONTEXT.pack(*control), _CONTEXT.size)
     head = (fd, 0, len(data), len(out), ctypes.addressof(frame), ctypes.addressof(out), 1, 0, _CONTEXT.size, 0)
-    _, answer = _bpf(BPF_PROG_TEST_RUN, _TEST_RUN.pack(*head, ctypes.addressof(context), *[0] * 5))
+    _, answer = bpf(BPF_PROG_TEST_RUN, _TEST_RUN.pack(*head, ctypes.addressof(context), *[0] * 5))
     returned, _, size = struct.unpack_from("=iII", answer, 4)
     return returned, out.raw[:size]
 
@@ -105,7 +105,7 @@ def call_with(fd: int, data: bytes, control: tuple[int, int, int, int, int]) -> 
 def open_program(program_id: int) -> int | None:
     """A file descriptor of the program, for the caller to close; None if it is gone or we may not ask."""
     try:
-        fd, _ = _bpf(BPF_PROG_GET_FD_BY_ID, struct.pack("=I", program_id).ljust(_ATTRIBUTE_BYTES, b"\0"))
+        fd, _ = bpf(BPF_PROG_GET_FD_BY_ID, struct.pack("=I", program_id).ljust(_ATTRIBUTE_BYTES, b"\0"))
     except OSError:
         return None
     return fd
@@ -114,7 +114,7 @@ def open_program(program_id: int) -> int | None:
 def describe(fd: int) -> Program:
     """The program behind a file descriptor. Raises OSError for a descriptor that is no program."""
     info = ctypes.create_string_buffer(_INFO_BYTES)
-    _bpf(BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, _INFO_BYTES, ctypes.addressof(info)))
+    bpf(BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, _INFO_BYTES, ctypes.addressof(info)))
     (program_id,) = struct.unpack_from("=I", info.raw, _INFO_ID)
     name = info.raw[_INFO_NAME:].split(b"\0", 1)[0].decode("ascii", "replace")
     return Program(program_id, name)
@@ -136,7 +136,7 @@ def loaded(prefix: str = "") -> Iterator[Program]:
     last = 0
     while True:
         try:
-            _, answer = _bpf(BPF_PROG_GET_NEXT_ID, struct.pack("=II", last, 0).ljust(_ATTRIBUTE_BYTES, b"\0"))
+            _, answer = bpf(BPF_PROG_GET_NEXT_ID, struct.pack("=II", last, 0).ljust(_ATTRIBUTE_BYTES, b"\0"))
         except OSError:  # ENOENT: that was the last one; EPERM: we may not ask
             return
         _, last = struct.unpack_from("=II", answer)

@@ -26,7 +26,7 @@ _COUNTERS = struct.Struct(f"={_CHUNK * _WORDS}Q")
 
 
 Totals = tuple[int, int, int, int]
-"""struct megaflow_stats, over all CPUs: packets, bytes, last use in ns of CLOCK_MONOTONIC (0 for never), TCP flags seen."""
+"""struct megaflow_stats, over all CPUs: packets, bytes, last use in ticks (``clock``; 0 for never), TCP flags seen."""
 
 NOTHING: Totals = (0, 0, 0, 0)
 

@@ -18,7 +18,7 @@ import pytest
 from appliance.datapath.bpf import BpfDatapath
 from appliance.datapath.layout import OpCode, PortFlag
 from appliance.datapath.loader import Sizes
-from appliance.datapath.programs import _bpf
+from appliance.datapath.programs import bpf
 from appliance.model.fields import IN_PORT, KEY_BYTES, KEY_MASK
 from appliance.model.megaflow import DatapathAction, Flood, Forward, Megaflow, Upcall
 from appliance.model.plugin import PluginFile
@@ -109,7 +109,7 @@ class FastPath:
             0,
         )
         try:
-            _, raw = _bpf(BPF_PROG_TEST_RUN, attribute)
+            _, raw = bpf(BPF_PROG_TEST_RUN, attribute)
         except OSError as error:
             if hook is Hook.TC and error.errno == errno.EINVAL and frame[12:14] in (b"\x08\x00", b"\x86\xdd"):
                 pytest.skip("the kernel makes no packet of a cut-off IP header for a test run")

@@ -304,7 +304,7 @@ def test_faults_in_flags_name_the_flag() -> None:
         ("ports: [a/b]", "1:9: 'a/b' is not an interface name; it has 1 to 15 characters, no space, slash or colon"),
         ("ports: [eth1]\nprotocols: []", "2:12: name at least one protocol version: OpenFlow13"),
         ("ports: [eth1]\nfail_mode: true", "2:12: True is not a fail mode; it may be: secure, standalone"),
-        ("ports: [eth1]\nmax_megaflows: 0", "2:16: 0 is not a number of megaflows; it must be 1 to 4194304"),
+        ("ports: [eth1]\nmax_megaflows: 0", "2:16: 0 is not a number of megaflows; it must be 1 to 1048576"),
         ("ports: [{interface: eth1, number: 0}]", "1:35: 0 is not a port number; it must be 1 to 4095"),
         (
             "ports: [eth1]\nzzz: 1",
