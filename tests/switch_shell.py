@@ -45,6 +45,9 @@ from appliance.switch.events import (
     PortCountersRead,
     QueueCountersRead,
     StatisticsRead,
+    Sweep,
+    SweepEnded,
+    Tick,
     Upcalls,
 )
 from appliance.switch.switch import Switch
@@ -92,14 +95,24 @@ class Shell:
         """One event with all that follows from it. Returns the event's own effects."""
         need = self.switch.needs(event, self.now)
         if need & Need.MEGAFLOW_STATISTICS:
-            self._step(StatisticsRead(self._statistics(self.switch.megaflow_ids)))
+            self._step(StatisticsRead(self._statistics(self.switch.counting_for(event, self.now))))
         if need & Need.PORT_COUNTERS:
             self._step(PortCountersRead(self.port_counters))
         if need & Need.METER_COUNTERS:
             self._step(MeterCountersRead(self.datapath.meter_counters(self.switch.meter_ids)))
         if need & Need.QUEUE_COUNTERS:
             self._step(QueueCountersRead(self.queue_counters))
-        return self._step(event)
+        effects = self._step(event)
+        if isinstance(event, Tick):
+            self.sweep()
+        return effects
+
+    def sweep(self, seconds: float = 0.0) -> None:
+        """Go round all live megaflows, in two parts."""
+        ids = self.switch.megaflow_ids
+        for part in (ids[: len(ids) // 2], ids[len(ids) // 2 :]):
+            self._step(Sweep(self._statistics(part)))
+        self._step(SweepEnded(seconds))
 
     def _step(self, event: Event) -> list[Effect]:
         effects = self.switch.step(event, self.now)

@@ -15,7 +15,7 @@ import platform
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from appliance.agent import views
@@ -43,6 +43,10 @@ LOG = logging.getLogger("ofswitch.agent")
 UPCALL_BATCH = 128
 """Upcalls stepped together; a batch takes some ten milliseconds at worst, in which nothing else happens."""
 TICK_SECONDS = 1.0
+SWEEP_SECONDS = 1.0
+"""From the end of one sweep through all megaflows to the beginning of the next."""
+SWEPT_AT_ONCE = 512
+"""Megaflows looked at together: a millisecond or two, in which nothing else happens."""
 LISTED_AT_ONCE = 256
 DEFAULT_LIMIT = 1000
 SETTLED_SECONDS = 1.0
@@ -117,7 +121,7 @@ class Agent:
         refused = self.ports.attach_all(patient=self._will_be_told())
         if refused:
             raise AgentError("\n".join(refused))
-        for work in (self._read_upcalls, self._tick, self._watch_links):
+        for work in (self._read_upcalls, self._tick, self._sweep, self._watch_links):
             self._greenlets.append(spawn(work))
         for controller in self.config.controllers:
             self.connections.connect_to(controller)
@@ -197,20 +201,29 @@ class Agent:
         try:
             need = self.switch.needs(event, now)
             if need:
-                self._read(need, now)
+                self._read(need, event, now)
+                now = time.monotonic()
             self._step(event, now)
         except Exception:
             self._fault(type(event).__name__)
 
-    def _read(self, need: events.Need, now: float) -> None:
+    def _read(self, need: events.Need, event: events.Event, now: float) -> None:
         if need & events.Need.MEGAFLOW_STATISTICS:
-            self._step(events.StatisticsRead(self._datapath.statistics(self.switch.megaflow_ids)), now)
+            self._read_statistics(self.switch.counting_for(event, now))
         if need & events.Need.PORT_COUNTERS:
             self._step(events.PortCountersRead(self.ports.counters()), now)
         if need & events.Need.METER_COUNTERS:
             self._step(events.MeterCountersRead(self._datapath.meter_counters(self.switch.meter_ids)), now)
         if need & events.Need.QUEUE_COUNTERS:
             self._step(events.QueueCountersRead(self.ports.queue_counters()), now)
+
+    def _read_statistics(self, megaflow_ids: Sequence[int]) -> None:
+        """Other greenlets go on while there are many: they may step events meanwhile."""
+        for start in range(0, len(megaflow_ids), SWEPT_AT_ONCE):
+            if start:
+                sleep(0)
+            part = megaflow_ids[start : start + SWEPT_AT_ONCE]
+            self._step(events.StatisticsRead(self._datapath.statistics(part)), time.monotonic())
 
     def _step(self, event: events.Event, now: float) -> None:
         waiting = deque((event,))
@@ -291,6 +304,18 @@ class Agent:
             except Exception:
                 self._fault("a connection's tick")
 
+    def _sweep(self) -> None:
+        while True:
+            sleep(SWEEP_SECONDS)
+            seconds = 0.0
+            megaflow_ids = self.switch.megaflow_ids
+            for start in range(0, len(megaflow_ids), SWEPT_AT_ONCE):
+                begun = time.monotonic()
+                self.step(events.Sweep(self._datapath.statistics(megaflow_ids[start : start + SWEPT_AT_ONCE])))
+                seconds += time.monotonic() - begun
+                sleep(0)
+            self.step(events.SweepEnded(seconds))
+
     def _watch_links(self) -> None:
         while True:
             wait_readable(self._links.fileno())
@@ -342,7 +367,7 @@ class Agent:
         return {"total": len(live), "megaflows": _listed(views.megaflows(live, self.ports, time.monotonic()), request)}
 
     def _refresh_statistics(self) -> None:
-        self.step(events.StatisticsRead(self._datapath.statistics(self.switch.megaflow_ids)))
+        self._read_statistics(self.switch.megaflow_ids)
 
 
 class _SwitchSide:

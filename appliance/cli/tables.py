@@ -150,7 +150,7 @@ def show(answer: Json) -> RenderableType:
         ("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
         ("ports", str(answer["ports"])),
         ("flow entries", f"{answer['flows']:,}"),
-        ("megaflows", f"{answer['megaflows']:,}"),
+        ("megaflows", f"{answer['megaflows']:,} of at most {answer['megaflow_limit']:,}, with {answer['masks']} masks"),
     ]
     for place, controller in enumerate(answer["controllers"]):
         rows.append(("controllers" if not place else "", _controller(controller)))

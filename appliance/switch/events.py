@@ -22,7 +22,7 @@ class Need(Flag):
 
     NOTHING = 0
     MEGAFLOW_STATISTICS = auto()
-    """``StatisticsRead`` of every live megaflow (``Switch.megaflow_ids``)."""
+    """``StatisticsRead`` of the live megaflows that ``Switch.counting_for`` names, all at once or in parts."""
     PORT_COUNTERS = auto()
     """``PortCountersRead`` of every port."""
     METER_COUNTERS = auto()
@@ -97,6 +97,23 @@ class StatisticsRead:
 
 
 @dataclass(frozen=True, slots=True)
+class Sweep:
+    """The same, as part of a round through all live megaflows. What is idle goes; a few at a time, so that no part takes long."""
+
+    megaflows: Mapping[int, MegaflowStatistics]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepEnded:
+    """All live megaflows have been in a ``Sweep`` since the last of these, which kept the shell busy for so long.
+
+    Wanted about once a second.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class FinalStatistics:
     """The answer to one ``RemoveMegaflows``: what the removed ones had counted. Stepped before any event but another answer."""
 
@@ -151,6 +168,8 @@ Event = (
     | PortChanged
     | PortRemoved
     | StatisticsRead
+    | Sweep
+    | SweepEnded
     | FinalStatistics
     | PortCountersRead
     | MeterCountersRead

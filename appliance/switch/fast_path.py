@@ -17,10 +17,6 @@ from appliance.pipeline.translation import Continuation, Translation
 from appliance.switch.effects import Effect, InstallMegaflow, ReadStatistics, RemoveMegaflows, SyncDatapath
 from appliance.switch.megaflows import LiveMegaflow, Megaflows, installable
 
-_SWEEP_SECONDS = 1.0
-_SWEPT_PER_SECOND = 13_000
-"""Reading that many megaflows' statistics every second costs a few per cent of a core."""
-
 
 class FastPath:
     """Translates keys and keeps megaflows. While ``standalone``, the switch learns by itself and its tables say nothing."""
@@ -37,7 +33,6 @@ class FastPath:
         """OFPC_FRAG_DROP: fragments of IP packets do not come to the tables."""
         self.unsynced = False
         """Megaflows have been removed since the last ``SyncDatapath``: packets that met one may be under way."""
-        self._next_sweep = 0.0
         self._wanted: dict[int, LiveMegaflow] = {}
         """Live for the switch, but not told to the fast path yet (``install``)."""
 
@@ -71,7 +66,7 @@ class FastPath:
         live = self.megaflows.at(translation, key)
         if live is not None or not installable(translation):
             return live, []
-        excess = self.megaflows.excess(1)
+        excess = self.megaflows.excess(1, now)
         effects = self.remove(excess) if excess else []
         live = self.megaflows.add(translation, key, now)
         self._wanted[live.megaflow.id] = live
@@ -83,8 +78,10 @@ class FastPath:
         self._wanted.clear()
         return effects
 
-    def refused(self, megaflow_id: int) -> None:
-        self.megaflows.forget(megaflow_id)
+    def refused(self, megaflow_id: int, now: float) -> list[Effect]:
+        """The fast path found no place for a megaflow. With a finer mask it may, which is something for packets like this one."""
+        finer = self.megaflows.replace_refused(megaflow_id, now)
+        return [] if finer is None else [InstallMegaflow(finer.megaflow)]
 
     def remove(self, megaflow_ids: Iterable[int]) -> list[Effect]:
         """Remove live megaflows."""
@@ -146,13 +143,16 @@ class FastPath:
         return self.remove(sorted(gone)) + self.revalidate(now)
 
     # ── time ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-    def sweep_due(self, now: float) -> bool:
-        return now >= self._next_sweep
+    def sweep(self, read: Mapping[int, MegaflowStatistics], now: float) -> list[Effect]:
+        """Count, and remove some of these that are idle, or of all if they are too many."""
+        self.count(read)
+        gone = self.megaflows.idle(read, now) or self.megaflows.excess(0, now)
+        return self.remove(gone) if gone else []
 
-    def sweep(self, now: float) -> list[Effect]:
-        """Remove what is idle and forget addresses that are too old. Wants fresh statistics."""
-        self._next_sweep = now + max(_SWEEP_SECONDS, len(self.megaflows) / _SWEPT_PER_SECOND)
-        return self.remove(self.megaflows.idle(now)) + self._addresses_changed(self.mac_table.expire(now), now)
+    def swept(self, seconds: float, now: float) -> list[Effect]:
+        """All live megaflows have been looked at, which took so long: it is known which addresses were heard of."""
+        self.megaflows.limit.swept(seconds, len(self.megaflows))
+        return self._addresses_changed(self.mac_table.expire(now), now)
 
     # ── counting ───────────────────────────────────────────────────────────────────────────────────────────────────────
     def count(self, read: Mapping[int, MegaflowStatistics]) -> None:

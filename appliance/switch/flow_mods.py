@@ -161,9 +161,10 @@ class FlowMods:
             table.remove(entry)
             self._megaflows.entry_changed(entry)
 
-    def may_expire(self, now: float) -> bool:
-        """Whether some entry's idle time may be over: only fresh statistics can tell."""
-        return any(entry.expired(now) is Expiry.IDLE_TIMEOUT for table in self._pipeline for entry in table.expiry_candidates(now))
+    def may_expire(self, now: float) -> list[FlowEntry]:
+        """Entries whose idle time may be over: only fresh statistics can tell."""
+        candidates = (entry for table in self._pipeline for entry in table.expiry_candidates(now))
+        return [entry for entry in candidates if entry.expired(now) is Expiry.IDLE_TIMEOUT]
 
     def expire(self, now: float) -> None:
         """Take out entries whose time is over, as far as has been counted."""

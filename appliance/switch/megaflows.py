@@ -24,9 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from heapq import nsmallest
-from itertools import zip_longest
-from operator import attrgetter
+from itertools import islice, zip_longest
 from typing import TypeVar
 
 from appliance.model.fields import ETH_DST, ETH_SRC, IN_PORT
@@ -35,12 +33,19 @@ from appliance.pipeline import group_table
 from appliance.pipeline.flow_table import FlowEntry, Pipeline
 from appliance.pipeline.mac_table import MacChange, MacTable
 from appliance.pipeline.translation import Lookup, Translation
-from appliance.switch.masks import MAX_MASKS, Masks
+from appliance.switch.ageing import Limit, Order
+from appliance.switch.masks import EXACT, MAX_MASKS, Masks
 
 MAX_MEGAFLOWS = 65536
 IDLE_SECONDS = 10.0
 """A megaflow that was unused for so long goes: its packets, should they come again, make a new one."""
 
+_PROVING_SECONDS = 2.0
+"""So long a new megaflow has time to be used again before others are preferred: two sweeps."""
+_SPARE = 32
+"""Removed for each new one while there are too many: so there are soon fewer, however many come."""
+_AT_ONCE = 256
+"""Removing so many takes a millisecond or two."""
 _ENTRIES_PER_TRANSLATION = 100
 """About how many new entries can be sorted by their masks in the time of one translation."""
 
@@ -75,7 +80,7 @@ class LiveMegaflow:
 
 
 class Megaflows:
-    """All live megaflows. ``limit`` is how many there may be, with about ``masks`` different masks.
+    """All live megaflows. ``limit`` is how many there may be at most, with about ``masks`` different masks.
 
     More than ``translations`` touched at once are removed unseen.
     """
@@ -87,14 +92,13 @@ class Megaflows:
         idle_seconds: float = IDLE_SECONDS,
         masks: int = MAX_MASKS,
     ) -> None:
-        self.limit = limit
+        self.limit = Limit(limit)
         self.translations = translations
         self.idle_seconds = idle_seconds
         self.masks = Masks(masks)
-        self.narrowed = 0
-        """Megaflows made with a finer mask than they need."""
         self._last_id = 0
         self._live: dict[int, LiveMegaflow] = {}
+        self._order = Order()
         self._leaving: dict[int, LiveMegaflow] = {}
         """Removed; their last statistics are still to come."""
         self._credit_changed: set[int] = set()
@@ -136,19 +140,20 @@ class Megaflows:
         return None if megaflow_id is None else self._live[megaflow_id]
 
     # ── coming and going ───────────────────────────────────────────────────────────────────────────────────────────────
-    def add(self, translation: Translation, key: int, now: float) -> LiveMegaflow:
-        """A new megaflow, for a packet with this key and all of those that the translation is for, or (``masks``) fewer.
+    def add(self, translation: Translation, key: int, now: float, mask: int | None = None) -> LiveMegaflow:
+        """A new megaflow, for a packet with this key and all of those that the translation is for, or (``masks``, ``mask``) fewer.
 
         There must be none ``at`` the same place, and room for it (``excess``).
         """
         self._last_id += 1
-        mask = self.masks.choose(translation.mask)
+        if mask is None:
+            mask = self.masks.choose(translation.mask)
         if mask != translation.mask:
-            self.narrowed += 1
             translation = replace(translation, key=key)  # which may have been another packet's
         megaflow = Megaflow(self._last_id, key & mask, mask, translation.actions)
         live = LiveMegaflow(megaflow, translation, now)
         self._live[megaflow.id] = live
+        self._order.add(megaflow.id)
         self.masks.take(mask)
         self._by_region[mask, megaflow.key] = megaflow.id
         self._index_translation(megaflow.id, translation)
@@ -158,6 +163,7 @@ class Megaflows:
         """They are no longer live; ``count_final`` or ``conclude`` closes their accounts. Each must be live."""
         for megaflow_id in megaflow_ids:
             live = self._live.pop(megaflow_id)
+            self._order.remove(megaflow_id)
             self._leaving[megaflow_id] = live
             self._credit_changed.discard(megaflow_id)
             self._touched.discard(megaflow_id)
@@ -166,31 +172,53 @@ class Megaflows:
             self._unindex_translation(megaflow_id, live.translation)
             self._index_entries(megaflow_id, live.credit.lookups)
 
-    def forget(self, megaflow_id: int) -> None:
-        """It never got into the fast path. Unknown ids are passed over."""
-        if megaflow_id in self._live:
-            self.remove((megaflow_id,))
-            self._close(megaflow_id)
+    def replace_refused(self, megaflow_id: int, now: float) -> LiveMegaflow | None:
+        """It never got into the fast path: one for a single kind of packets takes its place, if it was for more."""
+        live = self._live.get(megaflow_id)
+        if live is None:
+            return None
+        self.remove((megaflow_id,))
+        self._close(megaflow_id)
+        if live.megaflow.mask == EXACT or (EXACT, live.translation.key & EXACT) in self._by_region:
+            return None
+        return self.add(live.translation, live.translation.key, now, EXACT)
 
-    def excess(self, wanted: int) -> list[int]:
-        """Megaflows to remove for ``wanted`` more to have room: those unused for longest, and some to spare if any."""
-        excess = len(self._live) + wanted - self.limit
+    def excess(self, wanted: int, now: float) -> list[int]:
+        """Megaflows to remove now for ``wanted`` more to have room: not very many at once, but some to spare if any is wanted."""
+        excess = len(self._live) + wanted - self.limit.now
         if excess <= 0:
             return []
-        spare = self.limit // 16
-        return [live.megaflow.id for live in nsmallest(excess + spare, self._live.values(), key=attrgetter("last_used"))]
+        excess = _SPARE if wanted else min(excess, _AT_ONCE)
+        found = self._order.first(excess, self._unused_since(now - _PROVING_SECONDS))
+        if len(found) < excess:
+            known = set(found)
+            others = self._order.first(excess, lambda _: True)
+            found += [megaflow_id for megaflow_id in others if megaflow_id not in known][: excess - len(found)]
+        return found
 
-    def idle(self, now: float) -> list[int]:
-        """Megaflows that nothing has used for ``idle_seconds``, as far as the statistics say that were read last."""
-        since = now - self.idle_seconds
-        return [megaflow_id for megaflow_id, live in self._live.items() if live.last_used <= since]
+    def idle(self, among: Iterable[int], now: float) -> list[int]:
+        """Those that nothing has used for ``idle_seconds``, if their statistics have just been read: not very many."""
+        unused = self._unused_since(now - self.idle_seconds)
+        return list(islice((megaflow_id for megaflow_id in among if megaflow_id in self._live and unused(megaflow_id)), _AT_ONCE))
+
+    def _unused_since(self, since: float) -> Callable[[int], bool]:
+        return lambda megaflow_id: self._live[megaflow_id].last_used <= since
 
     # ── counting ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    def punted(self, live: LiveMegaflow, now: float) -> None:
+        """One of its packets came up. The first is what it was made for."""
+        live.punted += 1
+        live.last_punted = now
+        if live.punted > 1:
+            self._order.used(live.megaflow.id)
+
     def count(self, read: Mapping[int, MegaflowStatistics], pipeline: Pipeline, mac_table: MacTable) -> None:
         """Credit what live megaflows have counted since the last time. Ids that are not live are passed over."""
         for megaflow_id, statistics in read.items():
             live = self._live.get(megaflow_id)
             if live is not None:
+                if statistics.packets != live.statistics.packets:
+                    self._order.used(megaflow_id)
                 _credit(live, statistics, pipeline, mac_table)
                 if megaflow_id in self._credit_changed:
                     self._settle_credit(megaflow_id, live)
@@ -209,6 +237,13 @@ class Megaflows:
             self._close(megaflow_id)
         for megaflow_id in tuple(self._credit_changed):
             self._settle_credit(megaflow_id, self._live[megaflow_id])
+
+    def counting_for(self, entries: Iterable[FlowEntry]) -> tuple[int, ...]:
+        """Live megaflows whose packets count for any of these."""
+        found: set[int] = set()
+        for entry in entries:
+            found.update(self._by_entry.get(entry, ()))
+        return tuple(sorted(found & self._live.keys()))
 
     def owes(self, entry: FlowEntry) -> bool:
         """Whether packets may yet be counted for this entry."""

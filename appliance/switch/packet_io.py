@@ -135,8 +135,7 @@ class PacketIo:
                 live, consequences = fast_path.want(lasting, upcall.key, now)
                 effects += consequences
             if live is not None:
-                live.punted += 1
-                live.last_punted = now
+                fast_path.megaflows.punted(live, now)
                 made.setdefault(lasting.mask, {})[lasting.key & lasting.mask] = lasting
             metered = upcall.reason is UpcallReason.ACTION
             if unchanged:

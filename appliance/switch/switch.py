@@ -59,6 +59,8 @@ from appliance.switch.events import (
     QueueCountersRead,
     Quiet,
     StatisticsRead,
+    Sweep,
+    SweepEnded,
     Tick,
     Upcalls,
 )
@@ -177,6 +179,16 @@ class Switch:
         return self._megaflows.ids()
 
     @property
+    def megaflow_limit(self) -> int:
+        """How many there may be now (``ageing``)."""
+        return self._megaflows.limit.now
+
+    @property
+    def mask_count(self) -> int:
+        """Different masks of the live megaflows (``masks``)."""
+        return len(self._megaflows.masks)
+
+    @property
     def meter_ids(self) -> tuple[int, ...]:
         return self._meter_mods.ids
 
@@ -197,10 +209,15 @@ class Switch:
             case MessageReceived(message=MultipartRequest(body=body)):
                 return self._needs_for(body)
             case Tick():
-                due = self._fast_path.sweep_due(now) or self._flow_mods.may_expire(now)
-                return self._needs_statistics() if due else Need.NOTHING
+                return self._needs_statistics() if self._flow_mods.may_expire(now) else Need.NOTHING
             case _:
                 return Need.NOTHING
+
+    def counting_for(self, event: Event, now: float) -> tuple[int, ...]:
+        """The megaflows whose statistics ``event`` needs (``Need.MEGAFLOW_STATISTICS``)."""
+        if isinstance(event, Tick):
+            return self._megaflows.counting_for(self._flow_mods.may_expire(now))
+        return self._megaflows.ids()
 
     def _needs_for(self, request: MultipartRequestBody) -> Need:
         match request:
@@ -240,6 +257,10 @@ class Switch:
                 return self._packets.upcalls(upcalls, now)
             case StatisticsRead(megaflows):
                 self._fast_path.count(megaflows)
+            case Sweep(megaflows):
+                return self._fast_path.sweep(megaflows, now)
+            case SweepEnded(seconds):
+                return self._fast_path.swept(seconds, now)
             case FinalStatistics(megaflows):
                 self._fast_path.count_final(megaflows)
             case PortCountersRead(counters):
@@ -249,7 +270,7 @@ class Switch:
             case QueueCountersRead(queues):
                 self._queues.count(queues)
             case InstallRefused(megaflow_id):
-                self._fast_path.refused(megaflow_id)
+                return self._fast_path.refused(megaflow_id, now)
             case Tick():
                 return self._tick(now)
             case PortAdded(port):
@@ -273,10 +294,7 @@ class Switch:
 
     def _tick(self, now: float) -> list[Effect]:
         self._flow_mods.expire(now)
-        effects = self._fast_path.revalidate(now)
-        if self._fast_path.sweep_due(now):
-            effects += self._fast_path.sweep(now)
-        return effects
+        return self._fast_path.revalidate(now)
 
     def _choose_mode(self) -> list[Effect]:
         """Whether the tables or the switch itself decide, after a controller has come or gone (section 6.3.2)."""

@@ -403,6 +403,7 @@ def test_show(box, peer, ask):
     assert shown["name"] == "ofswitch"
     assert shown["datapath_id"] == "000000000000002a"
     assert (shown["ports"], shown["flows"], shown["megaflows"], shown["faults"]) == (3, 0, 0, 0)
+    assert (shown["megaflow_limit"], shown["masks"]) == (65536, 0)
     assert shown["listening"] == [f"ptcp:{box.openflow_port}"]
     (controller,) = shown["controllers"]
     assert (controller["state"], controller["version"]) == ("connected", "1.3")

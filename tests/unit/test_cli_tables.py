@@ -33,6 +33,8 @@ SHOW: dict[str, Any] = {
     "ports": 2,
     "flows": 12345,
     "megaflows": 9,
+    "megaflow_limit": 65536,
+    "masks": 3,
     "controllers": [
         {
             "target": "tcp:192.0.2.1:6653",

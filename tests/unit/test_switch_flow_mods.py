@@ -7,7 +7,7 @@ from switch_shell import Shell, mac
 from vectors import frames
 
 from appliance.model.actions import Action, ApplyActions, GotoTable, Output
-from appliance.model.fields import BY_NAME
+from appliance.model.fields import BY_NAME, IN_PORT
 from appliance.model.match import MATCH_ALL, Match, MatchField
 from appliance.openflow.errors import ErrorType, FlowModFailed
 from appliance.openflow.messages import (
@@ -307,12 +307,18 @@ def test_what_has_to_be_read_before_what() -> None:
     shell.inject(1, frame())
     assert needs(reset) == Need.MEGAFLOW_STATISTICS
     assert needs(FlowMod()) == needs(FlowMod(command=DELETE)) == Need.NOTHING
-    shell.step(Tick())
-    assert switch.needs(Tick(), shell.now) == Need.NOTHING
-    assert switch.needs(Tick(), shell.now + 2) == Need.MEGAFLOW_STATISTICS
-    switch._fast_path._next_sweep = shell.now + 100
     assert switch.needs(Tick(), shell.now + 19) == Need.NOTHING
     assert switch.needs(Tick(), shell.now + 20) == Need.MEGAFLOW_STATISTICS, "the idle timeout may be over"
+
+
+def test_a_tick_reads_only_what_counts_for_entries_that_may_expire() -> None:
+    shell = Shell()
+    for in_port in (1, 2, 3):
+        shell.receive(FlowMod(idle_timeout=in_port * 10, match=match(in_port=in_port), instructions=to(2)))
+        shell.inject(in_port, frame())
+    by_port = {IN_PORT.get(live.megaflow.key): live.megaflow.id for live in shell.switch.megaflows}
+    assert shell.switch.counting_for(Tick(), shell.now + 25) == (by_port[1], by_port[2])
+    assert shell.switch.counting_for(Quiet(), shell.now) == shell.switch.megaflow_ids
 
 
 def test_match_all_is_the_table_miss_entry_at_priority_0() -> None:
