@@ -13,6 +13,9 @@
 #define MAX_ND_OPTIONS 4
 #define MAX_HEADER_BYTES 512
 #define MAX_PORT_NUMBER 4095
+#define OFPP_LOCAL 0xfffffffe
+#define LOCAL_PLACE 4096 /* OFPP_LOCAL's in the arrays of ports; any other port's place is its number. Keys have numbers, all else places */
+#define PORT_PLACES 4097
 #define MAX_FLOOD_PORTS 256
 #define MAX_SUBTABLES 128
 #define MAX_OPS 32
@@ -248,13 +251,13 @@ struct port {
 	u32 flags;
 };
 
-/* What comes in on an interface: the port's number, 0 for none, and its flags once more. */
+/* What comes in on an interface: the port's place, 0 for none, and its flags once more. */
 struct ingress {
-	u32 number;
+	u32 place;
 	u32 flags;
 };
 
-/* What became of the packets of one port on one CPU: port + CPU * (MAX_PORT_NUMBER + 1). eBPF adds, Python reads. */
+/* What became of the packets of one port on one CPU: port + CPU * PORT_PLACES. eBPF adds, Python reads. */
 struct port_counters {
 	u64 rx_bytes;
 	u64 tx_packets;
@@ -326,7 +329,7 @@ enum drop_reason {
 #define UPCALL_UNIT 2048 /* bytes of the ring buffer that the slow path's queue is counted in */
 
 /* How much of the slow path's queue the packets of one port fill: `taken` less `served` units. eBPF adds to the one, Python, when it
- * takes packets out, to the other. Index: port number; 0 for all ports together. */
+ * takes packets out, to the other. Index: place of the port; 0 for all ports together. */
 struct upcall_share {
 	u32 taken;
 	u32 served;

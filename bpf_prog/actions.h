@@ -53,7 +53,7 @@ static __always_inline void count_slot(u32 slot, u32 cpu, u64 bytes, u64 flags)
 
 static __always_inline void count_sent(u32 number, u32 cpu, u64 bytes)
 {
-	struct port_counters *counters = port_counters_at(number + (u64)cpu * (MAX_PORT_NUMBER + 1));
+	struct port_counters *counters = port_counters_at(number + (u64)cpu * PORT_PLACES);
 	if (counters) {
 		counters->tx_packets++;
 		counters->tx_bytes += bytes;
@@ -116,7 +116,7 @@ static __always_inline void send_last(struct hook hook, u32 number, u32 cpu, u64
 /* Copies to every flood port but the packet's own. */
 static __always_inline void flood(struct packet *p, struct hook hook, struct verdict *v)
 {
-	u32 zero = 0, in_port = bpf_ntohl(p->key.f.in_port);
+	u32 zero = 0, in_port = p->number;
 	struct settings *s = settings.lookup(&zero);
 	u32 count = s ? s->flood_ports : 0;
 

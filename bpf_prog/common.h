@@ -53,7 +53,7 @@ struct packet {
 	union key key;
 	u64 operand[2];	  /* an address of 16 bytes, collected */
 	u32 cpu;
-	u32 number;	  /* of the port that it came in on, 0 if that is none */
+	u32 number;	  /* place of the port that it came in on, 0 if that is none */
 	u32 port_flags;	  /* its */
 	u32 length;	  /* of the frame, a tag in metadata not counted */
 	u32 bytes;	  /* as it came, a tag in metadata counted */
@@ -82,6 +82,12 @@ struct packet {
 /* What a plug-in's action returns. */
 #define PLUGIN_PASSES 0
 #define PLUGIN_DROPS 1
+
+/* The OpenFlow number of the port at a place. */
+static __always_inline u32 number_at(u32 place)
+{
+	return place == LOCAL_PLACE ? OFPP_LOCAL : place;
+}
 
 static __always_inline u32 min_u32(u32 a, u32 b)
 {

@@ -25,7 +25,7 @@ static __always_inline const struct ingress *ingress_of(u32 ifindex)
 /* Every packet that is not passed on is counted here, once. */
 static __always_inline void count(u32 number, u32 cpu, u64 bytes, struct hook hook, const struct verdict *v)
 {
-	struct port_counters *counters = port_counters_at(number + (u64)cpu * (MAX_PORT_NUMBER + 1));
+	struct port_counters *counters = port_counters_at(number + (u64)cpu * PORT_PLACES);
 
 	if (!counters)
 		return;
@@ -158,7 +158,7 @@ static __always_inline void handle(struct packet *p, struct hook hook, struct ve
 		verdict(v, FATE_DROPPED, DROP_NO_RECV, drop);
 		return;
 	}
-	p->key.f.in_port = bpf_htonl(p->number);
+	p->key.f.in_port = bpf_htonl(number_at(p->number));
 
 	if (!p->found)
 		lookup(p);
@@ -208,7 +208,7 @@ static __always_inline struct packet *new_packet(u32 cpu, const struct ingress *
 	if (!p)
 		return NULL;
 	p->cpu = cpu;
-	p->number = in ? in->number : 0;
+	p->number = in ? in->place : 0;
 	p->port_flags = in ? in->flags : 0;
 	p->length = length;
 	p->metadata_tag = metadata_tag;
@@ -238,7 +238,7 @@ int ofswitch_tc(struct __sk_buff *skb)
 	u32 metadata_tag = skb->vlan_present ? 1 : 0, tci = metadata_tag ? skb->vlan_tci : 0;
 	enum express way = EXPRESS_NO;
 	if (in && in->flags & PORT_RECEIVE)
-		way = express(hook, (void *)(long)skb->data, (void *)(long)skb->data_end, in->number, cpu,
+		way = express(hook, (void *)(long)skb->data, (void *)(long)skb->data_end, in->place, cpu,
 			      skb->len + metadata_tag * VLAN_TAG_BYTES, metadata_tag ? key_tci(tci) : 0, &v);
 	if (way == EXPRESS_DONE)
 		return v.code;
@@ -403,7 +403,7 @@ int ofswitch_apart(struct __sk_buff *skb)
 	if (!parse(p, (void *)(long)skb->data, (void *)(long)skb->data_end, 0))
 		return PLUGIN_DROPS;
 	p->number = skb->cb[4];
-	p->key.f.in_port = bpf_htonl(p->number);
+	p->key.f.in_port = bpf_htonl(number_at(p->number));
 	p->operand[0] = (u64)skb->cb[2] << 32 | skb->cb[1];
 	p->operand[1] = skb->cb[3];
 	tc_programs.call(skb, skb->cb[0]);
@@ -445,7 +445,7 @@ int ofswitch_xdp(struct xdp_md *xdp)
 	struct verdict v;
 
 	if (in && in->flags & PORT_RECEIVE)
-		way = express(hook, data, end, in->number, cpu, length, 0, &v);
+		way = express(hook, data, end, in->place, cpu, length, 0, &v);
 	if (way == EXPRESS_DONE)
 		return v.code;
 	struct packet *p = new_packet(cpu, in, length, 0);

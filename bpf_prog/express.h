@@ -40,7 +40,7 @@ struct common {
 	u64 w3, w4, w5, w6, w9, w11;
 };
 
-/* False for packets of any other kind. `tci` is as for `parse`, `number` the port's. */
+/* False for packets of any other kind. `tci` is as for `parse`, `number` the port's place. */
 static __always_inline int parse_common(struct common *c, void *data, void *end, u32 number, u16 vlan_tci)
 {
 	struct eth_header *eth = data;
@@ -59,7 +59,7 @@ static __always_inline int parse_common(struct common *c, void *data, void *end,
 	} else if (ip->proto != PROTO_UDP) {
 		return 0;
 	}
-	c->w3 = join32(bpf_htonl(number), join16(vlan_tci, 0));
+	c->w3 = join32(bpf_htonl(number_at(number)), join16(vlan_tci, 0));
 	c->w4 = *(u64 *)data;
 	c->w5 = join32(*(u32 *)(data + 8), join16(bpf_htons(ETHERTYPE_IPV4), bpf_htons(layers)));
 	c->w6 = join32(*(u32 *)l4, join16(join8(ip->proto, ip->tos), join8(ip->ttl, FRAGMENT_NONE)));
@@ -131,7 +131,7 @@ static __always_inline int send_direct(struct hook hook, u32 out, u64 bytes, u32
 	return 1;
 }
 
-/* `number` is of a port that may be received from. */
+/* `number` is the place of a port that may be received from. */
 static __always_inline enum express express(struct hook hook, void *data, void *end, u32 number, u32 cpu, u64 bytes, u16 vlan_tci,
 					    struct verdict *v)
 {

@@ -33,11 +33,11 @@ DIRECT_TABLE(struct subtable, subtables, MAX_SUBTABLES)
 BPF_TABLE("array", u32, struct packet, scratch, CPUS + 1);
 /* eBPF's own */
 DIRECT_TABLE(struct cache_set, cache, CACHE_SETS *CPUS)
-/* Python writes; eBPF reads. Index: port number */
-DIRECT_TABLE(struct port, ports, MAX_PORT_NUMBER + 1)
+/* Python writes; eBPF reads. Index: place of the port */
+DIRECT_TABLE(struct port, ports, PORT_PLACES)
 /* Python writes; eBPF reads. Interface index → port; the direct table for small indices, the hash for others */
 DIRECT_TABLE(struct ingress, small_ifindex, SMALL_IFINDEX)
-BPF_TABLE("hash", u32, struct ingress, large_ifindex, MAX_PORT_NUMBER + 1);
+BPF_TABLE("hash", u32, struct ingress, large_ifindex, PORT_PLACES);
 /* Python writes by system call; eBPF reads */
 BPF_TABLE("array", u32, struct choice, choices, MAX_CHOICES);
 /* shared memory; see struct meter */
@@ -48,17 +48,17 @@ BPF_TABLE("array", u32, u32, flood_list, MAX_FLOOD_PORTS);
 BPF_TABLE("array", u32, struct settings, settings, 1);
 /* Python writes once; eBPF reads. Index: k */
 BPF_TABLE("array", u32, struct crc_shift, crc_shifts, CRC_SHIFTS);
-/* Python writes by system call; XDP redirects through it. Index: port number */
-BPF_DEVMAP(xdp_ports, MAX_PORT_NUMBER + 1);
+/* Python writes by system call; XDP redirects through it. Index: place of the port */
+BPF_DEVMAP(xdp_ports, PORT_PLACES);
 /* Python writes once. Programs that others end with, apart so that the verifier goes through each once; behind them plug-ins' */
 BPF_PROG_ARRAY(tc_programs, PLUGIN_PROGRAM(PLUGIN_KINDS, 0));
 BPF_PROG_ARRAY(xdp_programs, PROGRAMS);
 /* eBPF writes, Python reads */
-DIRECT_TABLE(struct port_counters, port_counters, (MAX_PORT_NUMBER + 1) * CPUS)
+DIRECT_TABLE(struct port_counters, port_counters, PORT_PLACES * CPUS)
 /* shared memory; eBPF writes, Python reads */
 BPF_F_TABLE("array", u32, u64, drops, DROP_REASONS *CPUS, BPF_F_MMAPABLE);
 /* shared memory; see struct upcall_share */
-BPF_F_TABLE("array", u32, struct upcall_share, upcall_shares, MAX_PORT_NUMBER + 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct upcall_share, upcall_shares, PORT_PLACES, BPF_F_MMAPABLE);
 /* eBPF writes, Python reads: packets for the slow path, in the order in which they came */
 BPF_RINGBUF_OUTPUT(upcalls, UPCALL_PAGES);
 /* ofswitch_clock writes, Python reads */

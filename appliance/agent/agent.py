@@ -35,6 +35,7 @@ from appliance.model.queues import Queue
 from appliance.openflow import connection as wire
 from appliance.openflow.constants import OFP_VERSION
 from appliance.openflow.messages import BarrierRequest, Desc, FlowMod
+from appliance.ports import LocalSpec, PortError
 from appliance.switch import effects, events
 from appliance.switch.switch import Switch
 
@@ -80,7 +81,7 @@ class Agent:
         self.integrated = IntegratedController(config.integrated_apps) if config.integrated_apps else None
         self.certificates = Certificates(config.tls) if config.tls is not None else None
         self.connections = Connections(_SwitchSide(self), frozenset({OFP_VERSION}), self.certificates, self._show_to_snoopers)
-        self.ports = PortManager(config.ports, links, datapath, self.step)
+        self.ports = PortManager(config.ports, links, datapath, self.step, _local(config, self.switch.datapath_id))
         self._datapath = datapath
         self._links = links
         self._started_at = time.monotonic()
@@ -121,6 +122,7 @@ class Agent:
         refused = self.ports.attach_all(patient=self._will_be_told())
         if refused:
             raise AgentError("\n".join(refused))
+        self._attach_local()
         for work in (self._read_upcalls, self._tick, self._sweep, self._watch_links):
             self._greenlets.append(spawn(work))
         for controller in self.config.controllers:
@@ -136,6 +138,15 @@ class Agent:
         LOG.info(
             "switch %s, datapath id %016x: started, %d ports", self.config.name, self.switch.datapath_id, len(self.switch.ports)
         )
+
+    def _attach_local(self) -> None:
+        """Where nobody asked for it, the switch does without."""
+        try:
+            self.ports.attach_local()
+        except (DatapathError, PortError) as error:
+            if self.config.local is not None:
+                raise AgentError(f"port LOCAL: {error}") from error
+            LOG.warning("there is no port LOCAL: %s", error)
 
     def close(self) -> None:
         """Undo ``start``, as far as it came. The interfaces are left as they were found."""
@@ -421,6 +432,15 @@ def _derived_datapath_id(config: Config, links: Links) -> int:
         if mac:
             return mac
     return int.from_bytes(hashlib.sha256(f"{socket.gethostname()}/{config.name}".encode()).digest()[:6], "big") or 1
+
+
+def _local(config: Config, datapath_id: int) -> LocalSpec | None:
+    """OFPP_LOCAL's interface. Its MAC address is always the same for a datapath id, and none of the ports'."""
+    if config.local_interface is None:
+        return None
+    mac = bytearray(hashlib.sha256(f"OFPP_LOCAL {datapath_id:016x}".encode()).digest()[:6])
+    mac[0] = mac[0] & 0xFC | 0x02  # locally administered, of one station
+    return LocalSpec(config.local_interface, bytes(mac), config.name)
 
 
 def _queues(config: Config, links: Links) -> dict[int, tuple[Queue, ...]]:

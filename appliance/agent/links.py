@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 from appliance import ports
 from appliance.model.ports import Hook, Port, PortConfig, PortCounters
 from appliance.model.queues import QueueCounters
-from appliance.ports import Interface, LinkChange, LinkWatcher, PortFeature, QueueRates
+from appliance.ports import Interface, LinkChange, LinkWatcher, LocalSpec, PortFeature, QueueRates
 from appliance.ports.ethtool import driver
 
 
@@ -59,6 +59,12 @@ class Links(Protocol):
     def set_promiscuous(self, ifindex: int, on: bool) -> bool:
         """True if that was a change. Raises PortError."""
 
+    def make_local(self, spec: LocalSpec, mtu: int) -> Interface:
+        """OFPP_LOCAL's pair of interfaces, or those of an earlier run of the switch; the switch's end. Raises PortError."""
+
+    def remove_local(self, spec: LocalSpec) -> None:
+        """Raises PortError."""
+
     def close(self) -> None: ...
 
 
@@ -101,6 +107,12 @@ class KernelLinks:
 
     def set_promiscuous(self, ifindex: int, on: bool) -> bool:
         return ports.set_promiscuous(ifindex, on)
+
+    def make_local(self, spec: LocalSpec, mtu: int) -> Interface:
+        return ports.make_local(spec, mtu)
+
+    def remove_local(self, spec: LocalSpec) -> None:
+        ports.remove_local(spec)
 
     def close(self) -> None:
         self._watcher.close()

@@ -1,4 +1,4 @@
-"""The configured ports: which interface each is just now, whether the fast path has it, and what it has counted.
+"""The configured ports, and OFPP_LOCAL: which interface each is just now, whether the fast path has it, and what it has counted.
 
 Invariant: a port is in the fast path exactly while the switch has been told of it (PortAdded, not yet PortRemoved).
 """
@@ -9,16 +9,20 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from appliance.agent import render
 from appliance.agent.links import Links, Placement
 from appliance.agent.queues import port_speed, rates
 from appliance.config import PortSpec
 from appliance.datapath.driver import Datapath, DatapathError, DatapathPort, TierCounters
-from appliance.model.ports import Hook, PortCounters
+from appliance.model.ports import LOCAL_PORT, Hook, Port, PortCounters
 from appliance.model.queues import QueueCounters
-from appliance.ports import Interface, LinkChange, PortError, since
+from appliance.ports import Interface, LinkChange, LocalSpec, PortError, since
 from appliance.switch.events import Event, PortAdded, PortChanged, PortRemoved
 
 LOG = logging.getLogger("ofswitch.ports")
+
+DEFAULT_MTU = 1500
+"""Of OFPP_LOCAL, where no other port says."""
 
 
 @dataclass(slots=True)
@@ -40,10 +44,22 @@ class AttachedPort:
     sent_bytes: int = 0
 
 
-class PortManager:
-    """``step`` steps one event of the switch, with all that follows from it."""
+def title(spec: PortSpec) -> str:
+    """The port in messages: ``port 1 (eth1)``, ``port LOCAL (edge-sw)``."""
+    return f"port {render.port(spec.number)} ({spec.interface})"
 
-    def __init__(self, specs: Sequence[PortSpec], links: Links, datapath: Datapath, step: Callable[[Event], None]) -> None:
+
+class PortManager:
+    """``step`` steps one event of the switch, with all that follows from it. ``local`` None: there is no OFPP_LOCAL."""
+
+    def __init__(
+        self,
+        specs: Sequence[PortSpec],
+        links: Links,
+        datapath: Datapath,
+        step: Callable[[Event], None],
+        local: LocalSpec | None = None,
+    ) -> None:
         self.specs = tuple(specs)
         self._by_name = {spec.interface: spec for spec in specs}
         self._links = links
@@ -51,6 +67,7 @@ class PortManager:
         self._step = step
         self._attached: dict[int, AttachedPort] = {}
         self._patient = False
+        self._local = local
 
     def __iter__(self) -> Iterator[AttachedPort]:
         return iter(self._attached.values())
@@ -70,15 +87,25 @@ class PortManager:
         for spec in self.specs:
             interface = names.get(spec.interface)
             if interface is None:
-                LOG.warning(
-                    "port %d (%s): there is no such interface now; it is taken when it appears", spec.number, spec.interface
-                )
+                LOG.warning("%s: there is no such interface now; it is taken when it appears", title(spec))
                 continue
             try:
                 self._attach(spec, interface)
             except (DatapathError, PortError) as error:
-                refused.append(f"port {spec.number} ({spec.interface}): {error}")
+                refused.append(f"{title(spec)}: {error}")
         return refused
+
+    def attach_local(self) -> None:
+        """Make OFPP_LOCAL's interface and attach it, after the others: it takes the smallest of their MTUs. Raises PortError or
+        DatapathError.
+        """
+        if self._local is None:
+            return
+        mtu = min((attached.interface.mtu for attached in self), default=DEFAULT_MTU)
+        end = self._links.make_local(self._local, mtu)
+        spec = PortSpec(interface=end.name).model_copy(update={"number": LOCAL_PORT})
+        self._attach(spec, end)
+        self.specs = (*self.specs, spec)
 
     def changed(self, change: LinkChange) -> None:
         """Something happened to an interface."""
@@ -92,18 +119,23 @@ class PortManager:
         if attached is not None:
             self._update(attached, after)
             return
+        if self._local is not None and after.name == self._local.host and (local := self._attached.get(LOCAL_PORT)):
+            self._step(PortChanged(self._describe(local.interface, LOCAL_PORT)))
+            return
         spec = self._by_name.get(after.name)
         if spec is not None and spec.number not in self._attached:
             try:
                 self._attach(spec, after)
             except (DatapathError, PortError) as error:
-                LOG.error("port %d (%s): cannot be added: %s", spec.number, after.name, error)
+                LOG.error("%s: cannot be added: %s", title(spec), error)
 
     def restore(self) -> None:
         """Leave the interfaces as they were found; the fast path is taken off them by ``Datapath.close``."""
         for attached in self._attached.values():
             self._restore(attached)
         self._attached.clear()
+        if self._local is not None:
+            self._links.remove_local(self._local)
 
     def _attach(self, spec: PortSpec, interface: Interface) -> None:
         placement, port, waits = self._meet(spec, interface)
@@ -119,14 +151,22 @@ class PortManager:
         baseline = self._links.counters([interface.ifindex]).get(interface.ifindex, PortCounters())
         self._attached[spec.number] = AttachedPort(spec, interface, port, placement.reason, baseline, made_promiscuous, waits)
         LOG.info(
-            "port %d (%s): added, link %s; hook %s: %s",
-            spec.number,
-            interface.name,
+            "%s: added, link %s; hook %s: %s",
+            title(spec),
             "up" if interface.up else "down",
             placement.hook.value,
             placement.reason,
         )
-        self._step(PortAdded(self._links.describe(interface, spec.number)))
+        self._step(PortAdded(self._describe(interface, spec.number)))
+
+    def _describe(self, interface: Interface, number: int) -> Port:
+        """The port as OpenFlow shows it; OFPP_LOCAL by the end that is the host's."""
+        port = self._links.describe(interface, number)
+        if number != LOCAL_PORT or self._local is None:
+            return port
+        host = self._local.host
+        mac = next((known.mac for known in self._links.known.values() if known.name == host), self._local.mac)
+        return replace(port, name=host, hw_addr=mac)
 
     @property
     def waits(self) -> bool:
@@ -155,7 +195,7 @@ class PortManager:
         except DatapathError as error:
             if spec.hook != "auto" or placement.hook is not Hook.XDP:
                 raise
-            LOG.warning("port %d (%s): XDP is refused, so TC it is: %s", spec.number, interface.name, error)
+            LOG.warning("%s: XDP is refused, so TC it is: %s", title(spec), error)
             placement = Placement(Hook.TC, f"XDP was refused: {error}")
             port = replace(port, hook=Hook.TC)
             at_work = self._datapath.attach(port, wait=self._patient)
@@ -163,31 +203,31 @@ class PortManager:
 
     def _detach(self, attached: AttachedPort, why: str) -> None:
         number = attached.spec.number
-        LOG.warning("port %d (%s): removed: %s", number, attached.spec.interface, why)
+        LOG.warning("%s: removed: %s", title(attached.spec), why)
         del self._attached[number]
         self._restore(attached)
         try:
             self._datapath.detach(number)
         except DatapathError as error:
-            LOG.error("port %d (%s): %s", number, attached.spec.interface, error)
+            LOG.error("%s: %s", title(attached.spec), error)
         self._step(PortRemoved(number))
 
     def _restore(self, attached: AttachedPort) -> None:
-        number, ifindex = attached.spec.number, attached.port.ifindex
+        ifindex = attached.port.ifindex
         if attached.made_promiscuous:
             try:
                 self._links.set_promiscuous(ifindex, False)
             except PortError as error:
-                LOG.warning("port %d (%s): stays promiscuous: %s", number, attached.spec.interface, error)
+                LOG.warning("%s: stays promiscuous: %s", title(attached.spec), error)
         if attached.spec.queues:
             try:
                 self._links.set_queues(ifindex, (), 0)
             except PortError as error:
-                LOG.warning("port %d (%s): keeps its queues: %s", number, attached.spec.interface, error)
+                LOG.warning("%s: keeps its queues: %s", title(attached.spec), error)
 
     def _update(self, attached: AttachedPort, interface: Interface) -> None:
         if interface.up != attached.interface.up:
-            LOG.info("port %d (%s): link %s", attached.spec.number, interface.name, "up" if interface.up else "down")
+            LOG.info("%s: link %s", title(attached.spec), "up" if interface.up else "down")
         attached.interface = interface
         if not interface.up:
             # Before anything that takes time: FAST FAILOVER buckets are to leave the port now.
@@ -197,7 +237,7 @@ class PortManager:
         if xdp_transmit != attached.port.xdp_transmit:
             attached.port = replace(attached.port, xdp_transmit=xdp_transmit)
             self._datapath.update(attached.port)
-        self._step(PortChanged(self._links.describe(interface, attached.spec.number)))
+        self._step(PortChanged(self._describe(interface, attached.spec.number)))
 
     # ── what the switch wants ──────────────────────────────────────────────────────────────────────────────────────────
     def set_flags(self, number: int, forward: bool, receive: bool, live: bool) -> None:
@@ -215,7 +255,7 @@ class PortManager:
         try:
             self._links.advertise(attached.interface, features)
         except PortError as error:
-            LOG.warning("port %d (%s): %s", number, attached.spec.interface, error)
+            LOG.warning("%s: %s", title(attached.spec), error)
 
     def sent(self, number: int, octets: int) -> None:
         """The slow path has put a frame out."""

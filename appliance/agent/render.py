@@ -234,7 +234,7 @@ def datapath_actions(megaflow: Megaflow) -> str:
 def _datapath_action(item: DatapathAction) -> str:
     match item:
         case Forward(port=number):
-            return f"output:{number}"
+            return f"output:{port(number)}"
         case Flood():
             return "flood"
         case act.SetField():

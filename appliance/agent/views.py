@@ -163,11 +163,11 @@ def ports(manager: PortManager, switch: Switch, datapath: Datapath) -> Iterator[
         state = PortState.NONE if port is None else port.state
         yield {
             "number": spec.number,
-            "interface": spec.interface,
+            "interface": spec.interface if port is None else port.name,
             "state": "down" if port is None or not port.up else "up",
             "link": "down" if state & PortState.LINK_DOWN else "up",
             "config": [str(bit.name).lower() for bit in PortConfig if config & bit],
-            "hw_addr": attached.interface.mac.hex(":"),
+            "hw_addr": (attached.interface.mac if port is None else port.hw_addr).hex(":"),
             "mtu": attached.interface.mtu,
             "speed_kbps": 0 if port is None else port.curr_speed,
             "hook": attached.port.hook.value,

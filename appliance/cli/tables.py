@@ -15,6 +15,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from appliance.model.ports import LOCAL_PORT
+
 Json = Mapping[str, Any]
 
 UNBOUNDED = 100_000
@@ -227,20 +229,24 @@ def megaflows(answer: Json) -> RenderableType:
 
 
 # ── ports ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _number(port: Json) -> str:
+    return "LOCAL" if port["number"] == LOCAL_PORT else str(port["number"])
+
+
 def ports(answer: Sequence[Json]) -> RenderableType:
     numbers = ("packets in", "bytes in", "packets out", "bytes out", *("xdp", "tc", "slow path", "dropped"))
     table = Records(("port", "interface", "state", "speed", "hook", *numbers), right=("port", *numbers))
     reasons: dict[str, list[str]] = {}
     for port in answer:
         if port["state"] == "missing":
-            table.add(str(port["number"]), port["interface"], _state("missing"))
+            table.add(_number(port), port["interface"], _state("missing"))
             continue
         counters = port["counters"]
         state = _state(port["state"])
         if port["config"]:
             state.append(f" ({', '.join(port['config'])})")
         table.add(
-            str(port["number"]),
+            _number(port),
             port["interface"],
             state,
             quantity(port["speed_kbps"] * 1000, "b/s") if port["speed_kbps"] else "",
@@ -251,7 +257,7 @@ def ports(answer: Sequence[Json]) -> RenderableType:
             quantity(counters["tx_bytes"], "B"),
             *(f"{counters[tier]:,}" for tier in TIERS),
         )
-        reasons.setdefault(f"{port['hook']}: {port['hook_reason']}", []).append(str(port["number"]))
+        reasons.setdefault(f"{port['hook']}: {port['hook_reason']}", []).append(_number(port))
     notes = [Text(f"port {', '.join(numbers)}: hook {reason}", style="dim") for reason, numbers in reasons.items()]
     return Group(table, *notes)
 

@@ -80,8 +80,9 @@ def load(
 
 
 def load_lab(path: str) -> LabFile:
-    """A lab's file. Raises ConfigError."""
+    """A lab's file. Raises ConfigError. Without ``local`` there is no port LOCAL: a lab leaves the machine's own network alone."""
     reader = _Reader(path, {})
+    reader.values.setdefault("local", False)
     lab = reader.lab()
     if "ports" in reader.values:
         reader.faults.append(
@@ -118,6 +119,8 @@ def dump(config: Config) -> str:
     }
     if config.plugins:
         values["plugins"] = list(config.plugins)
+    if config.local is not None:
+        values["local"] = config.local or "none"
     if config.datapath_id is not None:
         values["datapath_id"] = f"{config.datapath_id:016x}"
     if config.integrated_controller is not None:
@@ -254,6 +257,8 @@ class _Reader:
             )
         elif kind == "no_certificates":
             yield self._fault((error["ctx"]["key"], error["ctx"]["index"]), error["msg"])
+        elif kind == "local_is_a_port":
+            yield self._fault(("local",), error["msg"])
         elif kind == "value_error":
             yield self._fault(path, str(error["ctx"]["error"]))
         else:
@@ -331,6 +336,7 @@ _FLAGS = {
     "fail_mode": "--fail-mode",
     "protocols": "--protocols",
     "ports": "--port",
+    "local": "--local",
     "controllers": "--controller",
     "listen": "--listen",
     "tls": "--private-key, --certificate, --ca-certificate",

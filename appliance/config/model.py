@@ -305,6 +305,17 @@ def assign_numbers(ports: tuple[PortSpec, ...]) -> tuple[PortSpec, ...]:
     return tuple(port if port.number else port.model_copy(update={"number": next(given)}) for port in ports)
 
 
+def _local(value: Any) -> Any:
+    if value in (False, "none"):
+        return False
+    if value is True or isinstance(value, (int, float)):
+        raise ValueError(f"{value!r} is not an interface name; write the one that the switch is to make, or none")
+    return _interface(value)
+
+
+LocalInterface = Annotated[StrictStr | Literal[False] | None, BeforeValidator(_local)]
+
+
 class Config(_Frozen):
     """One switch. ``datapath_id`` None: the agent derives it from the first port's MAC address."""
 
@@ -313,6 +324,8 @@ class Config(_Frozen):
     fail_mode: FailMode = "secure"
     protocols: tuple[ProtocolVersion, ...] = ("OpenFlow13",)
     ports: tuple[PortSpec, ...] = ()
+    local: LocalInterface = None
+    """What was asked for: OFPP_LOCAL's interface, False for no such port. None: see ``local_interface``."""
     controllers: tuple[ControllerAddress, ...] = ()
     listen: tuple[ListenAddress, ...] = ()
     tls: TlsFiles | None = None
@@ -383,6 +396,26 @@ class Config(_Frozen):
                         "no_certificates", "{address} needs tls: private_key, certificate and ca_certificate", context
                     )
         return self
+
+    @model_validator(mode="after")
+    def _local_is_new(self) -> Self:
+        if self.local and any(port.interface == self.local for port in self.ports):
+            text = "{local!r} is one of the ports; the switch makes this interface itself"
+            raise PydanticCustomError("local_is_a_port", "{text}", {"text": text.format(local=self.local)})
+        return self
+
+    @property
+    def local_interface(self) -> str | None:
+        """The host's interface at OFPP_LOCAL, which the switch makes; None for none. Unless it is said, it has the switch's name,
+        if an interface can have that, and no port does.
+        """
+        if self.local is not None:
+            return self.local or None
+        try:
+            name: str = _interface(self.name)
+        except ValueError:
+            return None
+        return None if any(port.interface == name for port in self.ports) else name
 
     @property
     def uses_integrated_controller(self) -> bool:

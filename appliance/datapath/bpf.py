@@ -36,6 +36,7 @@ from appliance.datapath.layout import (
     MAX_CHOICES,
     MAX_FLOOD_PORTS,
     NO_SUBTABLE,
+    PORT_PLACES,
     UPCALL_UNIT,
     Bucket,
     Choice,
@@ -44,6 +45,7 @@ from appliance.datapath.layout import (
     PortCounters,
     PortFlag,
     UpcallShare,
+    port_place,
 )
 from appliance.datapath.layout import Megaflow as MegaflowSlot
 from appliance.datapath.layout import (
@@ -67,7 +69,7 @@ from appliance.model.megaflow import (
     UpcallReason,
 )
 from appliance.model.plugin import PluginFile
-from appliance.model.ports import MAX_PORT_NUMBER, Hook
+from appliance.model.ports import Hook
 
 GATE_SECONDS = 0.1
 REST_SECONDS = 0.02
@@ -134,7 +136,7 @@ class BpfDatapath:
         counted = programs.shared_memory("megaflow_stats", sizes.megaflows * sizes.cpus * ctypes.sizeof(MegaflowStats))
         self._clock = TickClock(programs.ticks)
         self._counted = SlotStatistics(counted, sizes.megaflows, sizes.cpus)
-        self._counters = programs.shared_memory("port_counters", (MAX_PORT_NUMBER + 1) * sizes.cpus * _COUNTERS_BYTES)
+        self._counters = programs.shared_memory("port_counters", PORT_PLACES * sizes.cpus * _COUNTERS_BYTES)
         self._drops = programs.shared_memory("drops", len(DropReason) * sizes.cpus * 8)
         self._ways = memoryview(programs.shared_memory("buckets", sizes.buckets * ctypes.sizeof(Bucket))).cast("Q")
         self._free = deque((slot, float("-inf")) for slot in range(sizes.megaflows))
@@ -149,9 +151,9 @@ class BpfDatapath:
         self._attached: set[int] = set()
         self._waiting: set[int] = set()
         """Numbers of ports where an earlier agent's programs go on."""
-        self._upcall_shares = memoryview(
-            programs.shared_memory("upcall_shares", (MAX_PORT_NUMBER + 1) * ctypes.sizeof(UpcallShare))
-        ).cast("I")
+        self._upcall_shares = memoryview(programs.shared_memory("upcall_shares", PORT_PLACES * ctypes.sizeof(UpcallShare))).cast(
+            "I"
+        )
         for power, table in enumerate(shift_tables()):
             programs.update("crc_shifts", power, table)
         self._ring = programs.ring_buffer("upcalls", sizes.upcall_pages * mmap.PAGESIZE)
@@ -160,12 +162,12 @@ class BpfDatapath:
     def attach(self, port: DatapathPort, *, wait: bool = False) -> bool:
         if not self._ports.get(port.number):
             for cpu in range(self._sizes.cpus):
-                at = (port.number + cpu * (MAX_PORT_NUMBER + 1)) * _COUNTERS_BYTES
+                at = (port_place(port.number) + cpu * PORT_PLACES) * _COUNTERS_BYTES
                 self._counters[at : at + _COUNTERS_BYTES] = bytes(_COUNTERS_BYTES)
         self._transmitter.open(port.number, port.interface)
         self._write_port(port)
         try:
-            self.programs.update("xdp_ports", port.number, _word(port.ifindex))
+            self.programs.update("xdp_ports", port_place(port.number), _word(port.ifindex))
             if wait and netlink.is_ours(port.ifindex):
                 self._waiting.add(port.number)
                 return False
@@ -204,15 +206,16 @@ class BpfDatapath:
             flags |= PortFlag.XDP_TRANSMIT
         if port.live:
             flags |= PortFlag.LIVE
-        self.programs.update("ports", port.number, struct.pack("=II", port.ifindex, flags))
+        place = port_place(port.number)
+        self.programs.update("ports", place, struct.pack("=II", port.ifindex, flags))
         small = port.ifindex < self._sizes.small_ifindex
-        self.programs.update("small_ifindex" if small else "large_ifindex", port.ifindex, struct.pack("=II", port.number, flags))
+        self.programs.update("small_ifindex" if small else "large_ifindex", port.ifindex, struct.pack("=II", place, flags))
         self._write_flood_list()
 
     def _write_flood_list(self) -> None:
         ports = sorted(number for number, port in self._ports.items() if port.forward)[:MAX_FLOOD_PORTS]
         for place, number in enumerate(ports):
-            self.programs.update("flood_list", place, _word(number))
+            self.programs.update("flood_list", place, _word(port_place(number)))
         self._flood_ports = len(ports)
         self._write_settings()
 
@@ -225,13 +228,13 @@ class BpfDatapath:
         port = self._ports.pop(number, None)
         if port is None:
             return
-        self.programs.update("ports", number, bytes(8))
+        self.programs.update("ports", port_place(number), bytes(8))
         self._write_flood_list()
         if port.ifindex < self._sizes.small_ifindex:
             self.programs.update("small_ifindex", port.ifindex, bytes(8))
         else:
             self.programs.delete("large_ifindex", port.ifindex)
-        self.programs.delete("xdp_ports", number)
+        self.programs.delete("xdp_ports", port_place(number))
         self._transmitter.close(number)
         if port.hook is Hook.XDP:
             netlink.detach_xdp(port.ifindex)
@@ -246,7 +249,7 @@ class BpfDatapath:
     def _port_counters(self, number: int) -> TierCounters:
         totals = [0] * 8
         for cpu in range(self._sizes.cpus):
-            at = (number + cpu * (MAX_PORT_NUMBER + 1)) * _COUNTERS_BYTES
+            at = (port_place(number) + cpu * PORT_PLACES) * _COUNTERS_BYTES
             for place, count in enumerate(_COUNTERS.unpack_from(self._counters, at)):
                 totals[place] += count
         rx_bytes, tx_packets, tx_bytes, *fates, _ = totals
@@ -425,7 +428,8 @@ class BpfDatapath:
             shares = self._upcall_shares
             units[_ALL_PORTS] = sum(units.values())
             for number, taken_out in units.items():
-                shares[2 * number + 1] = shares[2 * number + 1] + taken_out & 0xFFFFFFFF
+                place = 2 * port_place(number) + 1
+                shares[place] = shares[place] + taken_out & 0xFFFFFFFF
         return received
 
     def served(self, megaflow_id: int) -> None:

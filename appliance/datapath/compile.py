@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import Final
 
-from appliance.datapath.layout import MAX_OPS, NO_SLOT, RUN_OPS, ChoiceKind, MegaflowFlag, OpCode
+from appliance.datapath.layout import MAX_OPS, NO_SLOT, RUN_OPS, ChoiceKind, MegaflowFlag, OpCode, port_place
 from appliance.model.actions import Meter, SetField, SetQueue
 from appliance.model.fields import VLAN_PRESENT, Layer
 from appliance.model.megaflow import (
@@ -274,7 +274,7 @@ class _Compilation:
             self.flags |= MegaflowFlag.XDP
         elif len(outputs) == 1 and not self._queued and isinstance(final := actions[-1], Forward):
             self.flags |= MegaflowFlag.XDP
-            self.xdp_port = final.port
+            self.xdp_port = port_place(final.port)
         if MegaflowFlag.XDP in self.flags and len(self.ops) == 1 + len(outputs):
             self.flags |= MegaflowFlag.DIRECT
 
@@ -284,7 +284,7 @@ class _Compilation:
             self._stale = False
         match action:
             case Forward(port=port):
-                self.ops.append(_op(OpCode.FORWARD if last else OpCode.OUTPUT, arg32=port))
+                self.ops.append(_op(OpCode.FORWARD if last else OpCode.OUTPUT, arg32=port_place(port)))
             case Flood() if last:
                 self.ops.append(_op(OpCode.FLOOD))
             case Select(ways=ways) | Failover(ways=ways) if last:
@@ -336,7 +336,7 @@ class _Compilation:
         if isinstance(action, Select):
             kind, values = ChoiceKind.SELECT, [min(limit, 0xFFFFFFFF) for limit in thresholds(ways)]
         else:
-            kind, values = ChoiceKind.FAILOVER, [way.watch_port for way in ways]
+            kind, values = ChoiceKind.FAILOVER, [port_place(way.watch_port) for way in ways]
         compiled = []
         ttl_needed = 0
         for way, value in zip(ways, values, strict=True):

@@ -10,8 +10,11 @@ from enum import IntEnum, IntFlag
 
 from appliance.model.megaflow import MAX_BANDS, MAX_WAYS
 from appliance.model.plugin import MAX_PLUGINS
+from appliance.model.ports import LOCAL_PORT, MAX_PORT_NUMBER
 
 KEY_WORDS = 16
+LOCAL_PLACE = MAX_PORT_NUMBER + 1
+PORT_PLACES = MAX_PORT_NUMBER + 2
 MAX_FLOOD_PORTS = 256
 MAX_SUBTABLES = 128
 MAX_OPS = 32
@@ -27,6 +30,16 @@ CRC_SHIFTS = 16
 UPCALL_UNIT = 2048
 MAX_WAITING = 256
 NO_SLOT = 0xFFFFFFFF
+
+
+def port_place(number: int) -> int:
+    """Where the fast path's arrays have a port: at its number, but for OFPP_LOCAL. Flow keys hold numbers, all else places."""
+    return LOCAL_PLACE if number == LOCAL_PORT else number
+
+
+def number_at(place: int) -> int:
+    """The number of the port at a place."""
+    return LOCAL_PORT if place == LOCAL_PLACE else place
 
 
 class OpCode(IntEnum):
@@ -210,7 +223,7 @@ class Port(ctypes.Structure):
 
 
 class Ingress(ctypes.Structure):
-    _fields_ = (("number", ctypes.c_uint32), ("flags", ctypes.c_uint32))
+    _fields_ = (("place", ctypes.c_uint32), ("flags", ctypes.c_uint32))
 
 
 class PortCounters(ctypes.Structure):

@@ -23,6 +23,7 @@ from appliance.datapath.driver import DatapathError
 from appliance.datapath.layout import (
     CACHE_WAYS,
     MAX_SUBTABLES,
+    PORT_PLACES,
     Bucket,
     CacheSet,
     Ingress,
@@ -36,7 +37,6 @@ from appliance.datapath.layout import (
 from appliance.datapath.programs import call
 from appliance.datapath.ring_buffer import RingBuffer
 from appliance.datapath.tables import DirectTable
-from appliance.model.ports import MAX_PORT_NUMBER
 
 SOURCES = Path(__file__).resolve().parents[2] / "bpf_prog"
 MAIN_SOURCE = "datapath.c"
@@ -228,9 +228,9 @@ def _direct_tables(sizes: Sizes) -> Iterator[tuple[str, type[ctypes.Structure], 
     yield "buckets", Bucket, sizes.buckets
     yield "subtables", Subtable, MAX_SUBTABLES
     yield "cache", CacheSet, sizes.cache_sets * sizes.cpus
-    yield "ports", Port, MAX_PORT_NUMBER + 1
+    yield "ports", Port, PORT_PLACES
     yield "small_ifindex", Ingress, sizes.small_ifindex
-    yield "port_counters", PortCounters, (MAX_PORT_NUMBER + 1) * sizes.cpus
+    yield "port_counters", PortCounters, PORT_PLACES * sizes.cpus
 
 
 class Programs:

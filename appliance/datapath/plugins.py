@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from appliance.datapath.driver import DatapathError
-from appliance.datapath.layout import PluginKind, ProgramIndex, plugin_program
+from appliance.datapath.layout import PluginKind, ProgramIndex, plugin_program, port_place
 from appliance.datapath.loader import Module, Programs
 from appliance.datapath.programs import SCHED_CLS, call_with, load
 from appliance.model.plugin import Plugin, PluginFile, PluginState
@@ -113,7 +113,7 @@ class PluginPrograms:
         return found
 
     def _call(self, kind: PluginKind, plugin_id: int, arguments: bytes, frame: bytes, in_port: int) -> tuple[int, bytes]:
-        control = (plugin_program(kind, plugin_id), *_ARGUMENTS.unpack(arguments), in_port)
+        control = (plugin_program(kind, plugin_id), *_ARGUMENTS.unpack(arguments), port_place(in_port))
         head = frame[:_HEAD_BYTES]
         try:
             verdict, changed = call_with(self._programs.apart_fd, head, control)

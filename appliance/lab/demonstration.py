@@ -21,6 +21,7 @@ from appliance.config import Config, LabFile, PortSpec, dump
 from appliance.datapath import programs
 from appliance.lab.testbed import Host, LabError, PingResult, Testbed
 from appliance.lab.transfer import TransferResult
+from appliance.ports import LocalSpec, remove_local
 
 READY_SECONDS = 60.0
 FIRST_FLOW_SECONDS = 2.0
@@ -148,6 +149,9 @@ class Demonstration:
             self.outcome.failures.append(str(error))
         finally:
             status = bed.stop(switch)
+            if self._config.local_interface is not None:
+                # The switch has done so, unless it had to be killed.
+                remove_local(LocalSpec(self._config.local_interface, b"", self._config.name))
             if status != 0:
                 self.outcome.failures.append(f"the switch ended with status {status}")
             if self.outcome.failures:

@@ -25,7 +25,7 @@ class PacketInReason(IntEnum):
 # ── datapath actions: OpenFlow's, with everything decided that does not depend on the packet ──────────────────────────
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Send the packet as it is now to one port of the switch (1 to MAX_PORT_NUMBER), also to the one that it came from."""
+    """Send the packet as it is now to one port of the switch (``ports.is_port_number``), also to the one that it came from."""
 
     port: int
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag
+from typing import Final
 
 MAX_PORT_NUMBER = 4095
-"""Ports of the switch are numbered 1 to this: the fast path's port table is an array."""
+"""Ports of the switch are numbered 1 to this (and LOCAL is one more): the fast path's port table is an array."""
 
 
 class PortNo(IntEnum):
@@ -21,6 +22,15 @@ class PortNo(IntEnum):
     CONTROLLER = 0xFFFFFFFD
     LOCAL = 0xFFFFFFFE
     ANY = 0xFFFFFFFF
+
+
+LOCAL_PORT: Final = 0xFFFFFFFE
+"""``PortNo.LOCAL`` as a plain number."""
+
+
+def is_port_number(number: int) -> bool:
+    """Whether a port of the switch can have this number: 1 to MAX_PORT_NUMBER, or that of OFPP_LOCAL."""
+    return 0 < number <= MAX_PORT_NUMBER or number == LOCAL_PORT
 
 
 class PortConfig(IntFlag):

@@ -44,7 +44,7 @@ from appliance.model.fields import (
     Prerequisite,
 )
 from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PacketInReason, PopTag, PushTag
-from appliance.model.ports import MAX_PORT_NUMBER, PortNo
+from appliance.model.ports import PortNo, is_port_number
 from appliance.pipeline.action_list import VLAN_FIELDS, set_in_push
 from appliance.pipeline.copies import Step
 from appliance.pipeline.tracked_key import HAS_TAG, IP_TTL_BITS, MPLS_TTL_BITS, ParseAgainError, TrackedKey, layer_bits
@@ -171,7 +171,7 @@ class ActionWalk:
     def _output(self, action: Output) -> None:
         port = action.port
         in_port = self._in_port
-        if 0 < port <= MAX_PORT_NUMBER:
+        if is_port_number(port):
             if port != in_port:
                 self._out.append(Forward(port))
         elif port == PortNo.CONTROLLER:
@@ -179,7 +179,7 @@ class ActionWalk:
         elif port in (PortNo.FLOOD, PortNo.ALL):
             self._out.append(Flood())
         elif port == PortNo.IN_PORT:
-            if 0 < in_port <= MAX_PORT_NUMBER:
+            if is_port_number(in_port):
                 self._out.append(Forward(in_port))
         elif port == PortNo.NORMAL and self._normal is not None:
             key = self._key.key

@@ -20,7 +20,6 @@ from typing import NamedTuple
 from appliance.model.actions import Action
 from appliance.model.fields import LAYERS
 from appliance.model.megaflow import MAX_WAYS, DatapathAction, Failover, PacketInReason, Select, Way
-from appliance.model.ports import MAX_PORT_NUMBER
 from appliance.packet.select import SELECT_BITS, select_way
 from appliance.pipeline.action_list import needed
 from appliance.pipeline.action_set import ActionSet
@@ -175,11 +174,7 @@ class GroupWalk(ActionWalk):
             if ports is None:
                 candidates.append(_Candidate(at, bucket))
                 break
-            candidates += [_Candidate(at, bucket, watch_port=port) for port in sorted(ports) if 0 < port <= MAX_PORT_NUMBER]
-            if any(self._watch(port) for port in sorted(ports) if not 0 < port <= MAX_PORT_NUMBER):
-                # No port of the datapath: it does not know of its liveness.
-                candidates.append(_Candidate(at, bucket))
-                break
+            candidates += [_Candidate(at, bucket, watch_port=port) for port in sorted(ports)]
         if len(candidates) > MAX_WAYS:
             return [candidate._replace(watch_port=0) for candidate in self._first_live(candidates)]
         return candidates

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from appliance.model.fields import ETH_DST, ETH_SRC, IN_PORT, VLAN_PRESENT, VLAN_VID
 from appliance.model.megaflow import DatapathAction, Flood, Forward
-from appliance.model.ports import MAX_PORT_NUMBER
+from appliance.model.ports import is_port_number
 from appliance.pipeline.translation import Translation
 
 AGEING_TIME = 300.0
@@ -72,7 +72,7 @@ class MacTable:
         Nothing is learned from a multicast sender, or from a packet that came from no port (a packet-out's).
         """
         mac, port, vlan = ETH_SRC.get(key), IN_PORT.get(key), _vlan(key)
-        if mac & _MULTICAST or not 0 < port <= MAX_PORT_NUMBER:
+        if mac & _MULTICAST or not is_port_number(port):
             return None
         old = self._addresses.pop((vlan, mac), None)
         self._addresses[vlan, mac] = _Address(port, now)

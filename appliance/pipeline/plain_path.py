@@ -14,7 +14,7 @@ from functools import lru_cache
 from appliance.model.actions import Action, Output
 from appliance.model.fields import IN_PORT, METADATA
 from appliance.model.megaflow import DatapathAction, Flood, Forward
-from appliance.model.ports import MAX_PORT_NUMBER, PortNo
+from appliance.model.ports import PortNo, is_port_number
 from appliance.pipeline.flow_table import FlowEntry, Pipeline
 from appliance.pipeline.group_table import GroupHit
 from appliance.pipeline.translation import Lookup, Translation
@@ -72,10 +72,10 @@ def _output(action: Action, in_port: int) -> tuple[DatapathAction, ...] | None:
     if not isinstance(action, Output):
         return None
     port = action.port
-    if 0 < port <= MAX_PORT_NUMBER:
+    if is_port_number(port):
         return () if port == in_port else (Forward(port),)
     if port in _FLOODS:
         return (Flood(),)
     if port == PortNo.IN_PORT:
-        return (Forward(in_port),) if 0 < in_port <= MAX_PORT_NUMBER else ()
+        return (Forward(in_port),) if is_port_number(in_port) else ()
     return None

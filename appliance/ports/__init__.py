@@ -4,6 +4,7 @@ from appliance.ports.counters import read_counters, since
 from appliance.ports.ethtool import PortFeature, advertise
 from appliance.ports.hook import choose_hook, xdp_transmit
 from appliance.ports.interface import Interface, PortError, find, interface_names, interfaces, set_promiscuous, set_up
+from appliance.ports.local import LocalSpec, make_local, remove_local
 from appliance.ports.port import describe
 from appliance.ports.queues import QueueRates, queue_counters, set_queues
 from appliance.ports.watch import LinkChange, LinkWatcher
@@ -13,6 +14,7 @@ __all__ = [
     "Interface",
     "LinkChange",
     "LinkWatcher",
+    "LocalSpec",
     "PortError",
     "PortFeature",
     "QueueRates",
@@ -23,8 +25,10 @@ __all__ = [
     "find",
     "interface_names",
     "interfaces",
+    "make_local",
     "queue_counters",
     "read_counters",
+    "remove_local",
     "set_promiscuous",
     "set_queues",
     "set_up",

@@ -5,7 +5,7 @@ Invariant: a group-mod is done as a whole or refused as a whole, and the live me
 
 from __future__ import annotations
 
-from appliance.model.ports import MAX_PORT_NUMBER, PortNo
+from appliance.model.ports import PortNo, is_port_number
 from appliance.openflow.constants import OFPG_ALL, OFPG_ANY, OFPG_MAX
 from appliance.openflow.errors import ErrorType, GroupModFailed, ProtocolError
 from appliance.openflow.messages import (
@@ -152,7 +152,7 @@ def _bucket(kind: GroupType, bucket: Bucket) -> group_table.Bucket:
         raise _failed(GroupModFailed.WATCH_UNSUPPORTED, f"a bucket of type {kind.name} watches port {port:#x}, group {group:#x}")
     if (port, group) == (PortNo.ANY, OFPG_ANY):
         raise _failed(GroupModFailed.BAD_WATCH, "a bucket watches nothing")
-    if not (1 <= port <= MAX_PORT_NUMBER or port == PortNo.ANY) or OFPG_MAX < group != OFPG_ANY:
+    if not (is_port_number(port) or port == PortNo.ANY) or OFPG_MAX < group != OFPG_ANY:
         raise _failed(GroupModFailed.BAD_WATCH, f"a bucket watches port {port:#x}, group {group:#x}")
     return group_table.Bucket(bucket.actions, weight=bucket.weight, watch_port=port, watch_group=group)
 

@@ -49,6 +49,8 @@ _CHECKSUMMED = int(Layer.TCP | Layer.UDP | Layer.SCTP) << LAYERS.shift
 """These bits of the flow key."""
 _TCP_HEADERS_BYTES = 54
 """Of Ethernet, IPv4 and TCP without options."""
+_NO_PORT = frozenset({PortNo.CONTROLLER, PortNo.ANY})
+"""Where a packet-out may come from besides the ports. OFPP_ANY is not in the specification, but in Ryu's apps and Open vSwitch."""
 _REST = Forward(0)
 """Stands behind the actions of a translation that goes on later: its emission is the frame to go on with."""
 
@@ -157,7 +159,7 @@ class PacketIo:
         buffered = message.buffer_id != OFP_NO_BUFFER
         if buffered:
             frame, _, gso_size, tunnel = buffers.find(message.buffer_id)
-        if message.in_port != PortNo.CONTROLLER and message.in_port not in self._ports:
+        if message.in_port not in _NO_PORT and message.in_port not in self._ports:
             raise _bad_request(BadRequest.BAD_PORT, f"there is no port {message.in_port:#x}")
         if len(frame) < ETHERNET_BYTES:
             raise _bad_request(BadRequest.BAD_PACKET, f"a packet of {len(frame)} bytes")

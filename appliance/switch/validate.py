@@ -56,7 +56,7 @@ from appliance.model.fields import (
 )
 from appliance.model.match import Match
 from appliance.model.plugin import EXPERIMENTER_ID, ArgumentError, Plugin, call_of, read_arguments
-from appliance.model.ports import MAX_PORT_NUMBER, PortNo
+from appliance.model.ports import PortNo, is_port_number
 from appliance.openflow.constants import OFPCML_MAX, OFPM_MAX, ActionType, InstructionType
 from appliance.openflow.errors import BadAction, BadInstruction, BadMatch, ErrorType, MeterModFailed, ProtocolError
 from appliance.pipeline.flow_table import N_TABLES
@@ -263,7 +263,7 @@ class Validator:
 
 
 def _check_output(port: int, max_len: int, ports: frozenset[PortNo]) -> None:
-    if not 1 <= port <= MAX_PORT_NUMBER and port not in ports:
+    if not is_port_number(port) and port not in ports:
         raise _bad_action(BadAction.BAD_OUT_PORT, f"output to port {port:#x}")
     if port == PortNo.CONTROLLER and OFPCML_MAX < max_len != OFPCML_NO_BUFFER:
         raise _bad_action(BadAction.BAD_ARGUMENT, f"max_len {max_len:#x}")

@@ -12,8 +12,9 @@ from vectors.packets import IN_PORT, PACKETS, PacketVector
 from appliance.datapath.compile import compile_actions
 from appliance.datapath.layout import MegaflowFlag
 from appliance.model.fields import ETH_TYPE, ETH_TYPE_QINQ, ETH_TYPE_VLAN, VLAN_TCI
-from appliance.model.megaflow import Controller, PacketInReason, UpcallReason
-from appliance.model.ports import Hook
+from appliance.model.fields import IN_PORT as IN_PORT_FIELD
+from appliance.model.megaflow import Controller, Forward, PacketInReason, UpcallReason
+from appliance.model.ports import LOCAL_PORT, Hook
 from appliance.packet.parse import parse
 
 pytestmark = pytest.mark.root
@@ -50,6 +51,21 @@ def test_key_with_the_tag_in_metadata(fast_path: FastPath, vector: PacketVector)
     assert [(upcall.frame, upcall.key, upcall.reason) for upcall in result.upcalls] == [
         (vector.frame, vector.key, UpcallReason.MISS)
     ]
+
+
+@pytest.mark.parametrize("hook", Hook)
+def test_the_local_port_has_its_openflow_number_in_keys(fast_path: FastPath, hook: Hook) -> None:
+    """And its place in the arrays: what comes in there hits the megaflow, back to it too, and is no miss."""
+    frame = FRAMES[0].frame
+    key = IN_PORT_FIELD.put(0, LOCAL_PORT)
+    with fast_path.coming_in_on(LOCAL_PORT):
+        megaflow = fast_path.install((Forward(LOCAL_PORT),), key)
+        result = fast_path.execute(frame, hook)
+        fast_path.datapath.remove([megaflow])
+        missed = fast_path.execute(frame, Hook.TC)
+    assert IN_PORT_FIELD.get(result.key) == LOCAL_PORT
+    assert [(output.action, output.frame) for output in result.outputs] == [(Forward(LOCAL_PORT), frame)]
+    assert [upcall.in_port for upcall in missed.upcalls] == [LOCAL_PORT]
 
 
 def is_punted(vector: ExecutionVector) -> bool:

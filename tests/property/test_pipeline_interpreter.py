@@ -237,7 +237,7 @@ class Interpreter:
 
     # ── outputs ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def output(self, port: int, max_len: int) -> None:
-        if port < 100:
+        if port < 100 or port == PortNo.LOCAL:
             if port != self.in_port:
                 self.emit(Forward(port))
         elif port in (PortNo.ALL, PortNo.FLOOD):

@@ -165,7 +165,7 @@ def test_flow_mods_do_what_the_specification_says(rnd: Random) -> None:
 
 
 # ── packets and counters against translating each packet by itself ─────────────────────────────────────────────────────
-PORTS = (1, 2, 3, 4, PortNo.IN_PORT, PortNo.FLOOD, PortNo.ALL, PortNo.CONTROLLER, PortNo.NORMAL)
+PORTS = (1, 2, 3, 4, PortNo.LOCAL, PortNo.IN_PORT, PortNo.FLOOD, PortNo.ALL, PortNo.CONTROLLER, PortNo.NORMAL)
 
 
 NAMES = ("in_port", "metadata", "eth_dst", "eth_src", "eth_type", "vlan_vid")

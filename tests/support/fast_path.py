@@ -9,24 +9,26 @@ import ctypes
 import errno
 import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
 import pytest
 
 from appliance.datapath.bpf import BpfDatapath
-from appliance.datapath.layout import OpCode, PortFlag
+from appliance.datapath.layout import OpCode, PortFlag, number_at, port_place
 from appliance.datapath.loader import Sizes
 from appliance.datapath.programs import bpf
 from appliance.model.fields import IN_PORT, KEY_BYTES, KEY_MASK
 from appliance.model.megaflow import DatapathAction, Flood, Forward, Megaflow, Upcall
 from appliance.model.plugin import PluginFile
-from appliance.model.ports import Hook
+from appliance.model.ports import LOCAL_PORT, Hook
 from appliance.model.tunnel import Tunnel, tunnel_of
 
 BPF_PROG_TEST_RUN = 10
 LOOPBACK_IFINDEX = 1
+PORT_FLAGS = PortFlag.FORWARD | PortFlag.RECEIVE | PortFlag.XDP_TRANSMIT
 TEST_STOPPED = 77
 _MAX_FRAME = 65536
 _TEST_RUN = struct.Struct(f"={KEY_BYTES}s6I")
@@ -66,11 +68,19 @@ class FastPath:
         self._ids = itertools.count(1)
         self._out = ctypes.create_string_buffer(_MAX_FRAME)
         self.in_port = in_port
-        programs = self.datapath.programs
-        flags = PortFlag.FORWARD | PortFlag.RECEIVE | PortFlag.XDP_TRANSMIT
-        programs.update("small_ifindex", LOOPBACK_IFINDEX, struct.pack("=II", in_port, flags))
-        for number in (in_port, 2, 3):
-            programs.update("ports", number, struct.pack("=II", 1, flags))
+        self._come_in_on(in_port)
+        for number in (in_port, 2, 3, LOCAL_PORT):
+            self.datapath.programs.update("ports", port_place(number), struct.pack("=II", 1, PORT_FLAGS))
+
+    def _come_in_on(self, port: int) -> None:
+        self.datapath.programs.update("small_ifindex", LOOPBACK_IFINDEX, struct.pack("=II", port_place(port), PORT_FLAGS))
+
+    @contextmanager
+    def coming_in_on(self, port: int) -> Iterator[None]:
+        """Frames come in on another port meanwhile."""
+        self._come_in_on(port)
+        yield
+        self._come_in_on(self.in_port)
 
     def close(self) -> None:
         self.datapath.close()
@@ -132,4 +142,4 @@ class FastPath:
             if code != TEST_STOPPED:
                 # Each run before this one may have been punted too, but then there was no output and so only one run.
                 return Result(tuple(outputs), code, tuple(self.datapath.upcalls(1 << 20)), key & KEY_MASK)
-            outputs.append(Output(Flood() if op == OpCode.FLOOD else Forward(port), out, tunnel_of(key)))
+            outputs.append(Output(Flood() if op == OpCode.FLOOD else Forward(number_at(port)), out, tunnel_of(key)))

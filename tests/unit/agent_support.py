@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from appliance.model.ports import Hook, Port, PortCounters, PortState
 from appliance.model.queues import QueueCounters
 from appliance.openflow.codec import decode, encode
 from appliance.openflow.messages import EchoReply, EchoRequest, Hello, Message
-from appliance.ports import Interface, LinkChange, QueueRates
+from appliance.ports import Interface, LinkChange, LocalSpec, QueueRates
 
 ROOT = Path(__file__).parents[2]
 STOCK = ROOT / "tests" / "system" / "stock"
@@ -123,6 +124,15 @@ class FakeLinks:
         (self.promiscuous.add if on else self.promiscuous.discard)(ifindex)
         return before != on
 
+    def make_local(self, spec: LocalSpec, mtu: int) -> Interface:
+        self.known[99] = replace(interface(0, name=spec.host, up=False), ifindex=99, mac=spec.mac, mtu=mtu)
+        self.known[100] = replace(interface(0, name=spec.end, up=False), mtu=mtu)
+        return self.known[100]
+
+    def remove_local(self, spec: LocalSpec) -> None:
+        for ifindex in [known.ifindex for known in self.known.values() if known.name in (spec.host, spec.end)]:
+            del self.known[ifindex]
+
     def close(self) -> None:
         self.closed = True
         os.close(self._event)
@@ -139,6 +149,7 @@ class Box:
             "ports": tuple(f"eth{number}={number}" for number in (1, 2, 3)),
             "control_socket": str(tmp_path / "control.sock"),
             "datapath_id": 0x2A,
+            "local": False,
         }
         self.config = Config.model_validate({**values, **config})
         self.agent = Agent(self.config, self.datapath, self.links)

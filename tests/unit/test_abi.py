@@ -16,7 +16,7 @@ from appliance.datapath.loader import SOURCES
 from appliance.model import fields, plugin
 from appliance.model.fields import LAYOUT, SHARED, Fragment, Layer
 from appliance.model.megaflow import MAX_BANDS, MAX_LEADING_METERS, MAX_WAYS, DropReason, UpcallReason
-from appliance.model.ports import MAX_PORT_NUMBER
+from appliance.model.ports import LOCAL_PORT, MAX_PORT_NUMBER
 
 STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "op": layout.Op,
@@ -74,6 +74,9 @@ LIMITS: dict[str, int] = {
     "MAX_WAYS": MAX_WAYS,
     "MAX_BANDS": MAX_BANDS,
     "MAX_PORT_NUMBER": MAX_PORT_NUMBER,
+    "LOCAL_PLACE": layout.LOCAL_PLACE,
+    "PORT_PLACES": layout.PORT_PLACES,
+    "OFPP_LOCAL": LOCAL_PORT,
     "MAX_VLAN_TAGS": fields.MAX_VLAN_TAGS,
     "MAX_IPV6_EXTENSION_HEADERS": fields.MAX_IPV6_EXTENSION_HEADERS,
     "MAX_ND_OPTIONS": fields.MAX_ND_OPTIONS,

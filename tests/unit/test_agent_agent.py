@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 from agent_support import BROADCAST, Box, Listener, Peer, frame, free_port, interface, mac, running, stock_controller, until
@@ -32,10 +33,12 @@ from appliance.openflow.messages import (
     MultipartReply,
     MultipartRequest,
     PacketIn,
+    PortDescRequest,
     PortReason,
     PortStatsRequest,
     PortStatus,
 )
+from appliance.ports import PortError
 from appliance.switch.events import Upcalls
 
 
@@ -473,6 +476,58 @@ def test_ports(box, peer, ask):
         "hook": "tc",
         "hook_reason": "a test",
     }
+
+
+# ── the local port ─────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_the_machines_own_interface_is_the_local_port(tmp_path):
+    with running(tmp_path, local=None, name="edge", listen=(f"ptcp:{(port := free_port())}",)) as box:
+        peer = Peer.connect(port)
+        peer.greet()
+        peer.send(MultipartRequest(PortDescRequest()))
+        *_, local = peer.expect(MultipartReply).body.ports
+        assert (local.number, local.name, local.up) == (PortNo.LOCAL, "edge", False)
+        assert local.hw_addr[0] & 3 == 2, "of one station, locally administered"
+        assert not box.datapath.ports[PortNo.LOCAL].forward
+        host, end = (next(known for known in box.links.known.values() if known.name == name) for name in ("edge", "edge-sw"))
+        assert host.mac == local.hw_addr
+        box.links.change(end.ifindex, replace(end, carrier=True))
+        status = peer.expect(PortStatus)
+        assert (status.reason, status.port.number, status.port.up) == (PortReason.MODIFY, PortNo.LOCAL, True)
+        assert box.datapath.ports[PortNo.LOCAL].forward
+        box.links.change(host.ifindex, replace(host, mac=mac(77)))
+        assert peer.expect(PortStatus).port.hw_addr == mac(77)
+        box.links.change(end.ifindex, None)
+        status = peer.expect(PortStatus)
+        assert (status.reason, status.port.number) == (PortReason.DELETE, PortNo.LOCAL)
+        peer.close()
+    assert [known.name for known in box.links.known.values()] == ["eth1", "eth2", "eth3"]
+
+
+def test_the_local_port_has_the_same_address_for_a_datapath_id(tmp_path):
+    def address(datapath_id):
+        with running(tmp_path, local="br0", datapath_id=datapath_id) as box:
+            return next(known.mac for known in box.links.known.values() if known.name == "br0")
+
+    assert address(1) == address(1) != address(2)
+
+
+@pytest.mark.parametrize(("local", "starts"), [(None, True), ("br0", False)])
+def test_a_local_port_that_cannot_be_made_matters_only_if_it_was_asked_for(tmp_path, caplog, local, starts):
+    box = Box(tmp_path, local=local)
+
+    def refuse(spec, mtu):
+        raise PortError("it is taken")
+
+    box.links.make_local = refuse
+    try:
+        if starts:
+            box.agent.start()
+            assert "there is no port LOCAL: it is taken" in caplog.text
+        else:
+            with pytest.raises(AgentError, match="port LOCAL: it is taken"):
+                box.agent.start()
+    finally:
+        box.agent.close()
 
 
 def test_stop_by_command(tmp_path):

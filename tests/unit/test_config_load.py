@@ -309,7 +309,7 @@ def test_faults_in_flags_name_the_flag() -> None:
         (
             "ports: [eth1]\nzzz: 1",
             "2:1: unknown key 'zzz'; it may be: control_socket, controllers, datapath_id, fail_mode, "
-            "integrated_controller, listen, max_megaflows, name, plugins, ports, protocols, tls, lab",
+            "integrated_controller, listen, local, max_megaflows, name, plugins, ports, protocols, tls, lab",
         ),
         ("ports: [eth1]\nintegrated_controller: {apps: []}", "2:31: name at least one app, for example ryu_apps/l2_learning.py"),
         ("ports: [eth1]\nintegrated_controller: {app: [a]}", "2:25: unknown key 'app'; did you mean 'apps'?"),

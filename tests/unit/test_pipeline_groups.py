@@ -320,13 +320,12 @@ def test_what_watches_nothing_ends_the_ways() -> None:
     assert setup.translate().actions == (Forward(2),)
 
 
-def test_ports_that_are_none_of_the_datapaths_are_looked_at_now() -> None:
+def test_the_datapath_watches_the_local_port_too() -> None:
     local = int(PortNo.LOCAL)
-    setup = write(Group(1)).group(FF, bucket(Output(2), watch_port=local), bucket(Output(3), watch_port=3))
-    assert setup.translate(live=(local,)).actions == (Forward(2),)
-    dead = setup.translate()
-    assert [(way.bucket, way.watch_port) for way in _choice(dead).ways] == [(1, 3)]
-    assert dead.watched_ports == {local}
+    setup = write(Group(1)).group(FF, bucket(Output(local), watch_port=local), bucket(Output(3), watch_port=3))
+    translation = setup.translate()
+    assert [(way.bucket, way.watch_port) for way in _choice(translation).ways] == [(0, local), (1, 3)]
+    assert translation.watched_ports == frozenset()
 
 
 def test_too_many_ways_are_decided_now() -> None:

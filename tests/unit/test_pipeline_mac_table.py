@@ -64,6 +64,12 @@ def test_group_senders_and_packets_from_no_port_teach_nothing() -> None:
     assert len(table) == 0
 
 
+def test_the_machine_itself_is_learned_at_the_local_port() -> None:
+    table = MacTable()
+    assert table.learn(key(PortNo.LOCAL, A, B), 0.0) == MacChange(0, A, PortNo.LOCAL, None)
+    assert normal(key(1, B, A), table, 1.0).actions == (Forward(PortNo.LOCAL),)
+
+
 def test_a_move_is_reported_once_with_what_it_affects() -> None:
     table = MacTable()
     table.learn(key(1, A, B, vlan=7), 0.0)

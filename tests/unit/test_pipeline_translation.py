@@ -154,7 +154,7 @@ def test_what_a_later_table_asks_for_is_known_in_the_earlier_too() -> None:
         (PortNo.IN_PORT, (Forward(1),)),
         (PortNo.FLOOD, (Flood(),)),
         (PortNo.ALL, (Flood(),)),
-        (PortNo.LOCAL, ()),
+        (PortNo.LOCAL, (Forward(PortNo.LOCAL),)),
         (PortNo.NORMAL, ()),
         (PortNo.TABLE, ()),
         (PortNo.CONTROLLER, (Controller(PacketInReason.NO_MATCH, 0, 0, 128),)),

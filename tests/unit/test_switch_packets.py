@@ -303,6 +303,7 @@ def test_packet_out_to_ports() -> None:
     assert packet_out(Shell(), Output(2)) == [(2, raw)]
     assert packet_out(Shell()) == []
     assert packet_out(Shell(), Output(PortNo.FLOOD)) == [(1, raw), (2, raw), (3, raw)]
+    assert packet_out(Shell(), Output(PortNo.FLOOD), in_port=PortNo.ANY) == [(1, raw), (2, raw), (3, raw)], "as Ryu's apps do it"
     assert packet_out(Shell(), Output(PortNo.ALL), in_port=2) == [(1, raw), (3, raw)]
     assert packet_out(Shell(), Output(PortNo.IN_PORT), in_port=2) == [(2, raw)]
     assert packet_out(Shell(), Output(2), in_port=2) == [], "the port it came from must be asked for as OFPP_IN_PORT"
@@ -340,7 +341,6 @@ def test_packet_out_to_the_controllers() -> None:
     [
         (PacketOut(buffer_id=5, data=frame()), ErrorType.BAD_REQUEST, BadRequest.BUFFER_UNKNOWN),
         (PacketOut(in_port=9, data=frame()), ErrorType.BAD_REQUEST, BadRequest.BAD_PORT),
-        (PacketOut(in_port=PortNo.ANY, data=frame()), ErrorType.BAD_REQUEST, BadRequest.BAD_PORT),
         (PacketOut(in_port=PortNo.FLOOD, data=frame()), ErrorType.BAD_REQUEST, BadRequest.BAD_PORT),
         (PacketOut(data=b"short"), ErrorType.BAD_REQUEST, BadRequest.BAD_PACKET),
         (PacketOut(actions=(Output(1), Output(0)), data=frame()), ErrorType.BAD_ACTION, BadAction.BAD_OUT_PORT),

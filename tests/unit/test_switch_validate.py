@@ -90,7 +90,6 @@ def test_instructions_that_are_refused(instruction: Instruction, table_id: int, 
         (Output(MAX_PORT_NUMBER + 1), BadAction.BAD_OUT_PORT),
         (Output(PortNo.MAX), BadAction.BAD_OUT_PORT),
         (Output(PortNo.TABLE), BadAction.BAD_OUT_PORT),
-        (Output(PortNo.LOCAL), BadAction.BAD_OUT_PORT),
         (Output(PortNo.ANY), BadAction.BAD_OUT_PORT),
         (Group(1), BadAction.BAD_OUT_GROUP),
         (PushVlan(0x0800), BadAction.BAD_ARGUMENT),
@@ -124,7 +123,10 @@ def test_actions_that_are_refused(kind: type[ApplyActions], action: Action, code
     assert refusal(kind((Output(1), action))) == (ErrorType.BAD_ACTION, code)
 
 
-@pytest.mark.parametrize("port", [1, MAX_PORT_NUMBER, PortNo.IN_PORT, PortNo.NORMAL, PortNo.FLOOD, PortNo.ALL, PortNo.CONTROLLER])
+@pytest.mark.parametrize(
+    "port",
+    [1, MAX_PORT_NUMBER, PortNo.IN_PORT, PortNo.NORMAL, PortNo.FLOOD, PortNo.ALL, PortNo.CONTROLLER, PortNo.LOCAL],
+)
 def test_ports_that_may_be_output_to(port: int) -> None:
     check(ApplyActions((Output(port),)))
     check(WriteActions((Output(port),)))

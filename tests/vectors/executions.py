@@ -33,6 +33,7 @@ from vectors.packets import IN_PORT, ip, mac
 from appliance.model.actions import SetField
 from appliance.model.fields import BY_NAME
 from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PacketInReason, PopTag, PushTag
+from appliance.model.ports import LOCAL_PORT
 from appliance.model.tunnel import NO_TUNNEL, Tunnel
 
 
@@ -441,6 +442,8 @@ _emit("drop", _v4("UDP"), [])
 _emit("changed, then dropped", _v4("UDP"), [_put("udp_dst", 1), DecTtl()])
 _emit("two outputs", _v4("UDP"), [Forward(1), Forward(4095)], (Forward(1), _v4("UDP")), (Forward(4095), _v4("UDP")))
 _emit("flood", _v4("UDP"), [Flood()], (Flood(), _v4("UDP")))
+_emit("to the machine itself", _v4("UDP"), [Forward(2), Forward(LOCAL_PORT)], (OUT, _v4("UDP")), (Forward(LOCAL_PORT), _v4("UDP")))
+_emit("to the machine alone", _v4("UDP"), [Forward(LOCAL_PORT)], (Forward(LOCAL_PORT), _v4("UDP")))
 _emit("back where it came from", _v4("UDP"), [Forward(IN_PORT)], (Forward(IN_PORT), _v4("UDP")))
 _emit(
     "each output as it is then",
