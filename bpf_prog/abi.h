@@ -229,6 +229,11 @@ struct subtable {
 	u64 pad_behind[4];
 };
 
+/* Numbers of the subtables, those that find most first. There are two: Python writes the one that is not in use, then says which is. */
+struct subtable_order {
+	u8 number[MAX_SUBTABLES];
+};
+
 /* Where the megaflows of all subtables are found: a set-associative hash table, 0 for an empty way. Python writes. */
 struct bucket {
 	u64 way[BUCKET_WAYS]; /* tag << 32 | slot + 1 */
@@ -292,7 +297,7 @@ enum plugin_kind {
 #define PLUGIN_PROGRAM(kind, id) (PROGRAMS + (kind) * MAX_PLUGINS + (id))
 
 struct settings {
-	u32 subtables;	 /* subtables at or above this are unused */
+	u32 subtables;	 /* how many there are, and which subtable_order names them << 16 */
 	u32 flood_ports; /* entries of the flood list in use */
 };
 

@@ -85,7 +85,7 @@ static __always_inline u64 if_tagged(u64 value, u64 tag)
 
 /* Puts slot + 1 of the megaflow for the packet's key in p->found, and leaves it 0 if there is none. `wide` is a constant: there are two
  * loops. Each turn has as few branches as can be: the verifier goes through all turns, and for each branch through the rest again. */
-static __always_inline void probe(struct packet *p, u64 count, int wide)
+static __always_inline void probe(struct packet *p, const struct subtable_order *order, u64 count, int wide)
 {
 	const u64 *key = p->key.w;
 
@@ -93,11 +93,12 @@ static __always_inline void probe(struct packet *p, u64 count, int wide)
 		opaque(n);
 		if (n >= count)
 			break;
-		struct subtable *subtable = subtables_at(n);
+		u64 number = order->number[n & (MAX_SUBTABLES - 1)];
+		struct subtable *subtable = subtables_at(number);
 		if (!subtable)
 			break;
 		u64 hash = hash_masked(key, subtable->mask, wide), tag = hash >> 32 | 1, found = 0;
-		struct bucket *bucket = buckets_at((hash + n) & (BUCKETS - 1));
+		struct bucket *bucket = buckets_at((hash + number) & (BUCKETS - 1));
 		if (!bucket)
 			break;
 #pragma unroll
@@ -108,7 +109,7 @@ static __always_inline void probe(struct packet *p, u64 count, int wide)
 		struct megaflow *megaflow = megaflows_at((found - 1) & (MAX_MEGAFLOWS - 1));
 		if (!megaflow)
 			break;
-		if (differ(key, subtable->mask, megaflow, wide) | (megaflow->subtable ^ n))
+		if (differ(key, subtable->mask, megaflow, wide) | (megaflow->subtable ^ number))
 			continue;
 		p->found = found;
 		break;
@@ -142,10 +143,14 @@ static __always_inline void lookup(struct packet *p)
 	if (fits(*(volatile u32 *)&p->found - 1, key, wide))
 		return;
 	p->found = 0;
+	u32 subtables = *(volatile u32 *)&s->subtables;
+	const struct subtable_order *order = subtable_orders_at(subtables >> 16 & 1);
+	if (!order)
+		return;
 	if (wide)
-		probe(p, s->subtables, 1);
+		probe(p, order, subtables & 0xffff, 1);
 	else
-		probe(p, s->subtables, 0);
+		probe(p, order, subtables & 0xffff, 0);
 	u32 found = *(volatile u32 *)&p->found;
 	if (!found)
 		return;

@@ -28,6 +28,8 @@ DIRECT_TABLE(struct megaflow_stats, megaflow_stats, MAX_MEGAFLOWS *CPUS)
 DIRECT_TABLE(struct bucket, buckets, BUCKETS)
 /* Python writes; eBPF reads */
 DIRECT_TABLE(struct subtable, subtables, MAX_SUBTABLES)
+/* Python writes; eBPF reads. See settings.subtables */
+DIRECT_TABLE(struct subtable_order, subtable_orders, 2)
 /* eBPF's own: the packet that this CPU handles (programs of both hooks run to their end before the next starts); the last entry is
  * for a packet of the slow path, whose programs do not keep others off the CPU */
 BPF_TABLE("array", u32, struct packet, scratch, CPUS + 1);

@@ -326,6 +326,10 @@ class Agent:
                 seconds += time.monotonic() - begun
                 sleep(0)
             self.step(events.SweepEnded(seconds))
+            try:
+                self._datapath.arrange()
+            except DatapathError:
+                self._fault("arranging the fast path")
 
     def _watch_links(self) -> None:
         while True:

@@ -35,6 +35,7 @@ from appliance.datapath.layout import (
     KEY_WORDS,
     MAX_CHOICES,
     MAX_FLOOD_PORTS,
+    MAX_SUBTABLES,
     NO_SUBTABLE,
     PORT_PLACES,
     UPCALL_UNIT,
@@ -105,7 +106,6 @@ class _Installed:
 
     slot: int
     place: Place
-    mask: int
     installed_at: float
     flags: int
     """MegaflowFlag."""
@@ -139,6 +139,10 @@ class BpfDatapath:
         self._counters = programs.shared_memory("port_counters", PORT_PLACES * sizes.cpus * _COUNTERS_BYTES)
         self._drops = programs.shared_memory("drops", len(DropReason) * sizes.cpus * 8)
         self._ways = memoryview(programs.shared_memory("buckets", sizes.buckets * ctypes.sizeof(Bucket))).cast("Q")
+        self._orders = programs.shared_memory("subtable_orders", 2 * MAX_SUBTABLES)
+        self._order_in_use = 0
+        self._listed: dict[int, None] = {}
+        """Numbers of subtables, as the order in use has them."""
         self._free = deque((slot, float("-inf")) for slot in range(sizes.megaflows))
         self._installed: dict[int, _Installed] = {}
         self._gated: set[int] = set()
@@ -220,7 +224,8 @@ class BpfDatapath:
         self._write_settings()
 
     def _write_settings(self) -> None:
-        self.programs.update("settings", 0, struct.pack("=II", self._index.subtables_in_use, self._flood_ports))
+        subtables = len(self._listed) | self._order_in_use << 16
+        self.programs.update("settings", 0, struct.pack("=II", subtables, self._flood_ports))
 
     def detach(self, number: int) -> None:
         with contextlib.suppress(DatapathError):  # the earlier agent's programs and keeper go as ours do
@@ -269,13 +274,14 @@ class BpfDatapath:
             return False
         subtable = self._index.subtable(megaflow.mask)
         if subtable is None:
+            self.arrange()  # some may be empty
+            subtable = self._index.subtable(megaflow.mask)
+        if subtable is None:
             return False
         slot = self._free[0][0]
         raw = megaflow.key.to_bytes(KEY_BYTES, "big")
         place = self._index.take(subtable, raw)
         if place is None:
-            if not subtable.megaflows:
-                self._index.forget(subtable)
             return False
         self._free.popleft()
         # A megaflow whose packets all go through the slow path needs no gate: they stay in order anyway.
@@ -287,7 +293,7 @@ class BpfDatapath:
             flags &= ~_TOO_SOON
         if megaflow.key & _WIDE_BITS:
             flags |= _WIDE
-        installed = _Installed(slot, place, megaflow.mask, now, flags)
+        installed = _Installed(slot, place, now, flags)
         choice = self._write_choice(installed, compiled.choice) if compiled.choice else None
         if compiled.stops:
             installed.stops = tuple(self._free.popleft()[0] for _ in compiled.stops)
@@ -297,16 +303,33 @@ class BpfDatapath:
         self._installed[megaflow.id] = installed
         if gated:
             self._gated.add(megaflow.id)
-        if subtable.megaflows == 1:
-            self._write_subtable(subtable)
+        if subtable.number not in self._listed:
+            self._list(subtable)
         keep_order()
-        self._slot_words[slot * _SLOT_WORDS + _SUBTABLE_WORD] = place.subtable
+        self._slot_words[slot * _SLOT_WORDS + _SUBTABLE_WORD] = subtable.number
         self._ways[place.bucket * BUCKET_WAYS + place.way] = place.tag << 32 | slot + 1
         return True
 
-    def _write_subtable(self, subtable: Subtable) -> None:
+    def _list(self, subtable: Subtable) -> None:
+        """From now on it is probed too, after the others."""
         self.programs.update("subtables", subtable.number, _SUBTABLE.pack(subtable.mask.to_bytes(KEY_BYTES, "big")))
+        self._orders[self._order_in_use * MAX_SUBTABLES + len(self._listed)] = subtable.number
+        self._listed[subtable.number] = None
+        keep_order()
         self._write_settings()
+
+    def arrange(self) -> None:
+        self._index.arrange()
+        order = self._index.order
+        if order == list(self._listed):
+            return
+        # The other list, which no packet reads: it has not been in use since the last `sync`.
+        other = 1 - self._order_in_use
+        self._orders[other * MAX_SUBTABLES : other * MAX_SUBTABLES + len(order)] = bytes(order)
+        keep_order()
+        self._order_in_use, self._listed = other, dict.fromkeys(order)
+        self._write_settings()
+        self.sync()
 
     def _rested(self, slots: int, now: float) -> bool:
         """Whether that many free slots may be used again. The free ones are in the order in which they were freed."""
@@ -343,11 +366,8 @@ class BpfDatapath:
             installed = self._installed[megaflow_id]
             # From here on nothing fits it: no bucket's way, no entry of the cache.
             self._slot_words[installed.slot * _SLOT_WORDS + _SUBTABLE_WORD] = NO_SUBTABLE
-            subtable = self._index.release(installed.place, installed.mask)
+            self._index.release(installed.place)
             self._ways[installed.place.bucket * BUCKET_WAYS + installed.place.way] = 0
-            if not subtable.megaflows:
-                self._index.forget(subtable)
-                self._write_settings()
         if not known:
             return {}
         self.sync()
@@ -384,6 +404,7 @@ class BpfDatapath:
         for number, installed in found:
             totals = read(installed.slot)
             if totals != installed.totals or number in parts:
+                installed.place.subtable.hits += totals[0] - installed.totals[0]
                 installed.totals = totals
                 packets, octets, last_used, flags = totals
                 installed.statistics = MegaflowStatistics(

@@ -97,6 +97,9 @@ class Datapath(Protocol):
     def sync(self) -> None:
         """Wait until packets that were under way when ``remove`` was called have left (some microseconds to milliseconds)."""
 
+    def arrange(self) -> None:
+        """Wanted about once a second, after ``statistics`` of all: what finds most packets is looked at first from now on."""
+
     def statistics(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
         """Statistics since installation. Unknown ids are passed over."""
 

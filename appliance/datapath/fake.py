@@ -158,6 +158,9 @@ class FakeDatapath:
     def sync(self) -> None:
         self.syncs += 1
 
+    def arrange(self) -> None:
+        pass
+
     def statistics(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
         return {number: self._installed[number].statistics for number in megaflow_ids if number in self._installed}
 

@@ -43,17 +43,19 @@ def hash_key(raw: bytes, terms: Iterable[tuple[int, int]]) -> int:
 
 @dataclass(slots=True)
 class Subtable:
-    """One mask. ``number`` is its place in the fast path's list of subtables, which is probed from 0 up."""
+    """One mask. ``number`` is its place in the fast path's table of subtables."""
 
     number: int
     mask: int
     terms: tuple[tuple[int, int], ...]
     """See ``hash_key``."""
     megaflows: int = 0
+    hits: int = 0
+    """Packets that it found a megaflow for, the older ones counting less: for the caller to add to."""
 
 
 class Place(NamedTuple):
-    subtable: int
+    subtable: Subtable
     bucket: int
     way: int
     tag: int
@@ -71,15 +73,15 @@ class Index:
     _free_numbers: list[int] = field(default_factory=lambda: list(range(MAX_SUBTABLES - 1, -1, -1)))
 
     @property
-    def subtables_in_use(self) -> int:
-        """One more than the highest number in use."""
-        return 1 + max((subtable.number for subtable in self._subtables.values()), default=-1)
+    def order(self) -> list[int]:
+        """Numbers of the subtables, in the order in which they are to be probed."""
+        return [subtable.number for subtable in self._subtables.values()]
 
     def __len__(self) -> int:
         return len(self._subtables)
 
     def subtable(self, mask: int) -> Subtable | None:
-        """The subtable for a mask, made if there is none; None if there are too many masks."""
+        """The subtable for a mask, made, and the last in order, if there is none; None if there are too many masks."""
         subtable = self._subtables.get(mask)
         if subtable is None and self._free_numbers:
             words = _WORDS.unpack(mask.to_bytes(_WORDS.size, "big"))
@@ -87,11 +89,14 @@ class Index:
             subtable = self._subtables[mask] = Subtable(self._free_numbers.pop(), mask, terms)
         return subtable
 
-    def forget(self, subtable: Subtable) -> None:
-        """It has no megaflows any more."""
-        del self._subtables[subtable.mask]
-        self._free_numbers.append(subtable.number)
-        self._free_numbers.sort(reverse=True)
+    def arrange(self) -> None:
+        """Put the subtables that find most in front, and forget those that have no megaflows any more."""
+        self._free_numbers += [subtable.number for subtable in self._subtables.values() if not subtable.megaflows]
+        kept = [subtable for subtable in self._subtables.values() if subtable.megaflows]
+        kept.sort(key=lambda subtable: -subtable.hits)
+        self._subtables = {subtable.mask: subtable for subtable in kept}
+        for subtable in kept:
+            subtable.hits //= 2
 
     def take(self, subtable: Subtable, raw_key: bytes) -> Place | None:
         """A way for the megaflow with this masked key; None if its bucket is full or has its tag already."""
@@ -109,14 +114,12 @@ class Index:
             way = next(way for way in range(BUCKET_WAYS) if way not in used)
             tags[tag] = way
         subtable.megaflows += 1
-        return Place(subtable.number, bucket, way, tag)
+        return Place(subtable, bucket, way, tag)
 
-    def release(self, place: Place, mask: int) -> Subtable:
-        """Frees the way; the subtable that the megaflow was in."""
+    def release(self, place: Place) -> None:
+        """Frees the way."""
         tags = self._tags[place.bucket]
         del tags[place.tag]
         if not tags:
             del self._tags[place.bucket]
-        subtable = self._subtables[mask]
-        subtable.megaflows -= 1
-        return subtable
+        place.subtable.megaflows -= 1

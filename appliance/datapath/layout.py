@@ -171,6 +171,10 @@ class Subtable(ctypes.Structure):
     )
 
 
+class SubtableOrder(ctypes.Structure):
+    _fields_ = (("number", ctypes.c_uint8 * MAX_SUBTABLES),)
+
+
 class Bucket(ctypes.Structure):
     _fields_ = (("way", ctypes.c_uint64 * BUCKET_WAYS),)
 

@@ -33,6 +33,7 @@ from appliance.datapath.layout import (
     PortCounters,
     ProgramIndex,
     Subtable,
+    SubtableOrder,
 )
 from appliance.datapath.programs import call
 from appliance.datapath.ring_buffer import RingBuffer
@@ -227,6 +228,7 @@ def _direct_tables(sizes: Sizes) -> Iterator[tuple[str, type[ctypes.Structure], 
     yield "megaflow_stats", MegaflowStats, sizes.megaflows * sizes.cpus
     yield "buckets", Bucket, sizes.buckets
     yield "subtables", Subtable, MAX_SUBTABLES
+    yield "subtable_orders", SubtableOrder, 2
     yield "cache", CacheSet, sizes.cache_sets * sizes.cpus
     yield "ports", Port, PORT_PLACES
     yield "small_ifindex", Ingress, sizes.small_ifindex

@@ -324,6 +324,31 @@ def test_a_port_that_floods_the_slow_path_leaves_room_for_the_others(datapath: B
     assert [upcall.frame for upcall in wait_upcalls(datapath, 1)] == [frame(99_999)], "what was taken out may be filled again"
 
 
+def test_the_mask_that_finds_most_is_looked_at_first(datapath: BpfDatapath, wires: list[socket.socket]) -> None:
+    """And changing the order loses and changes no packet."""
+    masks = [IN_PORT.mask | ETH_TYPE.mask | ETH_DST.mask >> n for n in range(1, 30)]
+    ours = parse(frame(), 1).key
+    for number, mask in enumerate(masks, 1):
+        # All but the last are for other packets.
+        key = ours if number == len(masks) else ETH_TYPE.put(ours, 0x88B6)
+        assert datapath.install(Megaflow(number, key & mask, mask, (Forward(2),)))
+    datapath.caught_up(range(1, len(masks) + 1))
+    found_by = datapath._installed[len(masks)].place.subtable.number
+    assert list(datapath._listed)[-1] == found_by
+    for _ in range(3):
+        for n in range(20):
+            wires[0].send(frame(n))
+        assert list(received(wires[1])) == [frame(n) for n in range(20)]
+        datapath.statistics(range(1, len(masks) + 1))
+        datapath.arrange()
+        assert next(iter(datapath._listed)) == found_by
+    datapath.remove(range(1, len(masks)))
+    datapath.arrange()
+    assert list(datapath._listed) == [found_by]
+    wires[0].send(frame(20))
+    assert list(received(wires[1])) == [frame(20)]
+
+
 def test_the_fast_path_says_when_it_is_full(datapath: BpfDatapath) -> None:
     ids = iter(range(1, 10_000))
     installed = 0

@@ -23,6 +23,7 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "megaflow": layout.Megaflow,
     "megaflow_stats": layout.MegaflowStats,
     "subtable": layout.Subtable,
+    "subtable_order": layout.SubtableOrder,
     "bucket": layout.Bucket,
     "cache_set": layout.CacheSet,
     "way": layout.Way,

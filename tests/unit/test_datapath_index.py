@@ -65,7 +65,7 @@ def test_places_are_unique_and_released(keys: list[tuple[int, int]]) -> None:
             assert subtable is not None
             place = index.take(subtable, key.to_bytes(KEY_BYTES, "big"))
             if place is not None:
-                assert place.subtable == subtable.number
+                assert place.subtable is subtable
                 assert 0 <= place.bucket < 16
                 assert 0 <= place.way < BUCKET_WAYS
                 taken[without, key] = place
@@ -76,8 +76,8 @@ def test_places_are_unique_and_released(keys: list[tuple[int, int]]) -> None:
     tags = [(place.bucket, place.tag) for place in taken.values()]
     assert len(set(ways)) == len(ways)
     assert len(set(tags)) == len(tags)
-    for (without, _), place in taken.items():
-        index.release(place, KEY_MASK ^ without)
+    for place in taken.values():
+        index.release(place)
     assert take_all() == taken
 
 
@@ -88,7 +88,7 @@ def test_a_way_that_is_free_again_is_taken() -> None:
     places = [index.take(subtable, key.to_bytes(KEY_BYTES, "big")) for key in range(BUCKET_WAYS)]
     assert [place.way for place in places if place] == list(range(BUCKET_WAYS))
     assert places[3] is not None
-    index.release(places[3], KEY_MASK)
+    index.release(places[3])
     again = index.take(subtable, (99).to_bytes(KEY_BYTES, "big"))
     assert again is not None
     assert again.way == 3
@@ -103,10 +103,36 @@ def test_a_full_bucket_and_too_many_masks_are_told() -> None:
     for mask in range(2, MAX_SUBTABLES + 1):
         assert index.subtable(mask) is not None
     assert index.subtable(1000) is None
-    assert index.subtables_in_use == MAX_SUBTABLES == len(index)
-    last = index.subtable(MAX_SUBTABLES)
-    assert last is not None
-    index.forget(last)
-    again = index.subtable(1000)
-    assert again is not None
-    assert again.number == last.number
+    assert len(set(index.order)) == MAX_SUBTABLES == len(index)
+    index.arrange()
+    assert index.order == [subtable.number], "the others are empty"
+    assert index.subtable(1000) is not None
+
+
+def test_subtables_that_find_most_come_first() -> None:
+    index = Index(16, random_constants())
+    tables = [index.subtable(mask) for mask in (1, 2, 4)]
+    places = []
+    for table in tables:
+        assert table is not None
+        place = index.take(table, bytes(KEY_BYTES))
+        assert place is not None
+        places.append(place)
+    first, second, third = (place.subtable for place in places)
+    third.hits, second.hits = 100, 10
+    index.arrange()
+    assert index.order == [third.number, second.number, first.number]
+    index.arrange()
+    assert index.order == [third.number, second.number, first.number], "as before, when nothing is found"
+    first.hits += 20
+    index.arrange()
+    assert index.order == [third.number, first.number, second.number], "what was found before counts, but less and less"
+    first.hits += 20
+    index.arrange()
+    assert index.order == [first.number, third.number, second.number]
+    index.release(places[0])
+    index.arrange()
+    assert first.number not in index.order
+    new = index.subtable(8)
+    assert new is not None
+    assert index.order[-1] == new.number
