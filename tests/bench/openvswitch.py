@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -113,7 +114,22 @@ class OpenVSwitch:
         """By OpenFlow 1.3."""
         path = self._directory / "flows"
         path.write_text("\n".join(flows) + "\n")
-        command(["ovs-ofctl", "-O", "OpenFlow13", "add-flows", BRIDGE, str(path)], env=self.environment)
+        self.ofctl("add-flows", str(path))
+
+    def ofctl(self, name: str, *arguments: str) -> str:
+        """``ovs-ofctl NAME``, which must be accepted; what it printed."""
+        return command(["ovs-ofctl", "-O", "OpenFlow13", name, BRIDGE, *arguments], env=self.environment)
+
+    def connection(self) -> socket.socket:
+        """To speak OpenFlow by."""
+        result = socket.socket(socket.AF_UNIX)
+        result.connect(str(self._directory / f"{BRIDGE}.mgmt"))
+        return result
+
+    @property
+    def pid(self) -> int:
+        """Of ovs-vswitchd."""
+        return self._processes[-1].pid
 
     def megaflows(self) -> int:
         """How many are in the datapath now."""

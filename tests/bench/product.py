@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,8 +19,9 @@ from kernel import BenchError
 from appliance.lab.testbed import Testbed
 
 ROOT = Path(__file__).resolve().parents[2]
-LISTEN = "ptcp:6653:127.0.0.1"
-CONNECT = "tcp:127.0.0.1:6653"
+PORT = 6653
+LISTEN = f"ptcp:{PORT}:127.0.0.1"
+CONNECT = f"tcp:127.0.0.1:{PORT}"
 READY_SECONDS = 30.0
 
 
@@ -58,15 +60,27 @@ class Product:
     def add_flows(self, flows: Sequence[str]) -> None:
         path = Path(self._directory.name) / "flows"
         path.write_text("\n".join(flows) + "\n")
-        done = self._bed.run(["ovs-ofctl", "-O", "OpenFlow13", "add-flows", CONNECT, str(path)], timeout=120)
-        if done.returncode:
-            raise BenchError(f"ofswitch refused flow entries: {done.stderr.strip()}")
+        self.ofctl("add-flows", str(path))
 
-    def ofctl(self, command: str, *arguments: str) -> None:
-        """``ovs-ofctl COMMAND``, which must be accepted."""
-        done = self._bed.run(["ovs-ofctl", "-O", "OpenFlow13", command, CONNECT, *arguments])
+    def ofctl(self, command: str, *arguments: str) -> str:
+        """``ovs-ofctl COMMAND``, which must be accepted; what it printed."""
+        done = self._bed.run(["ovs-ofctl", "-O", "OpenFlow13", command, CONNECT, *arguments], timeout=120)
         if done.returncode:
             raise BenchError(f"ofswitch refused {command}: {done.stderr.strip()}")
+        return done.stdout
+
+    def connection(self) -> socket.socket:
+        """To speak OpenFlow by."""
+        return self._bed.inside(None, lambda: socket.create_connection(("127.0.0.1", PORT), READY_SECONDS))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def kill(self) -> None:
+        """As if it crashed. What its programs do they go on doing, until another one takes over."""
+        self._process.kill()
+        self._process.wait()
 
     def show(self) -> dict[str, Any]:
         """What ``ofswitch show`` tells."""

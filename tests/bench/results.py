@@ -14,7 +14,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """``op`` is ``<=`` or ``>=``, on the ratio as it is shown: to two decimals; ``±`` for one that is to be 1, within ``limit``."""
+    """``op`` is ``<=`` or ``>=``, on the ratio as it is shown, to two decimals, or on the value if there is no reference; ``±`` for
+    one that is to be 1, within ``limit``.
+    """
 
     op: str
     limit: float
@@ -82,7 +84,9 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        return self.aim.met(self.ratio) if self.aim is not None and self.ratio is not None else None
+        """Of the ratio, or of the value if it has no reference."""
+        figure = self.ratio if self.reference else self.value
+        return self.aim.met(figure) if self.aim is not None and figure is not None else None
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -26,10 +26,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -40,6 +39,7 @@ from image import Cache  # noqa: E402
 from machine import Clock, Done, Job, has_kvm, run  # noqa: E402
 from report import commit, console, footer, table  # noqa: E402
 from results import Row  # noqa: E402
+from tested import Tested, read_report  # noqa: E402
 
 SUITES = ("bookworm", "trixie-backports")
 SOURCES = ("appliance", "bpf_prog", "configs", "ryu_apps", "tests")
@@ -53,24 +53,6 @@ _PYTEST = (
     f"-p no:cacheprovider --timeout={_TEST_TIMEOUT} --junitxml=/out/tests.xml"
 )
 _INSTRUCTIONS = "modprobe openvswitch && python3 /source/tests/bench/instructions.py /out/instructions.json"
-
-
-@dataclass(slots=True)
-class Tested:
-    """What came of the tests on one kernel; ``error`` if they did not get to their end."""
-
-    suite: str
-    kernel: str
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-    seconds: float = 0.0
-    failures: list[str] = field(default_factory=list)
-    error: str = ""
-
-    @property
-    def ok(self) -> bool:
-        return self.passed > 0 and not self.failed and not self.error
 
 
 class Guests:
@@ -125,27 +107,12 @@ def test(guests: Guests, arguments: Sequence[str]) -> list[Tested]:
     for done in guests.run(f"{_PYTEST} {words}", TEST_SECONDS):
         kernel = done.job.kernel
         result = Tested(kernel.suite, kernel.version, error=done.error)
-        _read_tests(done.job.out / "tests.xml", result)
+        read_report(done.job.out / "tests.xml", result)
         if result.failures:  # then the status says no more than they do
             result.error = ""
         say(f"{kernel.version}: {result.passed} passed, {result.failed} failed, {result.skipped} skipped, {result.seconds:.0f} s")
         results.append(result)
     return sorted(results, key=lambda result: [kernel.suite for kernel in guests.kernels].index(result.suite))
-
-
-def _read_tests(path: Path, result: Tested) -> None:
-    """From pytest's own report."""
-    suite = ElementTree.parse(path).getroot().find("testsuite") if path.exists() else None
-    if suite is None:
-        return
-    numbers = {name: int(suite.get(name, "0")) for name in ("tests", "errors", "failures", "skipped")}
-    result.failed = numbers["errors"] + numbers["failures"]
-    result.skipped = numbers["skipped"]
-    result.passed = numbers["tests"] - result.failed - result.skipped
-    result.seconds = float(suite.get("time", "0"))
-    for case in suite.iter("testcase"):
-        for problem in (*case.iter("failure"), *case.iter("error")):
-            result.failures.append(f"{case.get('classname')}::{case.get('name')}: {problem.get('message', '')[:300]}")
 
 
 def report_tests(results: Sequence[Tested], directory: Path | None) -> int:
