@@ -19,6 +19,7 @@
 #define MAX_FLOOD_PORTS 256
 #define MAX_SUBTABLES 128
 #define MAX_OPS 32
+#define EDIT_OPS 28 /* from here on struct edit takes the place of ops, if MEGAFLOW_EDITS */
 #define RUN_OPS 8 /* a program executes this many and then calls the next: a short loop is verified fast */
 #define BUCKET_WAYS 8
 #define CACHE_WAYS 2
@@ -151,6 +152,7 @@ enum megaflow_flag {
 	MEGAFLOW_GATED = 1 << 2, /* earlier packets may still be under way in the slow path: see ticket */
 	MEGAFLOW_WIDE = 1 << 5,	 /* its key has more than common words: see lookup.h */
 	MEGAFLOW_DIRECT = 1 << 6, /* it does nothing but send to xdp_port, or drop */
+	MEGAFLOW_EDITS = 1 << 7,  /* it does nothing to a common packet but what struct edit says, and send it to xdp_port */
 };
 
 /* A slot of the megaflow table. eBPF writes `ticket`, and may clear MEGAFLOW_GATED; Python writes all the rest, before the slot can be
@@ -165,7 +167,14 @@ struct megaflow {
 	u32 ticket;	 /* ... of these that eBPF put in the queue while the gate was shut (plus one that Python holds) */
 	u64 key[KEY_WORDS];
 	struct op ops[MAX_OPS];
-	u64 pad[4];
+	u64 pad[4]; /* the rest of struct edit */
+};
+
+/* Rewrites of a common packet at once: of words 4, 5, 6 and 9 of its key what is kept, and what is put there, after ttl_needed has been
+ * taken from the TTL. */
+struct edit {
+	u64 keep[4];
+	u64 set[4];
 };
 
 /* One bucket of a SELECT or FAST FAILOVER group: its ops are in a slot of the megaflow table that no bucket leads to. */
@@ -282,7 +291,8 @@ enum program {
 	PROGRAM_HANDLE = 3,  /* what comes after parsing: at TC plug-ins' matches, if there are any */
 	PROGRAM_LOOK_UP = 4, /* TC only: what comes after those */
 	PROGRAM_DROP = 5,    /* TC only: the end of a packet that a plug-in drops */
-	PROGRAMS = 6,
+	PROGRAM_EDIT = 6,    /* TC only: struct edit, and the end */
+	PROGRAMS = 7,
 };
 
 /* What a plug-in may be called for. Its program for that is in `tc_programs` at PLUGIN_PROGRAM(kind, id). */

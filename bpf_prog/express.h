@@ -35,6 +35,34 @@ static __always_inline u16 join8(u8 first, u8 second)
 #endif
 }
 
+/* Out of a word of the key again: halves, and a byte by its place. */
+static __always_inline u32 first32(u64 word)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return word;
+#else
+	return word >> 32;
+#endif
+}
+
+static __always_inline u32 second32(u64 word)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return word >> 32;
+#else
+	return word;
+#endif
+}
+
+static __always_inline u8 byte_of(u64 word, u32 place)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return word >> 8 * place;
+#else
+	return word >> 8 * (7 - place);
+#endif
+}
+
 /* The words of a common packet's key. */
 struct common {
 	u64 w3, w4, w5, w6, w9, w11;
@@ -98,43 +126,89 @@ static __always_inline void leave_parsed(struct packet *p, const struct common *
 	p->nd_sll = p->nd_tll = p->cut = p->frame_tags = 0;
 }
 
+#include "edit.h"
+
 enum express {
 	EXPRESS_NO,   /* parse it, look it up */
 	EXPRESS_LEFT, /* parsed; and its megaflow, if p->found */
+	EXPRESS_EDIT, /* likewise, and it is for PROGRAM_EDIT: at TC, to write is to make sure first that the packet is nobody else's */
 	EXPRESS_DONE,
 };
 
-/* Sends to `out`, or drops if that is 0; false, and nothing done, if it takes more to know what becomes of the packet. */
-static __always_inline int send_direct(struct hook hook, u32 out, u64 bytes, u32 cpu, struct verdict *v)
+/* Writes what the megaflow makes of the packet, in the frame of XDP. False if the frame is not there. */
+static __always_inline int edit_frame(struct hook hook, struct common *c, const struct megaflow *megaflow)
+{
+	void *data = (void *)(long)hook.xdp->data, *end = (void *)(long)hook.xdp->data_end;
+	struct common old = *c;
+	u32 tcp = c->w5 == join32(first32(c->w5), join16(bpf_htons(ETHERTYPE_IPV4), bpf_htons(LAYER_IPV4 | LAYER_TCP)));
+
+	void *l4 = data + sizeof(struct eth_header) + sizeof(struct ipv4_header);
+	if (l4 + 8 > end)
+		return 0;
+	edit_words(c, megaflow);
+	struct differences d = differences(&old, c, megaflow);
+	write_common(data, c);
+	if (d.ipv4) {
+		u16 *sum = l4 - 10;
+		*sum = replace_sum(*sum, d.ipv4);
+	}
+	u32 covered = folded((u64)d.l4 + d.pseudo);
+	if (!covered)
+		return 1;
+	if (!tcp) {
+		u16 *sum = l4 + 6;
+		if (*sum) {
+			u16 replaced = replace_sum(*sum, covered);
+			*sum = replaced ? replaced : 0xffff;
+		}
+		return 1;
+	}
+	if (l4 + 20 > end)
+		return 0;
+	u16 *sum = l4 + 16;
+	*sum = replace_sum(*sum, covered);
+	return 1;
+}
+
+/* Whether nothing speaks against sending there; 0 is nowhere. If something does, it takes more to know what becomes of the packet. */
+static __always_inline int is_reached(struct hook hook, u32 out)
+{
+#ifndef TEST_RUN
+	u32 needed = hook.tc ? PORT_FORWARD : PORT_FORWARD | PORT_XDP_TRANSMIT;
+	struct port *port = ports_at(out);
+	return !out || (port && (port->flags & needed) == needed);
+#endif
+	return 1;
+}
+
+/* To a port that is reached. */
+static __always_inline void send_direct(struct hook hook, u32 out, u64 bytes, u32 cpu, struct verdict *v)
 {
 	int drop = hook.tc ? TC_ACT_SHOT : XDP_DROP;
-	struct port *port = ports_at(out);
 
 	if (!out) {
 		verdict(v, FATE_DROPPED, DROP_NO_ACTION, drop);
-		return 1;
+		return;
 	}
 #ifdef TEST_RUN
 	verdict(v, FATE_FORWARDED, 0, test_output(OP_FORWARD, out) ? TEST_STOPPED : drop);
-	return 1;
+	return;
 #endif
-	u32 needed = hook.tc ? PORT_FORWARD : PORT_FORWARD | PORT_XDP_TRANSMIT;
-	if (!port || (port->flags & needed) != needed)
-		return 0;
-	int code = hook.tc ? bpf_redirect(port->ifindex, 0) : xdp_ports.redirect_map(out, 0);
+	struct port *port = ports_at(out);
+	int code = !port ? drop : hook.tc ? bpf_redirect(port->ifindex, 0) : xdp_ports.redirect_map(out, 0);
 	if (code != (hook.tc ? TC_ACT_REDIRECT : XDP_REDIRECT)) {
 		verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, drop);
-		return 1;
+		return;
 	}
 	count_sent(out, cpu, bytes);
 	verdict(v, FATE_FORWARDED, 0, code);
-	return 1;
 }
 
 /* `number` is the place of a port that may be received from. */
 static __always_inline enum express express(struct hook hook, void *data, void *end, u32 number, u32 cpu, u64 bytes, u16 vlan_tci,
 					    struct verdict *v)
 {
+	enum express way = EXPRESS_LEFT;
 	struct common c;
 	u32 slot = 0;
 
@@ -147,21 +221,27 @@ static __always_inline enum express express(struct hook hook, void *data, void *
 	if (megaflow) {
 		struct subtable *subtable = subtables_at(*(volatile u32 *)&megaflow->subtable);
 		if (subtable && !common_differ(&c, subtable->mask, megaflow)) {
-			if ((megaflow->flags & (MEGAFLOW_DIRECT | MEGAFLOW_GATED)) == MEGAFLOW_DIRECT &&
-			    send_direct(hook, megaflow->xdp_port, bytes, cpu, v)) {
-				count_slot(candidate, cpu, bytes, c.w11);
-				count(number, cpu, bytes, hook, v);
-#ifdef TEST_RUN
-				struct packet *seen = scratch.lookup(&cpu);
-				if (seen) {
-					leave_parsed(seen, &c);
-					seen->metadata_tag = vlan_tci ? 1 : 0;
-					note_run(seen, hook, v);
-				}
-#endif
-				return EXPRESS_DONE;
-			}
+			u32 flags = megaflow->flags & (MEGAFLOW_DIRECT | MEGAFLOW_EDITS | MEGAFLOW_GATED), out = megaflow->xdp_port;
+			int edits = flags == MEGAFLOW_EDITS && byte_of(c.w6, 6) > megaflow->ttl_needed;
 			slot = candidate + 1;
+			if ((flags == MEGAFLOW_DIRECT || edits) && is_reached(hook, out)) {
+				if (edits && hook.tc) {
+					way = EXPRESS_EDIT;
+				} else if (!edits || edit_frame(hook, &c, megaflow)) {
+					count_slot(candidate, cpu, bytes, c.w11);
+					send_direct(hook, out, bytes, cpu, v);
+					count(number, cpu, bytes, hook, v);
+#ifdef TEST_RUN
+					struct packet *seen = scratch.lookup(&cpu);
+					if (seen) {
+						leave_parsed(seen, &c);
+						seen->metadata_tag = vlan_tci ? 1 : 0;
+						note_run(seen, hook, v);
+					}
+#endif
+					return EXPRESS_DONE;
+				}
+			}
 		}
 	}
 	struct packet *p = scratch.lookup(&cpu);
@@ -169,5 +249,5 @@ static __always_inline enum express express(struct hook hook, void *data, void *
 		return EXPRESS_NO;
 	leave_parsed(p, &c);
 	p->found = slot;
-	return EXPRESS_LEFT;
+	return way;
 }

@@ -32,6 +32,7 @@ from appliance.datapath.keeper import Keeper
 from appliance.datapath.layout import (
     BUCKET_WAYS,
     COMMON_WORDS,
+    EDIT_OPS,
     KEY_WORDS,
     MAX_CHOICES,
     MAX_FLOOD_PORTS,
@@ -43,6 +44,7 @@ from appliance.datapath.layout import (
     Choice,
     MegaflowFlag,
     MegaflowStats,
+    Op,
     PortCounters,
     PortFlag,
     UpcallShare,
@@ -95,8 +97,11 @@ _SUBTABLE_WORD, _FLAGS, _SERVED, _TICKET = (
 )
 _SLOT_WORDS = _SLOT_BYTES // 4
 # Plain integers: what happens for each megaflow is in the way of its first packet.
-_PUNT, _GATED, _WIDE = int(MegaflowFlag.PUNT), int(MegaflowFlag.GATED), int(MegaflowFlag.WIDE)
-_TOO_SOON = int(MegaflowFlag.XDP | MegaflowFlag.DIRECT)
+_PUNT, _GATED, _WIDE, _EDITS = (
+    int(flag) for flag in (MegaflowFlag.PUNT, MegaflowFlag.GATED, MegaflowFlag.WIDE, MegaflowFlag.EDITS)
+)
+_EDIT = int(MegaflowSlot.ops.offset) + EDIT_OPS * ctypes.sizeof(Op)
+_TOO_SOON = int(MegaflowFlag.XDP | MegaflowFlag.DIRECT | MegaflowFlag.EDITS)
 """Plug-ins' matches run at TC, and not on the express way: a megaflow that depends on them takes neither."""
 
 
@@ -289,6 +294,9 @@ class BpfDatapath:
         gated = not flags & _PUNT
         if gated:
             flags |= _GATED
+        edit = compiled.edit
+        if edit is not None and edit.suits(megaflow.key, megaflow.mask):
+            flags |= _EDITS
         if megaflow.mask & self._matched_by_plugins:
             flags &= ~_TOO_SOON
         if megaflow.key & _WIDE_BITS:
@@ -300,6 +308,9 @@ class BpfDatapath:
             for counting in installed.stops:
                 self._write_slot(counting, b"")
         self._write_slot(slot, compiled.linked(choice, installed.stops), compiled, raw, megaflow.id, flags)
+        if flags & _EDITS and edit is not None:
+            at = slot * _SLOT_BYTES + _EDIT
+            self._slots[at : at + len(edit.raw)] = edit.raw
         self._installed[megaflow.id] = installed
         if gated:
             self._gated.add(megaflow.id)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import Final
 
+from appliance.datapath.edit import Edit, edit, is_editable
 from appliance.datapath.layout import MAX_OPS, NO_SLOT, RUN_OPS, ChoiceKind, MegaflowFlag, OpCode, port_place
 from appliance.model.actions import Meter, SetField, SetQueue
 from appliance.model.fields import VLAN_PRESENT, Layer
@@ -63,6 +64,8 @@ class Compiled:
     ttl_needed: int = 0
     choice: CompiledChoice | None = None
     stops: tuple[int, ...] = ()
+    edit: Edit | None = None
+    """What may be done to common packets in the place of ``ops``."""
 
     def linked(self, choice: int | None, drop_slots: Sequence[int]) -> bytes:
         """The ops, with the index of the choice, and for each stop the slot that counts what is dropped there."""
@@ -208,7 +211,8 @@ def compile_actions(actions: Sequence[DatapathAction], meters: Mapping[int, int]
     except _UnsupportedError:
         ops = b"".join([*meter_ops, _op(OpCode.END)])
         return Compiled(ops, MegaflowFlag.PUNT | MegaflowFlag.METERED, stops=tuple(range(len(metered))))
-    return replace(rest, flags=rest.flags | MegaflowFlag.METERED)
+    # Their packets take the way of the meters.
+    return replace(rest, flags=rest.flags & ~MegaflowFlag.DIRECT | MegaflowFlag.METERED, edit=None)
 
 
 @lru_cache(maxsize=1024)
@@ -228,7 +232,7 @@ def _compile(actions: Sequence[DatapathAction], meter_ops: Sequence[bytes] = ())
     stops = (*range(len(meter_ops)), *(len(meter_ops) + at for at in body.stops))
     if not _all_reached(len(ops), [len(meter_ops), *(at + 1 for at in stops)]):
         raise _UnsupportedError
-    return Compiled(b"".join(ops), body.flags, body.xdp_port, body.ttl_needed, body.choice, stops)
+    return Compiled(b"".join(ops), body.flags, body.xdp_port, body.ttl_needed, body.choice, stops, body.edit)
 
 
 def _all_reached(ops: int, starts: Iterable[int]) -> bool:
@@ -252,6 +256,7 @@ class _Compilation:
         self.ttl_needed = 0
         self.choice: CompiledChoice | None = None
         self.stops: list[int] = []
+        self.edit: Edit | None = None
         # A meter may have remarked the DSCP, which the IPv4 checksum covers.
         self._stale = after_meters
         self._retyped = self._retyped_icmp = self._ttl_set = self._queued = False
@@ -275,6 +280,10 @@ class _Compilation:
         elif len(outputs) == 1 and not self._queued and isinstance(final := actions[-1], Forward):
             self.flags |= MegaflowFlag.XDP
             self.xdp_port = port_place(final.port)
+            fields = [(action.field, action.value) for action in actions if isinstance(action, SetField)]
+            rewrites = all(isinstance(action, SetField | DecTtl) for action in actions[:-1])
+            if rewrites and all(is_editable(field) for field, _ in fields) and len(actions) > 1:
+                self.edit = edit(fields)
         if MegaflowFlag.XDP in self.flags and len(self.ops) == 1 + len(outputs):
             self.flags |= MegaflowFlag.DIRECT
 

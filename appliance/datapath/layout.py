@@ -18,6 +18,7 @@ PORT_PLACES = MAX_PORT_NUMBER + 2
 MAX_FLOOD_PORTS = 256
 MAX_SUBTABLES = 128
 MAX_OPS = 32
+EDIT_OPS = 28
 RUN_OPS = 8
 BUCKET_WAYS = 8
 CACHE_WAYS = 2
@@ -96,6 +97,7 @@ class MegaflowFlag(IntFlag):
     METERED = 1 << 4
     WIDE = 1 << 5
     DIRECT = 1 << 6
+    EDITS = 1 << 7
 
 
 class PortFlag(IntFlag):
@@ -114,6 +116,7 @@ class ProgramIndex(IntEnum):
     HANDLE = 3
     LOOK_UP = 4
     DROP = 5
+    EDIT = 6
 
 
 class PluginKind(IntEnum):
@@ -152,6 +155,12 @@ class Megaflow(ctypes.Structure):
         ("ops", Op * MAX_OPS),
         ("pad", ctypes.c_uint64 * 4),
     )
+
+
+class Edit(ctypes.Structure):
+    """In the place of a slot's ops from EDIT_OPS on."""
+
+    _fields_ = (("keep", ctypes.c_uint64 * 4), ("set", ctypes.c_uint64 * 4))
 
 
 class MegaflowStats(ctypes.Structure):

@@ -274,6 +274,7 @@ class Programs:
                 ("tc_programs", ProgramIndex.EXECUTE, self._load("ofswitch_tc_go", tc, stderr)),
                 ("tc_programs", ProgramIndex.FLOOD, self._load("ofswitch_flood", tc, stderr)),
                 ("tc_programs", ProgramIndex.DROP, self._load("ofswitch_drop", tc, stderr)),
+                ("tc_programs", ProgramIndex.EDIT, self._load("ofswitch_edit", tc, stderr)),
                 ("xdp_programs", ProgramIndex.HANDLE, self._load("ofswitch_xdp_on", xdp, stderr)),
                 ("xdp_programs", ProgramIndex.EXECUTE, self._load("ofswitch_xdp_go", xdp, stderr)),
             ]

@@ -62,6 +62,39 @@ def test_actions(fast_path: FastPath, frame: bytes, actions: list[DatapathAction
     check(fast_path, frame, tuple(actions), hook, metadata)
 
 
+EDITED = ("eth_dst", "eth_src", "ip_dscp", "ip_ecn", "ip_ttl", "ipv4_src", "ipv4_dst")
+PORTS = {6: ("tcp_src", "tcp_dst"), 17: ("udp_src", "udp_dst")}
+CHECKSUM_AT = {6: 16, 17: 6}
+
+
+@st.composite
+def rewrites(draw: st.DrawFn) -> tuple[bytes, tuple[DatapathAction, ...]]:
+    """A packet of TCP or UDP, with any checksums, and what is done at once to one."""
+    protocol = draw(st.sampled_from((6, 17)))
+    layer_4 = bytearray(draw(st.binary(min_size=20, max_size=24)))
+    for at, header in ((CHECKSUM_AT[protocol], layer_4), (10, ip := bytearray(draw(st.binary(min_size=20, max_size=20))))):
+        if draw(st.booleans()):
+            header[at : at + 2] = draw(st.sampled_from((b"\0\0", b"\xff\xff")))
+    ip[0], ip[6:8], ip[9] = 0x45, b"\x40\0", protocol
+    ethernet = draw(st.binary(min_size=12, max_size=12)) + b"\x08\0"
+    names = draw(st.lists(st.sampled_from((*EDITED, *PORTS[protocol], "dec_ttl")), min_size=1, max_size=6))
+    actions: list[DatapathAction] = []
+    for name in names:
+        if name != "dec_ttl":
+            actions.append(SetField(BY_NAME[name], draw(st.integers(0, BY_NAME[name].max))))
+        elif not any(isinstance(action, SetField) and action.field.name == "ip_ttl" for action in actions):
+            actions.append(DecTtl())
+    return ethernet + bytes(ip) + bytes(layer_4), (*actions, Forward(2))
+
+
+@settings(max_examples=400)
+@given(rewrite=rewrites(), hook=st.sampled_from(Hook))
+def test_rewrites_at_once(fast_path: FastPath, rewrite: tuple[bytes, tuple[DatapathAction, ...]], hook: Hook) -> None:
+    frame, actions = rewrite
+    assert compile_actions(actions).edit is not None
+    check(fast_path, frame, actions, hook, False)
+
+
 def check(fast_path: FastPath, frame: bytes, actions: tuple[DatapathAction, ...], hook: Hook, metadata: bool) -> None:
     key = parse(frame, IN_PORT).key
     network_tag = metadata and hook is Hook.TC and bool(VLAN_TCI.get(key))
@@ -72,7 +105,7 @@ def check(fast_path: FastPath, frame: bytes, actions: tuple[DatapathAction, ...]
     flags = compile_actions(actions).flags
     third_tag = ETH_TYPE.get(key) in (ETH_TYPE_VLAN, ETH_TYPE_QINQ)
     punted = bool(flags & MegaflowFlag.PUNT or (flags & MegaflowFlag.POPS and third_tag))
-    megaflow = fast_path.install(actions)
+    megaflow = fast_path.install_for(frame, actions)
     try:
         result = fast_path.execute(frame, hook, network_tag)
     finally:

@@ -77,7 +77,7 @@ def is_punted(vector: ExecutionVector) -> bool:
 
 def check_execution(fast_path: FastPath, vector: ExecutionVector, hook: Hook, network_tag: bool = False) -> None:
     flags, punted = compile_actions(vector.actions).flags, is_punted(vector)
-    megaflow = fast_path.install(vector.actions)
+    megaflow = fast_path.install_for(vector.frame, vector.actions)
     try:
         result = fast_path.execute(vector.frame, hook, network_tag)
     finally:

@@ -20,11 +20,12 @@ from appliance.datapath.bpf import BpfDatapath
 from appliance.datapath.layout import OpCode, PortFlag, number_at, port_place
 from appliance.datapath.loader import Sizes
 from appliance.datapath.programs import bpf
-from appliance.model.fields import IN_PORT, KEY_BYTES, KEY_MASK
+from appliance.model.fields import IN_PORT, KEY_BYTES, KEY_MASK, LAYERS
 from appliance.model.megaflow import DatapathAction, Flood, Forward, Megaflow, Upcall
 from appliance.model.plugin import PluginFile
 from appliance.model.ports import LOCAL_PORT, Hook
 from appliance.model.tunnel import Tunnel, tunnel_of
+from appliance.packet.parse import parse
 
 BPF_PROG_TEST_RUN = 10
 LOOPBACK_IFINDEX = 1
@@ -84,6 +85,10 @@ class FastPath:
 
     def close(self) -> None:
         self.datapath.close()
+
+    def install_for(self, frame: bytes, actions: tuple[DatapathAction, ...]) -> int:
+        """A megaflow that takes all packets of ``in_port`` with the same headers as this one; its id. It may be done by an edit."""
+        return self.install(actions, parse(frame, self.in_port).key, IN_PORT.mask | LAYERS.mask)
 
     def install(self, actions: tuple[DatapathAction, ...], key: int | None = None, mask: int = IN_PORT.mask) -> int:
         """A megaflow that takes all packets of ``in_port``, unless ``key`` and ``mask`` say otherwise; its id."""

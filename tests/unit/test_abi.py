@@ -21,6 +21,7 @@ from appliance.model.ports import LOCAL_PORT, MAX_PORT_NUMBER
 STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "op": layout.Op,
     "megaflow": layout.Megaflow,
+    "edit": layout.Edit,
     "megaflow_stats": layout.MegaflowStats,
     "subtable": layout.Subtable,
     "subtable_order": layout.SubtableOrder,
@@ -57,6 +58,7 @@ LIMITS: dict[str, int] = {
     "MAX_FLOOD_PORTS": layout.MAX_FLOOD_PORTS,
     "MAX_SUBTABLES": layout.MAX_SUBTABLES,
     "MAX_OPS": layout.MAX_OPS,
+    "EDIT_OPS": layout.EDIT_OPS,
     "RUN_OPS": layout.RUN_OPS,
     "BUCKET_WAYS": layout.BUCKET_WAYS,
     "CACHE_WAYS": layout.CACHE_WAYS,

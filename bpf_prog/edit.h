@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What most rewrites are: fields of Ethernet, IPv4, TCP and UDP in a common packet that then goes out. All of them are set at once, in
+ * the words of the key, and the words are written to the headers: no op by op. The frame is the same as the ops would make it.
+ */
+#pragma once
+
+static __always_inline const struct edit *edit_of(const struct megaflow *megaflow)
+{
+	return (const struct edit *)&megaflow->ops[EDIT_OPS];
+}
+
+static __always_inline void edit_words(struct common *c, const struct megaflow *megaflow)
+{
+	const struct edit *edit = edit_of(megaflow);
+	u64 taken = join32(0, join16(0, join8(megaflow->ttl_needed, 0)));
+
+	c->w4 = (c->w4 & edit->keep[0]) | edit->set[0];
+	c->w5 = (c->w5 & edit->keep[1]) | edit->set[1];
+	c->w6 = ((c->w6 - taken) & edit->keep[2]) | edit->set[2];
+	c->w9 = (c->w9 & edit->keep[3]) | edit->set[3];
+}
+
+/* The headers but for their checksums; DIRECT_BYTES of memory. */
+static __always_inline void write_common(void *data, const struct common *c)
+{
+	struct ipv4_header *ip = data + sizeof(struct eth_header);
+
+	*(u64 *)data = c->w4;
+	*(u32 *)(data + 8) = first32(c->w5);
+	ip->tos = byte_of(c->w6, 5);
+	ip->ttl = byte_of(c->w6, 6);
+	*(u64 *)&ip->src = c->w9;
+	*(u32 *)(data + sizeof(struct eth_header) + sizeof(*ip)) = first32(c->w6);
+}
+
+/* Differences of unfolded sums, 0 for none: see struct packet. */
+struct differences {
+	u32 ipv4, l4, pseudo;
+};
+
+static __always_inline u64 difference(u32 from, u32 to)
+{
+	return (u64)(u32)~from + to;
+}
+
+static __always_inline u32 folded(u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	return (sum & 0xffffffff) + (sum >> 32);
+}
+
+/* A field that is set counts as changed even if it stays the same, as it does with ops. */
+static __always_inline struct differences differences(const struct common *from, const struct common *to, const struct megaflow *megaflow)
+{
+	const struct edit *edit = edit_of(megaflow);
+	struct differences result = {};
+	u64 ipv4 = 0;
+
+	if (~edit->keep[3]) {
+		ipv4 = difference(first32(from->w9), first32(to->w9)) + difference(second32(from->w9), second32(to->w9));
+		result.pseudo = folded(ipv4);
+	}
+	/* TOS and TTL lie in their halves as they do in the header's; protocol and fragment, which do not, stay. */
+	if (~second32(edit->keep[2]) || megaflow->ttl_needed)
+		ipv4 += difference(second32(from->w6), second32(to->w6));
+	result.ipv4 = folded(ipv4);
+	if (~first32(edit->keep[2]))
+		result.l4 = folded(difference(first32(from->w6), first32(to->w6)));
+	return result;
+}
