@@ -12,7 +12,7 @@ Source: OpenFlow Switch Specification 1.3.5, section 7.2.3.7, tables 11 and 12.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntFlag
 
 KEY_BYTES = 128
@@ -109,9 +109,9 @@ class Prerequisite:
     values: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """One field of the flow key.
+    """One field of the flow key. There is one object of each: compared by identity.
 
     ``bits`` is the width of a value, ``shift`` the place of its lowest bit in the key. ``oxm`` is the number in the class
     ``oxm_class`` and ``oxm_length`` the bytes of a value on the wire; -1 and 0 for fields that cannot be matched.
@@ -130,16 +130,14 @@ class Field:
     display: str = "dec"
     """How a value is printed: dec, hex, mac, ipv4 or ipv6."""
     oxm_class: int = OFPXMC_OPENFLOW_BASIC
+    max: int = field(init=False, repr=False)
+    """The largest value, also the mask of an exact match, not shifted."""
+    mask: int = field(init=False, repr=False)
+    """The field's bits in the flow key."""
 
-    @property
-    def max(self) -> int:
-        """The largest value, also the mask of an exact match, not shifted."""
-        return (1 << self.bits) - 1
-
-    @property
-    def mask(self) -> int:
-        """The field's bits in the flow key."""
-        return self.max << self.shift
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "max", (1 << self.bits) - 1)
+        object.__setattr__(self, "mask", self.max << self.shift)
 
     def get(self, key: int) -> int:
         """The field's value in a flow key (or in a mask)."""

@@ -6,7 +6,6 @@ Invariant: outputs, meters and packet-ins for used-up TTLs have the same frames 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import takewhile
 from typing import TypeVar
 
 from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, Meter, PopMpls, PopPbb, PushMpls, PushPbb, SetField, SetQueue
@@ -84,7 +83,12 @@ def needed(actions: Sequence[_A], frame_needed: bool) -> tuple[_A, ...]:
 
 def leading_meters(actions: Iterable[DatapathAction]) -> int:
     """How many meters stand before everything else: those that the fast path runs."""
-    return sum(1 for _ in takewhile(lambda action: isinstance(action, Meter), actions))
+    count = 0
+    for action in actions:
+        if not isinstance(action, Meter):
+            break
+        count += 1
+    return count
 
 
 def may_run_out(actions: Iterable[DatapathAction], key: int) -> bool:

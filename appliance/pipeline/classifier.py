@@ -31,6 +31,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Generic
 
+from appliance.model.fields import KEY_MASK
 from appliance.model.match import Match
 from appliance.pipeline.subtable import METADATA_BITS, R, Subtable
 
@@ -124,11 +125,12 @@ class Classifier(Generic[R]):
                     best = rule
                     best_priority = rule.priority
         if missed:
-            known |= consulted
+            unknown = KEY_MASK ^ (known | consulted)
             for subtable in missed:
-                bits = subtable.absence(key, known)
-                consulted |= bits
-                known |= bits
+                bits = subtable.absence(key, unknown)
+                if bits:
+                    consulted |= bits
+                    unknown ^= unknown & bits
         return best, consulted
 
     def covered_by(self, match: Match) -> Iterator[R]:
@@ -136,6 +138,9 @@ class Classifier(Generic[R]):
         value, mask = match.value, match.mask
         for subtable in self._subtables.values():
             if mask & ~subtable.mask:
+                continue
+            if mask == subtable.mask:
+                yield from subtable.at(value)
                 continue
             for other in subtable.rules:
                 if other & mask == value:
@@ -149,7 +154,7 @@ class Classifier(Generic[R]):
                 continue
             shared = subtable.mask & mask
             wanted = value & shared
-            for other in subtable.rules:
+            for other in (wanted,) if shared == subtable.mask else subtable.rules:
                 if other & shared == wanted:
                     rule = subtable.find(other, priority)
                     if rule is not None:

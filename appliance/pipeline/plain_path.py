@@ -8,7 +8,6 @@ Invariant: what it returns is equal to what ``xlate.translate`` returns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 from appliance.model.actions import Action, Output
@@ -16,13 +15,11 @@ from appliance.model.fields import IN_PORT, METADATA
 from appliance.model.megaflow import DatapathAction, Flood, Forward
 from appliance.model.ports import PortNo, is_port_number
 from appliance.pipeline.flow_table import FlowEntry, Pipeline
-from appliance.pipeline.group_table import GroupHit
 from appliance.pipeline.translation import Lookup, Translation
 
 _METADATA_BITS = METADATA.mask
 _IN_PORT_BITS = IN_PORT.mask
 _FLOODS = (PortNo.FLOOD, PortNo.ALL)
-_NO_WAYS: Mapping[tuple[int, int], tuple[GroupHit, ...]] = {}
 
 
 def translate(pipeline: Pipeline, key: int) -> Translation | None:
@@ -63,7 +60,7 @@ def translate(pipeline: Pipeline, key: int) -> Translation | None:
         table_id = program.goto
     known = mask | _METADATA_BITS
     lookups = tuple([Lookup(table_id, at, known, entry) for table_id, at, entry in met])
-    return Translation(key, mask, outputs, lookups, way_hits=_NO_WAYS)
+    return Translation(key, mask, outputs, lookups)
 
 
 @lru_cache(maxsize=4096)

@@ -74,10 +74,11 @@ class StagedIndex:
     """Of values that are different, have no bit outside ``mask``, and are at least one. The fields in ``first`` stand before all
     stages."""
 
-    __slots__ = ("_answers", "_new", "_parts", "_sorted")
+    __slots__ = ("_answers", "_new", "_only", "_parts", "_sorted")
 
     def __init__(self, mask: int, first: int, values: Iterable[int]) -> None:
         self._parts = _parts(mask, first)
+        self._only = self._parts[0] if len(self._parts) == 1 else None
         self._sorted = sorted([self._number(value) for value in values])
         self._new: dict[int, None] = {}
         """Not in ``_sorted`` yet."""
@@ -99,7 +100,11 @@ class StagedIndex:
         """See the module. None if the key is one of the values."""
         if self._new:
             self._sort()
-        number = self._number(key)
+        if self._only is None:
+            number = self._number(key)
+        else:
+            bits, shift, _, _, _ = self._only
+            number = (key & bits) >> shift
         values = self._sorted
         at = bisect_left(values, number)
         if at == len(values):

@@ -175,31 +175,32 @@ class Subtable(Generic[R]):
             index.discard(value)
 
     # ── keys ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-    def absence(self, key: int, known: int) -> int:
-        """The bits that show, with those ``known``, that no rule matches ``key``. None does, and there are rules."""
-        mask = self.mask
-        if not mask & ~known:
+    def absence(self, key: int, unknown: int) -> int:
+        """The bits that show, with those not ``unknown``, that no rule matches ``key``. None does, and there are rules."""
+        if not self.mask & unknown:
             return 0
         differs = (key ^ self._sample) & self.common
-        if differs & known:
+        if differs & unknown != differs:
             return 0
         whole = 0
-        for field in self._fields:
-            if not field & ~known:
-                whole |= field
-        bits = self._index(whole).bits(key)
+        if len(self._fields) > 1:
+            for field in self._fields:
+                if not field & unknown:
+                    whole |= field
+        bits = (self._indexes.get(whole) or self._index(whole)).bits(key)
+        differs &= KINDS
         if bits is not None:
-            if not bits & ~known:
+            # Also parts of fields may be known: this must be asked before anything that is not.
+            if not bits & unknown:
                 return 0
-            if not differs & KINDS:
+            if not differs:
                 return self.common & KINDS | bits
         return next(self.common & stage for stage in _KINDS_IN_STAGES if differs & stage)
 
     def _index(self, known: int) -> StagedIndex:
         """With the fields first that are known, so that among the rules that have their values the rest is searched for."""
-        index = self._indexes.get(known)
-        if index is None:
-            if len(self._indexes) >= _MAX_INDEXES:
-                known = 0
-            index = self._indexes[known] = StagedIndex(sum(self._fields), known, self.rules)
-        return index
+        if len(self._indexes) >= _MAX_INDEXES:
+            known = 0
+        if known not in self._indexes:
+            self._indexes[known] = StagedIndex(sum(self._fields), known, self.rules)
+        return self._indexes[known]

@@ -158,6 +158,9 @@ class TrackedKey:
     # ── asking ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     def need(self, bits: int) -> None:
         """What happens next depends on these bits of the key."""
+        if self._tags is None and not self._stale:
+            self.mask |= bits & ~self._written
+            return
         if self._unsettled and bits & _BEHIND_TAGS:
             self.settle()
         bits &= ~self._written
@@ -197,16 +200,13 @@ class TrackedKey:
         if more:
             self._forget(_BEHIND_TAGS)
 
-    @property
-    def to_look_up(self) -> int:
-        """The key without what is stale: which bits a look-up asks for must not depend on bits that nobody knows."""
-        return self.key & ~self._stale
-
-    @property
-    def known_now(self) -> int:
-        """The bits of the key that are the same for all packets that agree with this one in ``mask``, as it is so far."""
+    def to_look_up(self) -> tuple[int, int]:
+        """The key without what is stale, because which bits a look-up asks for must not depend on bits that nobody knows; and the
+        bits that are the same for all packets that agree with this one in ``mask``, as it is so far."""
+        self.settle()
         mask = self.mask if self._tags is None else _from_packet(self.mask, *self._origins(self._tags))
-        return (mask | self._written) & ~self._stale
+        known = mask | self._written
+        return (self.key & ~self._stale, known & ~self._stale) if self._stale else (self.key, known)
 
     def snapshot(self) -> Snapshot:
         return Snapshot(self.key, self._written, self._stale, None if self._tags is None else self._origins(self._tags))

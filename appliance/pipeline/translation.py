@@ -6,8 +6,9 @@ Invariant: every packet whose flow key agrees with ``key`` in the bits of ``mask
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import NamedTuple
 
 from appliance.model.actions import Action
@@ -80,8 +81,10 @@ class Continuation:
     """How many copies groups may still make of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Translation:
+NO_WAYS: Mapping[tuple[int, int], tuple[GroupHit, ...]] = MappingProxyType({})
+
+
+class Translation(NamedTuple):
     """What becomes of a packet, and of all packets like it.
 
     ``key`` is the packet's flow key, ``mask`` the megaflow's mask: 1 where a bit of the packet was consulted; it has no bit that a
@@ -119,7 +122,7 @@ class Translation:
     also: tuple[Translation, ...] = ()
     forks: tuple[Continuation, ...] = ()
     hits: tuple[GroupHit, ...] = ()
-    way_hits: Mapping[tuple[int, int], tuple[GroupHit, ...]] = field(default_factory=dict, hash=False)
+    way_hits: Mapping[tuple[int, int], tuple[GroupHit, ...]] = NO_WAYS
     met: tuple[Met, ...] = ()
     groups: frozenset[int] = frozenset()
     meters: frozenset[int] = frozenset()

@@ -12,7 +12,6 @@ Invariant: translating a key that differs only in bits outside ``Translation.mas
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from appliance.model.actions import Action, ExperimenterAction, Group, Meter, Output, SetQueue
 from appliance.model.fields import BY_NAME
@@ -22,7 +21,7 @@ from appliance.model.ports import PortNo
 from appliance.pipeline.action_list import leading_meters, meters_first, needed
 from appliance.pipeline.action_set import ActionSet
 from appliance.pipeline.action_walk import SUPPORTED_ACTIONS, Normal, StopError
-from appliance.pipeline.copies import cloned, flat
+from appliance.pipeline.copies import Copy, Step, cloned, flat
 from appliance.pipeline.flow_table import FlowEntry, Pipeline
 from appliance.pipeline.group_table import PortIsLive
 from appliance.pipeline.group_walk import ForkError, GroupWalk
@@ -96,8 +95,7 @@ class _Walk(GroupWalk):
             again = self._rest(self._done + 1)
         key = self._key
         ends = again is None and not forks
-        steps = needed(self._out, frame_needed=not ends)
-        actions = meters_first(needed(flat(steps, key.recall) if ends else cloned(steps), frame_needed=not ends))
+        actions = meters_first(_in_one_list(self._out, key, ends=ends))
         return Translation(
             key.packet,
             key.mask,
@@ -169,8 +167,7 @@ class _Walk(GroupWalk):
 
     def _look_up(self) -> FlowEntry | None:
         key = self._key
-        key.settle()
-        entry, consulted = self._pipeline.lookup(self._table_id, key.to_look_up, key.known_now)
+        entry, consulted = self._pipeline.lookup(self._table_id, *key.to_look_up())
         key.need(consulted)
         self._lookups.append((self._table_id, entry, key.snapshot()))
         return entry
@@ -251,6 +248,15 @@ class _Walk(GroupWalk):
         )
 
 
+def _in_one_list(out: list[Step], key: TrackedKey, *, ends: bool) -> tuple[DatapathAction, ...]:
+    """What was done to the packet and its copies; ``ends``: the frame is not needed any more."""
+    steps = needed(out, frame_needed=not ends)
+    alone = tuple([step for step in steps if not isinstance(step, Copy)])
+    if len(alone) == len(steps):
+        return alone
+    return needed(flat(steps, key.recall) if ends else cloned(steps), frame_needed=not ends)
+
+
 def _too_many_meters(actions: tuple[DatapathAction, ...]) -> bool:
     """Whether the fast path would not run them all, so that nobody knew which it had run."""
     return leading_meters(actions) > MAX_LEADING_METERS
@@ -269,7 +275,7 @@ def translate(
     """
     walk = _Walk(pipeline, key, normal, port_is_live, one_packet=one_packet)
     translation = walk.run(walk.tables)
-    return replace(translation, slow_path_only=True) if one_packet else translation
+    return translation._replace(slow_path_only=True) if one_packet else translation
 
 
 def translate_actions(
@@ -290,7 +296,7 @@ def translate_actions(
         return translation
     changes = tuple(action for action in actions[:table] if not isinstance(action, Output | Group))
     rest = translate_actions(pipeline, key, changes + actions[table + 1 :], normal, port_is_live)
-    return replace(translation, also=(replace(rest, also=()), *rest.also))
+    return translation._replace(also=(rest._replace(also=()), *rest.also))
 
 
 def resume(
@@ -301,4 +307,4 @@ def resume(
     The result is for this packet only (``slow_path_only``), and may need another parse itself.
     """
     walk = _Walk(pipeline, key, normal, port_is_live, one_packet=True)
-    return replace(walk.run(lambda: walk.resume(again)), slow_path_only=True)
+    return walk.run(lambda: walk.resume(again))._replace(slow_path_only=True)

@@ -6,7 +6,6 @@ Invariant: the ids in ``InstallMegaflow`` and ``RemoveMegaflows`` effects, in th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from appliance.model.fields import IP_FRAG
 from appliance.model.megaflow import MegaflowStatistics
@@ -50,7 +49,7 @@ class FastPath:
         else:
             plain = None if one_packet else plain_path.translate(self.pipeline, key)
             translation = plain or xlate.translate(self.pipeline, key, self.normal(now), self.port_is_live, one_packet=one_packet)
-        return replace(translation, mask=translation.mask | IP_FRAG.mask) if self.drops_fragments else translation
+        return translation._replace(mask=translation.mask | IP_FRAG.mask) if self.drops_fragments else translation
 
     def resume(self, again: Continuation, key: int, now: float) -> Translation:
         return xlate.resume(self.pipeline, again, key, self.normal(now), self.port_is_live)

@@ -23,7 +23,6 @@ Invariant: after ``revalidate`` every live megaflow does with each packet within
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
 from itertools import islice, zip_longest
 from typing import TypeVar
 
@@ -149,7 +148,7 @@ class Megaflows:
         if mask is None:
             mask = self.masks.choose(translation.mask)
         if mask != translation.mask:
-            translation = replace(translation, key=key)  # which may have been another packet's
+            translation = translation._replace(key=key)  # which may have been another packet's
         megaflow = Megaflow(self._last_id, key & mask, mask, translation.actions)
         live = LiveMegaflow(megaflow, translation, now)
         self._live[megaflow.id] = live
@@ -256,7 +255,7 @@ class Megaflows:
             lookups = live.credit.lookups
             if any(lookup.entry is old for lookup in lookups):
                 heirs = tuple(lookup._replace(entry=new) if lookup.entry is old else lookup for lookup in lookups)
-                live.credit = replace(live.credit, lookups=heirs)
+                live.credit = live.credit._replace(lookups=heirs)
                 self._by_entry.setdefault(new, set()).add(megaflow_id)
 
     def _settle_credit(self, megaflow_id: int, live: LiveMegaflow) -> None:

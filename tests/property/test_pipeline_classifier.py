@@ -117,7 +117,7 @@ def small_mask(rnd: Random) -> int:
 
 
 @given(cases.RANDOMS)
-@settings(max_examples=settings.default.max_examples // 3)
+@settings(max_examples=settings.default.max_examples)
 def test_every_key_of_a_small_world_gets_the_answer_of_its_region(rnd: Random) -> None:
     """Exhaustively: the keys that agree in the bits consulted are those that get that answer, before changes and after."""
     classifier: Classifier[FlowEntry] = Classifier()
