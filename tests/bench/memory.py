@@ -38,14 +38,16 @@ class Memory:
         what = ("start", "flows", "megaflows", "maps")
         samples: dict[str, dict[str, list[float]]] = {key: {OURS: [], OVS: []} for key in what}
         for _ in range(self._rounds):
-            with rigs(self._programs, ["xdp_sink"]) as (contenders, self._missing):
-                for name, rig in contenders.items():
-                    for key, figure in self._sample(rig).items():
-                        samples[key][name].append(figure)
+            for sample in (self._flows, self._megaflows):
+                with rigs(self._programs, ["xdp_sink"]) as (contenders, self._missing):
+                    for name, rig in contenders.items():
+                        for key, figure in sample(rig).items():
+                            samples[key][name].append(figure)
 
         def row(key: str, text: str, aim: Aim | None) -> Row:
             ours, theirs = samples[key][OURS], samples[key][OVS]
-            note = self._missing or (f"measured with {self._side**2:,} of them" if key == "megaflows" else "")
+            measured = {"flows": self._entries, "megaflows": self._side**2}.get(key, SHOWN)
+            note = self._missing or (f"measured with {measured:,} of them" if measured != SHOWN else "")
             return Row(f"memory.{key}", GROUP, f"{OURS}, {text}", "MB", ours, OVS, theirs, aim, note)
 
         yield row("flows", f"{SHOWN:,} flow entries", Aim("<=", 1))
@@ -53,21 +55,19 @@ class Memory:
         yield row("start", "when it has started", None)
         yield Row("memory.maps", GROUP, f"{OURS}, the kernel's for its maps", "MB", samples["maps"][OURS])
 
-    def _sample(self, rig: Rig) -> dict[str, float]:
+    def _flows(self, rig: Rig) -> dict[str, float]:
         start = rig.resident()
+        rig.switch.add_flows([entry(number).replace("table=0", f"table={TABLE}") for number in range(self._entries)])
+        return {"start": start, "flows": (rig.resident() - start) / self._entries * SHOWN}
+
+    def _megaflows(self, rig: Rig) -> dict[str, float]:
         rig.switch.add_flows(rules(self._side))
-        with_rules = rig.resident()
+        before = rig.resident()
         touch(self._programs, rig, all_packets(self._side))
         megaflows = rig.switch.megaflows()
         if megaflows < self._side**2 // 10:
             raise BenchError(f"{rig.name}: only {megaflows:,} megaflows for {self._side**2:,} flows")
-        with_megaflows = rig.resident()
-        rig.switch.add_flows([entry(number).replace("table=0", f"table={TABLE}") for number in range(self._entries)])
-        result = {
-            "start": start,
-            "flows": (rig.resident() - with_megaflows) / self._entries * SHOWN,
-            "megaflows": (with_megaflows - with_rules) / megaflows * SHOWN,
-        }
+        result = {"megaflows": (rig.resident() - before) / megaflows * SHOWN}
         return {**result, "maps": _maps(rig.switch.pid)} if rig.name == OURS else result
 
 

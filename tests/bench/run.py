@@ -81,7 +81,7 @@ GROUPS = {
     "packet-in": Group(
         PacketIn, {"packets": 20_000, "flood": 100_000, "rounds": 5}, {"packets": 1_000, "flood": 2_000, "rounds": 2}
     ),
-    "memory": Group(Memory, {"entries": 100_000, "side": 140, "rounds": 3}, {"entries": 3_000, "side": 40, "rounds": 1}),
+    "memory": Group(Memory, {"entries": 50_000, "side": 140, "rounds": 3}, {"entries": 3_000, "side": 40, "rounds": 1}),
     "restart": Group(Restart, {"rounds": 3, "takeover": 2.0}, {"rounds": 1, "takeover": 2.0}),
     "tcp": Group(Tcp, {"seconds": 3, "rounds": 5, "requests": 5_000}, {"seconds": 1, "rounds": 1, "requests": 500}),
 }
