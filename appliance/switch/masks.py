@@ -20,17 +20,21 @@ _VARYING = ("tcp_flags", "ip_ttl", "ip_ecn", "mpls_ttl")
 
 EXACT = KEY_MASK & ~METADATA.mask
 FLOW = EXACT & ~sum(BY_NAME[name].mask for name in _VARYING)
+_ALWAYS = (FLOW, EXACT)
+"""These can be had when there are ``limit`` masks."""
 
 
 class Masks:
     """The masks in use, by ``take`` and ``release``."""
 
-    __slots__ = ("_finer", "_used", "limit")
+    __slots__ = ("_finer", "_lacking", "_used", "limit")
 
     def __init__(self, limit: int = MAX_MASKS) -> None:
         self.limit = limit
         self._used: dict[int, int] = {}
         """How many megaflows have each."""
+        self._lacking = {mask: ~mask for mask in _ALWAYS}
+        """What each mask that can be chosen has not."""
         self._finer: dict[int, int] = {}
         """What ``choose`` found while there were these masks."""
 
@@ -43,7 +47,7 @@ class Masks:
             return mask
         finer = self._finer.get(mask)
         if finer is None:
-            fitting = [other for other in (FLOW, EXACT, *self._used) if not mask & ~other]
+            fitting = [other for other, lacking in self._lacking.items() if not mask & lacking]
             finer = self._finer[mask] = min(fitting, key=int.bit_count)
         return finer
 
@@ -52,6 +56,7 @@ class Masks:
         count = self._used.get(mask, 0)
         self._used[mask] = count + 1
         if not count:
+            self._lacking[mask] = ~mask
             self._finer.clear()
 
     def release(self, mask: int) -> None:
@@ -59,4 +64,6 @@ class Masks:
         self._used[mask] -= 1
         if not self._used[mask]:
             del self._used[mask]
+            if mask not in _ALWAYS:
+                del self._lacking[mask]
             self._finer.clear()

@@ -147,8 +147,8 @@ class Megaflows:
         self._last_id += 1
         if mask is None:
             mask = self.masks.choose(translation.mask)
-        if mask != translation.mask:
-            translation = translation._replace(key=key)  # which may have been another packet's
+        if mask != translation.mask and translation.key != key:
+            translation = translation._replace(key=key)  # it was another packet's, for which this megaflow is not
         megaflow = Megaflow(self._last_id, key & mask, mask, translation.actions)
         live = LiveMegaflow(megaflow, translation, now)
         self._live[megaflow.id] = live

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)] if str(ROOT) not in sys.path else []
 
+from attack import Attack  # noqa: E402
 from barrier import Barrier  # noqa: E402
 from cost import FastPathCost  # noqa: E402
 from flow_mods import FlowMods  # noqa: E402
@@ -84,6 +85,7 @@ GROUPS = {
     "memory": Group(Memory, {"entries": 50_000, "side": 140, "rounds": 3}, {"entries": 3_000, "side": 40, "rounds": 1}),
     "restart": Group(Restart, {"rounds": 3, "takeover": 2.0}, {"rounds": 1, "takeover": 2.0}),
     "tcp": Group(Tcp, {"seconds": 3, "rounds": 5, "requests": 5_000}, {"seconds": 1, "rounds": 1, "requests": 500}),
+    "attack": Group(Attack, {"seconds": 2.0, "rounds": 5, "flows": 1_000}, {"seconds": 1.0, "rounds": 1, "flows": 100}),
 }
 
 

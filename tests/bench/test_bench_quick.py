@@ -39,6 +39,7 @@ MEGAFLOWS = {"megaflows.four_rules", "megaflows.firewall", "megaflows.routes"}
 METERS = {f"meters.{rate}" for rate in ("pktps_100", "pktps_10k", "kbps_1m", "kbps_100m", "kbps_1g")}
 CONTROL = {"flow_mods.add", "flow_mods.dump", "barrier.new_way", "barrier.reply", "packet_in.window", "packet_in.flood"}
 PROCESS = {"memory.flows", "memory.megaflows", "memory.start", "memory.maps", "restart.lost"}
+ATTACK = {"attack.udp", "attack.tcp"}
 TCP = {f"tcp.{reference}.{what}" for reference in ("minimal", "bridge", "ovs") for what in ("1", "8", "rtt")}
 
 
@@ -50,7 +51,7 @@ def test_every_row_is_measured_or_says_what_is_missing(tmp_path: Path) -> None:
     result = json.loads((tmp_path / "latest.json").read_text())
     rows = {row["id"]: row for row in result["rows"]}
     alone = {"cost.tc.flood", "forward.minimal_xdp.one"}
-    assert set(rows) == COST | FORWARDING | alone | MEGAFLOWS | METERS | MISSES | CONTROL | PROCESS | TCP
+    assert set(rows) == COST | FORWARDING | alone | MEGAFLOWS | METERS | MISSES | CONTROL | PROCESS | TCP | ATTACK
     for row in rows.values():
         if not row["samples"] or (row["reference"] and not row["reference_samples"]):
             assert "not installed" in row["note"] or "no /dev/net/tun" in row["note"] or "without AF_XDP" in row["note"], row
