@@ -54,6 +54,10 @@ class Match:
         return hash((self.value, self.mask))
 
     @property
+    def shape(self) -> MatchShape | None:
+        return self._fields if isinstance(self._fields, MatchShape) else None
+
+    @property
     def fields(self) -> tuple[MatchField, ...]:
         return self._fields.fields(self.value) if isinstance(self._fields, MatchShape) else self._fields
 

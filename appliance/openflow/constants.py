@@ -24,6 +24,7 @@ OFPQ_ALL: Final[int] = ofproto.OFPQ_ALL
 OFPCML_MAX: Final[int] = ofproto.OFPCML_MAX
 
 HEADER_BYTES = 8
+MATCH_HEADER_BYTES = 4
 OXM_HEADER_BYTES = 4
 OXM_EXPERIMENTER_BYTES = 4
 """The experimenter's id, behind the header of an OXM of class OFPXMC_EXPERIMENTER."""

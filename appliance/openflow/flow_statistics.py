@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 from appliance.model.actions import Instruction
 from appliance.model.match import MATCH_ALL, Match
@@ -30,8 +31,7 @@ class FlowStatsRequest:
     match: Match = MATCH_ALL
 
 
-@dataclass(frozen=True, slots=True)
-class FlowStats:
+class FlowStats(NamedTuple):
     table_id: int
     duration_sec: int
     duration_nsec: int

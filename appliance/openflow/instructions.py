@@ -6,7 +6,7 @@ which they came.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from struct import Struct
 from typing import Any
 
@@ -121,6 +121,18 @@ _ENCODERS: dict[type[Instruction], Callable[[Any], bytes]] = {
 }
 
 
-def encode_instructions(instructions: Iterable[Instruction]) -> bytes:
+_written: dict[int, tuple[tuple[Instruction, ...], bytes]] = {}
+"""By the identity of the list, which is kept alive with its bytes."""
+
+
+def encode_instructions(instructions: tuple[Instruction, ...]) -> bytes:
     """The list as it stands in a message."""
-    return b"".join([_ENCODERS[type(instruction)](instruction) for instruction in instructions])
+    known = _written.get(id(instructions))
+    if known is not None:
+        return known[1]
+    raw = b"".join([_ENCODERS[type(instruction)](instruction) for instruction in instructions])
+    if len(raw) <= _MAX_REMEMBERED_BYTES:
+        if len(_written) >= _MAX_REMEMBERED:
+            _written.clear()
+        _written[id(instructions)] = instructions, raw
+    return raw

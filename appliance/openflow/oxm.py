@@ -14,13 +14,12 @@ from typing import NamedTuple
 from appliance.model.fields import BY_OXM, MATCH_FIELDS, OFPXMC_EXPERIMENTER, PLUGIN_BITS, VLAN_PRESENT, VLAN_VID, Field
 from appliance.model.match import Match, MatchField
 from appliance.model.plugin import EXPERIMENTER_ID
-from appliance.openflow.constants import OXM_EXPERIMENTER_BYTES, OXM_HEADER_BYTES
+from appliance.openflow.constants import MATCH_HEADER_BYTES, OXM_EXPERIMENTER_BYTES, OXM_HEADER_BYTES
 from appliance.openflow.errors import BadMatch, ErrorType, ProtocolError
-from appliance.openflow.match_templates import MatchTemplates
+from appliance.openflow.match_templates import MatchLayouts, MatchTemplates
 from appliance.openflow.wire import TYPE_LENGTH, pad
 
 OFPMT_OXM = 1
-MATCH_HEADER_BYTES = 4
 
 _HEADER = Struct("!I")
 
@@ -68,6 +67,7 @@ _HEADER_BYTES: dict[tuple[int, int, bool], bytes] = {
 """By class, number, and whether there is a mask; an experimenter's with its id."""
 
 _TEMPLATES = MatchTemplates()
+_LAYOUTS = MatchLayouts()
 
 
 def _bad_match(code: BadMatch, reason: str) -> ProtocolError:
@@ -205,6 +205,14 @@ def encode_oxm(field: Field, value: int, mask: int | None = None) -> bytes:
 
 def encode_match(match: Match) -> bytes:
     """The ``ofp_match`` with its padding: the fields in their order. ValueError if the match was made without fields."""
+    raw = _LAYOUTS.write(match)
+    if raw is None:
+        raw = _encode_match(match)
+        _LAYOUTS.learn(match, raw)
+    return raw
+
+
+def _encode_match(match: Match) -> bytes:
     if match.mask and not match.fields:
         raise ValueError("a match made of integers alone cannot be encoded: its fields are not known")
     oxms = b"".join([encode_oxm(item.field, item.value, item.mask) for item in match.fields])

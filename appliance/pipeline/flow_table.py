@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from appliance.model.actions import (
@@ -362,4 +363,5 @@ class Pipeline:
 
 
 def _ordered(entries: Iterable[FlowEntry]) -> list[FlowEntry]:
-    return sorted(entries, key=lambda entry: (-entry.priority, entry.created_at))
+    by_age = sorted(entries, key=attrgetter("created_at"))
+    return sorted(by_age, key=attrgetter("priority"), reverse=True)

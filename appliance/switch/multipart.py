@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from appliance.model.ports import PortNo
 from appliance.openflow.constants import OFPG_ANY, OFPTT_ALL
 from appliance.openflow.errors import BadRequest, ErrorType, ProtocolError
+from appliance.openflow.flow import flow_mod_flags
 from appliance.openflow.messages import (
     AggregateStats,
     AggregateStatsRequest,
     Desc,
     DescRequest,
     ExperimenterMultipart,
-    FlowModFlags,
     FlowStats,
     FlowStatsReply,
     FlowStatsRequest,
@@ -142,7 +142,7 @@ def _flow_stats(table: FlowTable, entry: FlowEntry, now: float) -> FlowStats:
         entry.priority,
         entry.idle_timeout,
         entry.hard_timeout,
-        FlowModFlags(entry.flags),
+        flow_mod_flags(entry.flags),
         entry.cookie,
         entry.packet_count,
         entry.byte_count,

@@ -84,6 +84,28 @@ def test_every_field_can_be_matched(data: st.DataObject) -> None:
         assert decode_match(encode_match(match))[0].fields == match.fields
 
 
+@given(st.data())
+def test_matches_are_written_as_they_were_read(data: st.DataObject) -> None:
+    """Of one shape with other values too, which is then known."""
+    match = data.draw(matches())
+    raw = encode_match(match)
+    for _ in range(3):
+        known, length = decode_match(raw)
+        assert length == len(raw)
+        assert encode_match(known) == encode_match(Match.of(known.fields)) == raw
+        changed = [
+            MatchField(
+                item.field,
+                data.draw(st.integers(0, item.field.max)) & (item.field.max if item.mask is None else item.mask),
+                item.mask,
+            )
+            if item.field.name not in ("eth_type", "ip_proto", "icmpv6_type", "vlan_vid", "in_port", "in_phy_port")
+            else item
+            for item in known.fields
+        ]
+        raw = encode_match(Match.of(changed))
+
+
 def read(oxms: bytes, templates: MatchTemplates) -> object:
     """All that a reader of these bytes learns."""
     try:
