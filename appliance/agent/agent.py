@@ -237,12 +237,16 @@ class Agent:
             self._step(events.StatisticsRead(self._datapath.statistics(part)), time.monotonic())
 
     def _step(self, event: events.Event, now: float) -> None:
-        waiting = deque((event,))
-        while waiting:
-            for effect in self.switch.step(waiting.popleft(), now):
+        waiting: deque[events.Event] | None = None
+        while True:
+            for effect in self.switch.step(event, now):
                 answer = self._perform(effect)
                 if answer is not None:
+                    waiting = waiting or deque()
                     waiting.append(answer)
+            if not waiting:
+                return
+            event = waiting.popleft()
 
     def _perform(self, effect: effects.Effect) -> events.Event | None:
         """Do one effect; returns what the switch has to be told of it. One that fails is in the log, and the next is done."""
@@ -396,11 +400,12 @@ class _SwitchSide:
 
     def received(self, connection: int, event: wire.Event) -> None:
         if isinstance(event, wire.MessageReceived):
-            if isinstance(event.message, FlowMod):
+            message = event.message
+            if isinstance(message, FlowMod):
                 self._agent.tables_changed_at = time.monotonic()
-            elif isinstance(event.message, BarrierRequest) and self._agent.switch.flow_count:
+            elif isinstance(message, BarrierRequest) and self._agent.ports.waits and self._agent.switch.flow_count:
                 self._agent.take_over()
-            self._agent.step(events.MessageReceived(connection, event.message, event.raw))
+            self._agent.step(events.MessageReceived(connection, message, event.raw))
 
     def closed(self, connection: int) -> None:
         self._agent.step(events.ConnectionClosed(connection))

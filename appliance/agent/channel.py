@@ -119,7 +119,7 @@ class Channel:
 
     def send(self, message: Message) -> None:
         """Queue a message; a packet-in for a controller that lags is dropped. Raises ValueError if it cannot be encoded."""
-        if self.backlog > PACKET_IN_BYTES and isinstance(message, PacketIn):
+        if isinstance(message, PacketIn) and self.backlog > PACKET_IN_BYTES:
             self.dropped_packet_ins += 1
             return
         self.connection.send(message)

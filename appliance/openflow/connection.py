@@ -18,9 +18,10 @@ Source: specification 1.3.5, sections 6.3 and 7.1 to 7.5.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from appliance.openflow.codec import HEADER, decode, encode
 from appliance.openflow.constants import HEADER_BYTES, MORE, OFP_VERSION, MessageType
@@ -32,6 +33,7 @@ from appliance.openflow.symmetric import EchoReply, EchoRequest, Error, Hello
 ERROR_DATA_BYTES = 64
 """So much of a message goes into the Error about it (section 7.4.4: at least 64 bytes)."""
 
+_MULTIPART_REQUEST = int(MessageType.MULTIPART_REQUEST)
 MAX_TEXT_BYTES = 200
 """Of the text in the peer's Error, for a reason to close."""
 MAX_MULTIPART_BYTES = 1 << 20
@@ -50,8 +52,7 @@ class Negotiated:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class MessageReceived:
+class MessageReceived(NamedTuple):
     """``raw`` is what an Error about the message quotes; for a multipart request in parts, the last part."""
 
     message: Message
@@ -147,7 +148,7 @@ class Connection:
         if self._last_heard is None:
             self._last_heard = now
         self._received += data
-        events = list(self._events())
+        events = self._events()
         if data and self.state is State.OPEN:
             self._last_heard = now
             self._probed = None
@@ -211,59 +212,61 @@ class Connection:
         return self._queued_bytes > MAX_QUEUED_BYTES
 
     # ── bytes to messages ──────────────────────────────────────────────────────────────────────────────────────────────
-    def _events(self) -> Iterator[Event]:
+    def _events(self) -> list[Event]:
+        events: list[Event] = []
         received = self._received
-        position = 0
-        while self.state is not State.CLOSED and len(received) - position >= HEADER_BYTES:
+        position, end = 0, len(received)
+        while self.state is not State.CLOSED and end - position >= HEADER_BYTES:
             _, kind, length, xid = HEADER.unpack_from(received, position)
             if length < HEADER_BYTES:
                 fault = ProtocolError(ErrorType.BAD_REQUEST, BadRequest.BAD_LEN, f"a header that says {length} bytes")
                 self._queue_error(fault, xid, bytes(received[position : position + ERROR_DATA_BYTES]))
-                yield self._close(Cause.FRAMING_LOST, fault.reason)
+                events.append(self._close(Cause.FRAMING_LOST, fault.reason))
             elif self.state is State.HELLO and kind not in (MessageType.HELLO, MessageType.ERROR):
                 # Judged by its header alone: what comes from a peer of another protocol may have any length in it.
-                yield self._disagree(xid, f"Hello comes first, not message type {kind}")
-            elif len(received) - position >= length:
-                message = bytes(received[position : position + length])
+                events.append(self._disagree(xid, f"Hello comes first, not message type {kind}"))
+            elif end - position >= length:
+                raw = bytes(received[position : position + length])
                 position += length
-                yield from self._on_hello(message) if self.state is State.HELLO else self._on_message(message)
+                event = self._on_hello(raw) if self.state is State.HELLO else self._on_message(raw)
+                if event is not None:
+                    events.append(event)
             else:
                 break
         del received[: position if self.state is not State.CLOSED else None]
+        return events
 
-    def _on_hello(self, raw: bytes) -> Iterator[Event]:
+    def _on_hello(self, raw: bytes) -> Event | None:
         try:
             message = decode(raw)
         except ProtocolError as fault:
-            yield self._close(Cause.REFUSED, f"the peer sent an Error that cannot be read: {fault.reason}")
-            return
+            return self._close(Cause.REFUSED, f"the peer sent an Error that cannot be read: {fault.reason}")
         match message:
             case Error(type=kind, code=code, data=data):
                 text = _printable(data) if kind == ErrorType.HELLO_FAILED else ""
-                yield self._close(Cause.REFUSED, f"the peer refused: {error_name(kind, code)} {text}".rstrip())
+                return self._close(Cause.REFUSED, f"the peer refused: {error_name(kind, code)} {text}".rstrip())
             case Hello(versions=versions, version=highest, xid=xid):
                 version = negotiate(self.versions, message)
                 if version is None:
                     ours, theirs = _version_names(sorted(self.versions)), _version_names(versions or (highest,))
-                    yield self._disagree(xid, f"{ours} is spoken here, {theirs} was offered")
-                else:
-                    self._move(Cause.AGREED)
-                    yield Negotiated(version)
+                    return self._disagree(xid, f"{ours} is spoken here, {theirs} was offered")
+                self._move(Cause.AGREED)
+                return Negotiated(version)
+        return None
 
-    def _on_message(self, raw: bytes) -> Iterator[Event]:
+    def _on_message(self, raw: bytes) -> Event | None:
         if self.snoop is not None:
             self.snoop(raw)
         if self._congested:
-            yield self._close_congested()
-            return
+            return self._close_congested()
         try:
-            if raw[1] == MessageType.MULTIPART_REQUEST:
+            if raw[1] == _MULTIPART_REQUEST:
                 message: Message | None = self._multiparts.join(raw)
             else:
                 message = decode(raw)
         except MultipartOverrunError as excess:
             self._queue_error(excess, int.from_bytes(raw[4:8], "big"), raw)
-            yield self._close(Cause.CONGESTED, excess.reason)
+            return self._close(Cause.CONGESTED, excess.reason)
         except ProtocolError as fault:
             self._queue_error(fault, int.from_bytes(raw[4:8], "big"), raw)
         else:
@@ -273,7 +276,8 @@ class Connection:
                 case None | Hello() | EchoReply():
                     pass
                 case _:
-                    yield MessageReceived(message, raw)
+                    return MessageReceived(message, raw)
+        return None
 
     # ── messages of our own ────────────────────────────────────────────────────────────────────────────────────────────
     def _xid(self) -> int:

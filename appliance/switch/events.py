@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
+from typing import NamedTuple
 
 from appliance.model.megaflow import MegaflowStatistics, MeterCounters, Upcall
 from appliance.model.ports import Port, PortCounters
@@ -51,8 +52,7 @@ class ConnectionClosed:
     connection: int
 
 
-@dataclass(frozen=True, slots=True)
-class MessageReceived:
+class MessageReceived(NamedTuple):
     """One message from a controller; ``raw`` is its bytes, of which an error reply quotes the beginning."""
 
     connection: int

@@ -174,6 +174,11 @@ class FlowMods:
                 if expiry is not None:
                     self._remove(table, entry, FlowRemovedReason(expiry), now)
 
+    @property
+    def has_removed(self) -> bool:
+        """Whether there are any ``removed``, ready or not."""
+        return bool(self._removed)
+
     def removed(self) -> Iterator[FlowRemoved]:
         """The messages about entries that have gone and had OFPFF_SEND_FLOW_REM, once nothing more can be counted for them."""
         waiting = []

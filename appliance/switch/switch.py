@@ -237,16 +237,19 @@ class Switch:
 
     def step(self, event: Event, now: float) -> list[Effect]:
         """One event. What it does to the switch is done when this returns; what it does to the world is in the effects."""
+        megaflows = self._megaflows
+        waits = isinstance(event, MessageReceived) and isinstance(event.message, FlowMod)
         effects: list[Effect] = []
         if not isinstance(event, _ANSWERS):
-            self._megaflows.conclude()
-            if not _is_flow_mod(event):
+            megaflows.conclude()
+            if megaflows.stale and not waits:
                 effects += self._fast_path.revalidate(now)
         effects += self._dispatch(event, now)
-        if not _is_flow_mod(event) or len(self._megaflows) <= _FEW_MEGAFLOWS:
+        if megaflows.stale and (not waits or len(megaflows) <= _FEW_MEGAFLOWS):
             effects += self._fast_path.revalidate(now)
-        for removed in self._flow_mods.removed():
-            effects += self._controllers.flow_removed(removed)
+        if self._flow_mods.has_removed:
+            for removed in self._flow_mods.removed():
+                effects += self._controllers.flow_removed(removed)
         return effects
 
     def _dispatch(self, event: Event, now: float) -> list[Effect]:
@@ -304,7 +307,3 @@ class Switch:
             return []
         self._fast_path.standalone = standalone
         return self._fast_path.remove_all()
-
-
-def _is_flow_mod(event: Event) -> bool:
-    return isinstance(event, MessageReceived) and isinstance(event.message, FlowMod)
