@@ -50,10 +50,10 @@ struct flow_key {
 	u16 layers;
 	u16 l4_src; /* also ICMP type, ARP opcode */
 	u16 l4_dst; /* also ICMP code */
+	u8 ip_ttl; /* beside the protocol, as in IPv4's header */
 	u8 ip_proto;
-	u8 ip_tos;
-	u8 ip_ttl;
 	u8 ip_frag;
+	u8 ip_tos;
 	union {
 		u32 ipv6_flabel;
 		u32 pbb; /* the I-SID: nothing behind it is parsed */

@@ -235,14 +235,18 @@ int ofswitch_tc(struct __sk_buff *skb)
 	}
 #endif
 	const struct ingress *in = ingress_of(skb->ifindex);
-	u32 metadata_tag = skb->vlan_present ? 1 : 0, tci = metadata_tag ? skb->vlan_tci : 0;
 	enum express way = EXPRESS_NO;
+	u64 bytes = skb->len;
+	u32 tag = 0;
+	if (skb->vlan_present) {
+		bytes += VLAN_TAG_BYTES;
+		tag = key_tci(skb->vlan_tci);
+	}
 	if (in && in->flags & PORT_RECEIVE)
-		way = express(hook, (void *)(long)skb->data, (void *)(long)skb->data_end, in->place, cpu,
-			      skb->len + metadata_tag * VLAN_TAG_BYTES, metadata_tag ? key_tci(tci) : 0, &v);
+		way = express(hook, (void *)(long)skb->data, (void *)(long)skb->data_end, in->place, cpu, bytes, tag, &v);
 	if (way == EXPRESS_DONE)
 		return v.code;
-	struct packet *p = new_packet(cpu, in, skb->len, metadata_tag);
+	struct packet *p = new_packet(cpu, in, skb->len, tag ? 1 : 0);
 	if (!p)
 		return TC_ACT_SHOT;
 	if (way == EXPRESS_EDIT)
@@ -252,7 +256,7 @@ int ofswitch_tc(struct __sk_buff *skb)
 	int whole = 0;
 	no_unroll for (int attempt = 0; attempt < 2; attempt++) {
 		void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-		whole = parse(p, data, end, tci);
+		whole = parse(p, data, end, tag);
 		/* A header that is not in the linear part of the packet: fetch it, once. */
 		if (attempt || (whole && !p->cut) || data + p->length <= end)
 			break;
@@ -296,7 +300,7 @@ int ofswitch_edit(struct __sk_buff *skb)
 	    (d.pseudo && bpf_l4_csum_replace(skb, sum_at, 0, d.pseudo, flags | BPF_F_PSEUDO_HDR) < 0))
 		verdict(&v, FATE_DROPPED, DROP_REWRITE_FAILED, TC_ACT_SHOT);
 	else
-		send_direct(hook, megaflow->xdp_port, p->bytes, p->cpu, &v);
+		send_last(hook, megaflow->xdp_port, p->cpu, p->bytes, &v);
 	count_megaflow(p, slot);
 #ifdef TEST_RUN
 	p->key.w[4] = new.w4;

@@ -12,7 +12,7 @@ static __always_inline const struct edit *edit_of(const struct megaflow *megaflo
 static __always_inline void edit_words(struct common *c, const struct megaflow *megaflow)
 {
 	const struct edit *edit = edit_of(megaflow);
-	u64 taken = join32(0, join16(0, join8(megaflow->ttl_needed, 0)));
+	u64 taken = join32(0, join16(join8(megaflow->ttl_needed, 0), 0));
 
 	c->w4 = (c->w4 & edit->keep[0]) | edit->set[0];
 	c->w5 = (c->w5 & edit->keep[1]) | edit->set[1];
@@ -27,8 +27,8 @@ static __always_inline void write_common(void *data, const struct common *c)
 
 	*(u64 *)data = c->w4;
 	*(u32 *)(data + 8) = first32(c->w5);
-	ip->tos = byte_of(c->w6, 5);
-	ip->ttl = byte_of(c->w6, 6);
+	ip->tos = byte_of(c->w6, TOS_BYTE);
+	ip->ttl = byte_of(c->w6, TTL_BYTE);
 	*(u64 *)&ip->src = c->w9;
 	*(u32 *)(data + sizeof(struct eth_header) + sizeof(*ip)) = first32(c->w6);
 }
@@ -60,7 +60,7 @@ static __always_inline struct differences differences(const struct common *from,
 		ipv4 = difference(first32(from->w9), first32(to->w9)) + difference(second32(from->w9), second32(to->w9));
 		result.pseudo = folded(ipv4);
 	}
-	/* TOS and TTL lie in their halves as they do in the header's; protocol and fragment, which do not, stay. */
+	/* TTL, protocol and TOS are first or second in their 16 bits as they are in the header's. */
 	if (~second32(edit->keep[2]) || megaflow->ttl_needed)
 		ipv4 += difference(second32(from->w6), second32(to->w6));
 	result.ipv4 = folded(ipv4);

@@ -63,6 +63,9 @@ static __always_inline u8 byte_of(u64 word, u32 place)
 #endif
 }
 
+#define TTL_BYTE 4 /* of word 6 */
+#define TOS_BYTE 7
+
 /* The words of a common packet's key. */
 struct common {
 	u64 w3, w4, w5, w6, w9, w11;
@@ -90,7 +93,7 @@ static __always_inline int parse_common(struct common *c, void *data, void *end,
 	c->w3 = join32(bpf_htonl(number_at(number)), join16(vlan_tci, 0));
 	c->w4 = *(u64 *)data;
 	c->w5 = join32(*(u32 *)(data + 8), join16(bpf_htons(ETHERTYPE_IPV4), bpf_htons(layers)));
-	c->w6 = join32(*(u32 *)l4, join16(join8(ip->proto, ip->tos), join8(ip->ttl, FRAGMENT_NONE)));
+	c->w6 = join32(*(u32 *)l4, join16(*(u16 *)&ip->ttl, join8(FRAGMENT_NONE, ip->tos))); /* ports, TTL and protocol, TOS */
 	c->w9 = *(u64 *)(data + sizeof(*eth) + 12); /* both addresses */
 	return 1;
 }
@@ -170,38 +173,69 @@ static __always_inline int edit_frame(struct hook hook, struct common *c, const 
 	return 1;
 }
 
-/* Whether nothing speaks against sending there; 0 is nowhere. If something does, it takes more to know what becomes of the packet. */
-static __always_inline int is_reached(struct hook hook, u32 out)
+/* 0 if nothing speaks against sending there; if something does, it takes more to know what becomes of the packet. No port is at place
+ * 0, whose flags are none. */
+static __always_inline u32 hindrances(struct hook hook, const struct port *port, u32 out)
 {
-#ifndef TEST_RUN
-	u32 needed = hook.tc ? PORT_FORWARD : PORT_FORWARD | PORT_XDP_TRANSMIT;
-	struct port *port = ports_at(out);
-	return !out || (port && (port->flags & needed) == needed);
+#ifdef TEST_RUN
+	return !out;
 #endif
-	return 1;
+	return ~port->flags & (hook.tc ? PORT_FORWARD : PORT_FORWARD | PORT_XDP_TRANSMIT);
 }
 
-/* To a port that is reached. */
-static __always_inline void send_direct(struct hook hook, u32 out, u64 bytes, u32 cpu, struct verdict *v)
+/* The last of a packet that came in on the port at `number`. */
+static __always_inline void send_direct(struct hook hook, const struct port *port, u32 out, u32 number, u32 cpu, u64 bytes,
+					struct verdict *v)
 {
 	int drop = hook.tc ? TC_ACT_SHOT : XDP_DROP;
-
-	if (!out) {
-		verdict(v, FATE_DROPPED, DROP_NO_ACTION, drop);
-		return;
-	}
 #ifdef TEST_RUN
 	verdict(v, FATE_FORWARDED, 0, test_output(OP_FORWARD, out) ? TEST_STOPPED : drop);
+	count(number, cpu, bytes, hook, v);
 	return;
 #endif
-	struct port *port = ports_at(out);
-	int code = !port ? drop : hook.tc ? bpf_redirect(port->ifindex, 0) : xdp_ports.redirect_map(out, 0);
+	int code = hook.tc ? bpf_redirect(port->ifindex, 0) : xdp_ports.redirect_map(out, 0);
 	if (code != (hook.tc ? TC_ACT_REDIRECT : XDP_REDIRECT)) {
 		verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, drop);
+		count(number, cpu, bytes, hook, v);
 		return;
 	}
 	count_sent(out, cpu, bytes);
 	verdict(v, FATE_FORWARDED, 0, code);
+	count(number, cpu, bytes, hook, v);
+}
+
+/* What a packet's megaflow, the one in `slot`, does with it: all of it, or EXPRESS_LEFT and nothing. */
+static __always_inline enum express express_act(struct hook hook, struct common *c, const struct megaflow *megaflow, u32 slot, u32 number,
+						u32 cpu, u64 bytes, struct verdict *v)
+{
+	u32 flags = megaflow->flags, out = megaflow->xdp_port;
+	const struct port *port = ports_at(out);
+
+	if (!port)
+		return EXPRESS_LEFT;
+	u32 hindered = hindrances(hook, port, out);
+	if ((flags & (MEGAFLOW_DIRECT | MEGAFLOW_GATED)) == MEGAFLOW_DIRECT) {
+		if (!hindered) {
+			count_slot(slot, cpu, bytes, c->w11);
+			send_direct(hook, port, out, number, cpu, bytes, v);
+			return EXPRESS_DONE;
+		}
+		if (out)
+			return EXPRESS_LEFT;
+		count_slot(slot, cpu, bytes, c->w11);
+		verdict(v, FATE_DROPPED, DROP_NO_ACTION, hook.tc ? TC_ACT_SHOT : XDP_DROP);
+		count(number, cpu, bytes, hook, v);
+		return EXPRESS_DONE;
+	}
+	if ((flags & (MEGAFLOW_EDITS | MEGAFLOW_GATED)) != MEGAFLOW_EDITS || byte_of(c->w6, TTL_BYTE) <= megaflow->ttl_needed || hindered)
+		return EXPRESS_LEFT;
+	if (hook.tc)
+		return EXPRESS_EDIT;
+	if (!edit_frame(hook, c, megaflow))
+		return EXPRESS_LEFT;
+	count_slot(slot, cpu, bytes, c->w11);
+	send_direct(hook, port, out, number, cpu, bytes, v);
+	return EXPRESS_DONE;
 }
 
 /* `number` is the place of a port that may be received from. */
@@ -210,44 +244,35 @@ static __always_inline enum express express(struct hook hook, void *data, void *
 {
 	enum express way = EXPRESS_LEFT;
 	struct common c;
-	u32 slot = 0;
+	u32 found = 0;
 
 	if (!parse_common(&c, data, end, number, vlan_tci))
 		return EXPRESS_NO;
 	u64 hint = common_hint(&c);
 	struct cache_set *set = cache_set(hint, cpu);
-	u32 candidate = set ? cached_slot(set, hint) : NO_SLOT;
-	struct megaflow *megaflow = megaflows_at(candidate);
+	u32 slot = set ? cached_slot(set, hint) : NO_SLOT;
+	struct megaflow *megaflow = megaflows_at(slot);
 	if (megaflow) {
 		struct subtable *subtable = subtables_at(*(volatile u32 *)&megaflow->subtable);
 		if (subtable && !common_differ(&c, subtable->mask, megaflow)) {
-			u32 flags = megaflow->flags & (MEGAFLOW_DIRECT | MEGAFLOW_EDITS | MEGAFLOW_GATED), out = megaflow->xdp_port;
-			int edits = flags == MEGAFLOW_EDITS && byte_of(c.w6, 6) > megaflow->ttl_needed;
-			slot = candidate + 1;
-			if ((flags == MEGAFLOW_DIRECT || edits) && is_reached(hook, out)) {
-				if (edits && hook.tc) {
-					way = EXPRESS_EDIT;
-				} else if (!edits || edit_frame(hook, &c, megaflow)) {
-					count_slot(candidate, cpu, bytes, c.w11);
-					send_direct(hook, out, bytes, cpu, v);
-					count(number, cpu, bytes, hook, v);
-#ifdef TEST_RUN
-					struct packet *seen = scratch.lookup(&cpu);
-					if (seen) {
-						leave_parsed(seen, &c);
-						seen->metadata_tag = vlan_tci ? 1 : 0;
-						note_run(seen, hook, v);
-					}
-#endif
-					return EXPRESS_DONE;
-				}
-			}
+			found = slot + 1;
+			way = express_act(hook, &c, megaflow, slot, number, cpu, bytes, v);
 		}
 	}
+#ifndef TEST_RUN
+	if (way == EXPRESS_DONE)
+		return way;
+#endif
 	struct packet *p = scratch.lookup(&cpu);
 	if (!p)
 		return EXPRESS_NO;
 	leave_parsed(p, &c);
-	p->found = slot;
+	p->found = found;
+#ifdef TEST_RUN
+	if (way == EXPRESS_DONE) {
+		p->metadata_tag = vlan_tci ? 1 : 0;
+		note_run(p, hook, v);
+	}
+#endif
 	return way;
 }

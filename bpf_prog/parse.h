@@ -307,8 +307,8 @@ static __always_inline u16 key_tci(u16 tci)
 	return bpf_htons((tci & ~VLAN_PRESENT) | VLAN_PRESENT);
 }
 
-/* Fills in the key but for in_port. `tci` is that of a tag in metadata, in host order, if there is one. False for a runt. */
-static __always_inline int parse(struct packet *p, void *data, void *end, u32 tci)
+/* Fills in the key but for in_port. `tci` is that of a tag in metadata, as it is in the key, if there is one. False for a runt. */
+static __always_inline int parse(struct packet *p, void *data, void *end, u16 tci)
 {
 	struct eth_header *eth = data;
 
@@ -324,7 +324,7 @@ static __always_inline int parse(struct packet *p, void *data, void *end, u32 tc
 	u32 tags = 0;
 	void *base = data + sizeof(*eth);
 	if (p->metadata_tag) {
-		p->key.f.vlan_tci = key_tci(tci);
+		p->key.f.vlan_tci = tci;
 		tags = 1;
 	}
 	p->frame_tags = 0;

@@ -135,7 +135,7 @@ def _packer(members: Iterable[str], given: Iterable[str], special: Mapping[str, 
 
 _ADDRESSES_4 = {"ip_src": "12xI", "ip_dst": "I12x"}
 """IPv4 addresses in 16-byte members: one word of the key."""
-_IP_MEMBERS = ("layers", "ip_src", "ip_dst", "l4_src", "l4_dst", "ip_proto", "ip_tos", "ip_ttl", "ip_frag", "tcp_flags")
+_IP_MEMBERS = ("layers", "ip_src", "ip_dst", "l4_src", "l4_dst", "ip_ttl", "ip_proto", "ip_frag", "ip_tos", "tcp_flags")
 _pack_head = _packer(_HEAD, ("tunnel_id", "in_port", "vlan_tci", "inner_vlan_tci", "eth_dst", "eth_src", "eth_type"))
 _pack_arp = _packer(_TAIL, ("layers", "ip_src", "ip_dst", "nd_sll", "nd_tll", "l4_src"), _ADDRESSES_4)
 _pack_ipv4 = _packer(_TAIL, _IP_MEMBERS, _ADDRESSES_4)
@@ -289,7 +289,7 @@ def _parse_ipv4(frame: bytes | bytearray, l3: int, end: int) -> _Network:
         fragment = _FIRST if fragment_word & _IPV4_MORE_FRAGMENTS else _WHOLE
         layer, l4_src, l4_dst, flags = _parse_l4(frame, l4, end, proto, IP_PROTO_ICMP)
     layers = _IPV4 | layer
-    tail = _pack_ipv4(layers, l4_src, l4_dst, proto, tos, ttl, fragment, src, dst, flags)
+    tail = _pack_ipv4(layers, l4_src, l4_dst, ttl, proto, fragment, tos, src, dst, flags)
     return tail, layers, l3 + 9, l4 if layer else 0, 0
 
 
@@ -319,10 +319,10 @@ def _parse_ipv6(frame: bytes | bytearray, l3: int, end: int) -> _Network:
         layers,
         l4_src,
         l4_dst,
-        proto,
-        word >> 20 & 0xFF,
         ttl,
+        proto,
         fragment,
+        word >> 20 & 0xFF,
         word & FLABEL_MASK,
         src,
         dst,
