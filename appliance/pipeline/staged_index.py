@@ -79,7 +79,7 @@ class StagedIndex:
     def __init__(self, mask: int, first: int, values: Iterable[int]) -> None:
         self._parts = _parts(mask, first)
         self._only = self._parts[0] if len(self._parts) == 1 else None
-        self._sorted = sorted([self._number(value) for value in values])
+        self._sorted = sorted(self._numbers(list(values)))
         self._new: dict[int, None] = {}
         """Not in ``_sorted`` yet."""
         self._answers: dict[int, int] = {}
@@ -126,6 +126,12 @@ class StagedIndex:
         for bits, shift, width, _, _ in self._parts:
             number = number << width | (value & bits) >> shift
         return number
+
+    def _numbers(self, values: list[int]) -> list[int]:
+        numbers = [0] * len(values)
+        for bits, shift, width, _, _ in self._parts:
+            numbers = [number << width | (value & bits) >> shift for number, value in zip(numbers, values, strict=True)]
+        return numbers
 
     def _sort(self) -> None:
         if len(self._new) > _MANY:
