@@ -22,6 +22,7 @@ with warnings.catch_warnings():
     try:
         import eventlet
         import eventlet.event
+        from eventlet.hubs import get_hub as _get_hub
         from eventlet.hubs import trampoline as _trampoline
     finally:
         if _before is None:
@@ -29,7 +30,7 @@ with warnings.catch_warnings():
         else:
             os.environ["EVENTLET_NO_GREENDNS"] = _before
 
-__all__ = ["Greenlet", "Signal", "Timeout", "in_thread", "sleep", "spawn", "wait_readable", "wait_writable"]
+__all__ = ["Greenlet", "Readable", "Signal", "Timeout", "in_thread", "sleep", "spawn", "wait_readable", "wait_writable"]
 
 _T = TypeVar("_T")
 
@@ -65,6 +66,44 @@ def wait_readable(fd: int) -> None:
 def wait_writable(fd: int) -> None:
     """The same for writing."""
     _trampoline(fd, write=True)
+
+
+class Readable:
+    """A file descriptor that one greenlet waits for again and again: cheaper than ``wait_readable``, because it stays registered.
+
+    It is to be read soon after each wait. ``close`` comes before that of the descriptor.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._hub: Any = None
+        self._listener: Any = None
+        self._waiting: Any = None
+
+    def wait(self) -> None:
+        """Until it is readable (or at its end)."""
+        if self._hub is None:
+            self._hub = _get_hub()
+            self._listener = self._hub.add(self._hub.READ, self._fd, self._ready, self._gone, self._gone)
+        self._waiting = eventlet.getcurrent()
+        try:
+            self._hub.switch()
+        finally:
+            self._waiting = None
+
+    def _ready(self, _: int) -> None:
+        """Called by the hub, also when nobody waits yet."""
+        if self._waiting is not None:
+            self._waiting.switch()
+
+    def _gone(self, *_: object) -> None:
+        """The hub has let it go: the next wait registers it again."""
+        self._hub = None
+
+    def close(self) -> None:
+        if self._hub is not None:
+            self._hub.remove(self._listener)
+            self._hub = None
 
 
 def in_thread(function: Callable[..., _T], *arguments: Any) -> _T:

@@ -105,7 +105,7 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class SweepEnded:
-    """All live megaflows have been in a ``Sweep`` since the last of these, which kept the shell busy for so long.
+    """All live megaflows have been in a ``Sweep`` since the last of these, which kept the shell busy for so long (CPU time).
 
     Wanted about once a second.
     """
