@@ -1,20 +1,21 @@
-"""The short way through the tables, for packets that meet only entries which leave them as they are: most first packets do.
+"""The short way through the tables, as far as a packet meets entries which leave it as it is: for most first packets to the end.
 
 Such an entry writes metadata, goes to a table, and outputs to ports, at once or by the action set. Nothing but the look-ups then
-depends on the packet, so that there is nothing to keep track of. For any other entry there is ``xlate``, from the beginning.
+depends on the packet, so that there is nothing to keep track of. At any other entry ``xlate`` takes over.
 
-Invariant: what it returns is equal to what ``xlate.translate`` returns.
+Invariant: what is translated this way is equal to what ``xlate`` would make of it step by step.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from appliance.model.actions import Action, Output
 from appliance.model.fields import IN_PORT, METADATA
 from appliance.model.megaflow import DatapathAction, Flood, Forward
 from appliance.model.ports import PortNo, is_port_number
-from appliance.pipeline.flow_table import FlowEntry, Pipeline
+from appliance.pipeline.flow_table import FlowEntry, Pipeline, Program
 from appliance.pipeline.translation import Lookup, Translation
 
 _METADATA_BITS = METADATA.mask
@@ -22,15 +23,29 @@ _IN_PORT_BITS = IN_PORT.mask
 _FLOODS = (PortNo.FLOOD, PortNo.ALL)
 
 
-def translate(pipeline: Pipeline, key: int) -> Translation | None:
-    """See ``xlate.translate``; None if the packet meets an entry that does more."""
+class Begun(NamedTuple):
+    """A packet that has met ``entry``, the first that may do more, and so far nothing of it."""
+
+    entry: FlowEntry
+    key: int
+    """With metadata."""
+    mask: int
+    lookups: tuple[tuple[int, int, FlowEntry | None], ...]
+    """Table, key and outcome of each; the last found ``entry``."""
+    outputs: tuple[DatapathAction, ...]
+    in_set: tuple[Output, int, FlowEntry] | None
+    """The action set: an output, with the table and the entry that wrote it."""
+
+
+def begin(pipeline: Pipeline, key: int) -> Translation | Begun:
+    """The whole translation, or how far it came. See ``xlate.translate``."""
     table_id = 0
     at = key & ~_METADATA_BITS
     mask = _IN_PORT_BITS
     in_port = IN_PORT.get(key)
     met: list[tuple[int, int, FlowEntry | None]] = []
     outputs: tuple[DatapathAction, ...] = ()
-    in_set: Output | None = None
+    in_set: tuple[Output, int, FlowEntry] | None = None
     while True:
         entry, consulted = pipeline.lookup(table_id, at, mask | _METADATA_BITS)
         mask |= consulted & ~_METADATA_BITS
@@ -38,29 +53,41 @@ def translate(pipeline: Pipeline, key: int) -> Translation | None:
         if entry is None:
             break
         program = entry.program
-        if program.meter_id is not None:
-            return None
-        for action in program.apply:
-            output = _output(action, in_port)
-            if output is None:
-                return None
-            outputs += output
+        applied = _outputs(program, in_port)
+        if applied is None:
+            return Begun(entry, at, mask, tuple(met), outputs, in_set)
+        outputs += applied
         if program.clear:
             in_set = None
         for action in program.write:
-            if not isinstance(action, Output) or _output(action, in_port) is None:
-                return None
-            in_set = action
+            if isinstance(action, Output):
+                in_set = action, table_id, entry
         if program.metadata_mask:
             at = at & ~(program.metadata_mask << METADATA.shift) | program.metadata << METADATA.shift
         if program.goto is None:
             if in_set is not None:
-                outputs += _output(in_set, in_port) or ()
+                outputs += _output(in_set[0], in_port) or ()
             break
         table_id = program.goto
     known = mask | _METADATA_BITS
     lookups = tuple([Lookup(table_id, at, known, entry) for table_id, at, entry in met])
     return Translation(key, mask, outputs, lookups)
+
+
+def _outputs(program: Program, in_port: int) -> tuple[DatapathAction, ...] | None:
+    """What an entry does to the packet at once; None if it or its part of the action set is more than outputs."""
+    if program.meter_id is not None:
+        return None
+    outputs: tuple[DatapathAction, ...] = ()
+    for action in program.apply:
+        output = _output(action, in_port)
+        if output is None:
+            return None
+        outputs += output
+    for action in program.write:
+        if _output(action, in_port) is None:
+            return None
+    return outputs
 
 
 @lru_cache(maxsize=4096)

@@ -126,6 +126,11 @@ class Snapshot(NamedTuple):
     """Where the tags in the key were in the packet's key; None for where they are."""
 
 
+def before_actions(key: int) -> Snapshot:
+    """Of a key of which nothing was written but metadata."""
+    return Snapshot(key, METADATA_BITS, 0, None)
+
+
 class _State(NamedTuple):
     """All of a TrackedKey that changes, but for ``mask``."""
 
@@ -154,6 +159,11 @@ class TrackedKey:
         self._shift = 0
         """Tags pushed less tags popped."""
         self._unsettled = False
+
+    def begin(self, key: int, mask: int) -> None:
+        """It has come to be this key by writing nothing but metadata, and was asked for these bits on the way."""
+        self.key = key
+        self.mask = mask
 
     # ── asking ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     def need(self, bits: int) -> None:

@@ -25,7 +25,8 @@ from appliance.pipeline.copies import Copy, Step, cloned, flat
 from appliance.pipeline.flow_table import FlowEntry, Pipeline
 from appliance.pipeline.group_table import PortIsLive
 from appliance.pipeline.group_walk import ForkError, GroupWalk
-from appliance.pipeline.tracked_key import CARRIED_BITS, DSCP_BITS, ParseAgainError, Snapshot, TrackedKey
+from appliance.pipeline.plain_path import Begun, begin
+from appliance.pipeline.tracked_key import CARRIED_BITS, DSCP_BITS, ParseAgainError, Snapshot, TrackedKey, before_actions
 from appliance.pipeline.translation import Continuation, Lookup, Met, Origin, Stage, Translation
 
 __all__ = [
@@ -130,16 +131,23 @@ class _Walk(GroupWalk):
             entry = self._look_up()
             if entry is None:
                 return
-            self._entry = entry
-            reason = PacketInReason.NO_MATCH if entry.is_table_miss else PacketInReason.ACTION
-            self._origin = Origin(self._table_id, entry.cookie, reason)
-            self._stage = Stage.APPLY
-            if entry.meter_id is not None:
-                self._meter(entry.meter_id)
-            self._run(entry.program.apply)
-            if not self._after_apply(entry):
+            if not self._instructions(entry):
                 break
         self._run_action_set()
+
+    def go_on(self, begun: Begun) -> None:
+        """From where the short way ends."""
+        self._key.begin(begun.key, begun.mask)
+        self._lookups = [(table_id, entry, before_actions(key)) for table_id, key, entry in begun.lookups]
+        self._table_id = begun.lookups[-1][0]
+        self._out = list(begun.outputs)
+        if begun.in_set is not None:
+            output, table_id, entry = begun.in_set
+            self._action_set = ActionSet([(output, _origin(table_id, entry))])
+        if self._instructions(begun.entry):
+            self.tables()
+        else:
+            self._run_action_set()
 
     def resume(self, again: Continuation) -> None:
         self._key = TrackedKey(self._key.packet, again.carried)
@@ -171,6 +179,17 @@ class _Walk(GroupWalk):
         key.need(consulted)
         self._lookups.append((self._table_id, entry, key.snapshot()))
         return entry
+
+    def _instructions(self, entry: FlowEntry) -> bool:
+        """Those of an entry that was found; whether there is a next table."""
+        self._entry = entry
+        self._origin = _origin(self._table_id, entry)
+        self._stage = Stage.APPLY
+        program = entry.program
+        if program.meter_id is not None:
+            self._meter(program.meter_id)
+        self._run(program.apply)
+        return self._after_apply(entry)
 
     def _meter(self, meter_id: int) -> None:
         self._meters.add(meter_id)
@@ -248,6 +267,10 @@ class _Walk(GroupWalk):
         )
 
 
+def _origin(table_id: int, entry: FlowEntry) -> Origin:
+    return Origin(table_id, entry.cookie, PacketInReason.NO_MATCH if entry.is_table_miss else PacketInReason.ACTION)
+
+
 def _in_one_list(out: list[Step], key: TrackedKey, *, ends: bool) -> tuple[DatapathAction, ...]:
     """What was done to the packet and its copies; ``ends``: the frame is not needed any more."""
     steps = needed(out, frame_needed=not ends)
@@ -273,8 +296,12 @@ def translate(
     Without ``normal`` an output to OFPP_NORMAL does nothing; without ``port_is_live`` all ports are. Raises ValueError for an
     action that is not in SUPPORTED_ACTIONS. Changes and counts nothing.
     """
-    walk = _Walk(pipeline, key, normal, port_is_live, one_packet=one_packet)
-    translation = walk.run(walk.tables)
+    begun = begin(pipeline, key)
+    if isinstance(begun, Begun):
+        walk = _Walk(pipeline, key, normal, port_is_live, one_packet=one_packet)
+        translation = walk.run(lambda: walk.go_on(begun))
+    else:
+        translation = begun
     return translation._replace(slow_path_only=True) if one_packet else translation
 
 

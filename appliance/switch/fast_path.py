@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from appliance.model.fields import IP_FRAG
 from appliance.model.megaflow import MegaflowStatistics
-from appliance.pipeline import mac_table, plain_path, xlate
+from appliance.pipeline import mac_table, xlate
 from appliance.pipeline.flow_table import Pipeline
 from appliance.pipeline.mac_table import MacChange, MacTable
 from appliance.pipeline.translation import Continuation, Translation
@@ -47,8 +47,7 @@ class FastPath:
         if self.standalone:
             translation = mac_table.normal(key, self.mac_table, now)
         else:
-            plain = None if one_packet else plain_path.translate(self.pipeline, key)
-            translation = plain or xlate.translate(self.pipeline, key, self.normal(now), self.port_is_live, one_packet=one_packet)
+            translation = xlate.translate(self.pipeline, key, self.normal(now), self.port_is_live, one_packet=one_packet)
         return translation._replace(mask=translation.mask | IP_FRAG.mask) if self.drops_fragments else translation
 
     def resume(self, again: Continuation, key: int, now: float) -> Translation:
