@@ -11,6 +11,17 @@ from results import Row
 WIDTH, COLUMN, MARGIN = 980, 470, 20
 BAR, STEP, TITLE = 13, 19, 40
 LABEL, VALUE = 190, 70
+PAIRS = {
+    "misses.rate": "New flows a second",
+    "misses.latency_p50": "Latency of a first packet, median: µs, less is better",
+    "flow_mods.add": "Flow entries added a second",
+    "flow_mods.dump": "Flow entries dumped a second",
+    "barrier.new_way": "Flow-mod and barrier to the new way: ms, less is better",
+    "packet_in.window": "Packet-ins a second",
+    "memory.flows": "Memory of 100,000 flow entries: MB, less is better",
+    "memory.megaflows": "Memory of 100,000 megaflows: MB, less is better",
+}
+"""Rows that have a panel each."""
 OURS, PEER, INK, FAINT, PAPER = "#d9622b", "#8fa3b8", "#1f2933", "#5f6c7b", "#ffffff"
 
 
@@ -69,7 +80,7 @@ def panels(rows: Iterable[Row]) -> list[Panel]:
         contenders("TCP, 8 streams: Gb/s", ("tcp.minimal.8", "tcp.bridge.8", "tcp.ovs.8")),
         pairs("The XDP program: ns a packet, less is better", "cost.xdp."),
         pairs("The TC program: ns a packet, less is better", "cost.tc."),
-        contenders("New flows a second", ("misses.rate",)),
+        *(contenders(title, (name,)) for name, title in PAIRS.items()),
     ]
     return [panel for panel in chosen if panel.bars]
 

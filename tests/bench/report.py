@@ -63,6 +63,12 @@ def table(rows: Sequence[Row]) -> Table:
     return result
 
 
+def aims(rows: Sequence[Row]) -> str:
+    """How many of them are met."""
+    judged = [row.met for row in rows if row.met is not None]
+    return f"{sum(judged)} of {len(judged)} aims are met"
+
+
 def footnotes(rows: Sequence[Row]) -> list[str]:
     """What rows have to say besides figures; the table refers to them by number."""
     return list(dict.fromkeys(row.note for row in rows if row.note))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -35,7 +36,7 @@ from memory import Memory  # noqa: E402
 from meters import Meters  # noqa: E402
 from misses import Misses  # noqa: E402
 from packet_in import PacketIn  # noqa: E402
-from report import console, footer, machine, table, where, write  # noqa: E402
+from report import aims, console, footer, machine, table, where, write  # noqa: E402
 from restart import Restart  # noqa: E402
 from results import Row  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -89,20 +90,25 @@ GROUPS = {
 }
 
 
-def measure(quick: bool, only: list[str], found: Callable[[Row], None], begins: Callable[[str], None]) -> None:
-    """All groups, or those in ``only``. Raises BenchError, DatapathError, LabError."""
+def measure(quick: bool, only: list[str], found: Callable[[Row], None], begins: Callable[[str], None]) -> list[str]:
+    """All groups, or those in ``only``. One that fails does not keep the others from being measured: what went wrong, of each."""
     programs = Kernel()
+    failures = []
     try:
         for name, group in GROUPS.items():
             if only and name not in only:
                 continue
             begins(name)
             options = group.quick if quick else group.full
-            with own_namespace(), closing(group.measurement(programs, **options).rows()) as rows:
-                for row in rows:
-                    found(row)
+            try:
+                with own_namespace(), closing(group.measurement(programs, **options).rows()) as rows:
+                    for row in rows:
+                        found(row)
+            except (BenchError, DatapathError, LabError, OSError, subprocess.SubprocessError) as error:
+                failures.append(f"{name}: {type(error).__name__}: {error}")
     finally:
         programs.close()
+    return failures
 
 
 def main() -> int:
@@ -123,7 +129,6 @@ def main() -> int:
     rows: list[Row] = []
     status = log.status("…")
     start = time.monotonic()
-    failure = ""
 
     def found(row: Row) -> None:
         rows.append(row)
@@ -131,20 +136,21 @@ def main() -> int:
 
     with status:
         try:
-            measure(arguments.quick, arguments.only, found, lambda name: log.print(f"measures {name}"))
-        except (BenchError, DatapathError, LabError, OSError) as error:
-            failure = f"{type(error).__name__}: {error}"
+            failures = measure(arguments.quick, arguments.only, found, lambda name: log.print(f"measures {name}"))
+        except (BenchError, OSError) as error:
+            failures = [f"{type(error).__name__}: {error}"]
     about["seconds"] = round(time.monotonic() - start, 1)
     out.print(table(rows))
     footer(out, rows)
-    out.print(f"{about['seconds']:.0f} s, {where(about)}")
-    if failure:
+    out.print(f"{aims(rows)}; {about['seconds']:.0f} s, {where(about)}")
+    for failure in failures:
         log.print(failure, style="red", markup=False)
-        return 1
+    if failures:
+        about["failures"] = failures
     directory = arguments.output or (None if arguments.quick or arguments.only else RESULTS)
     if directory is not None:
         out.print(f"written: {write(directory, rows, about)}")
-    return 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
