@@ -67,6 +67,10 @@ def panels(rows: Iterable[Row]) -> list[Panel]:
             bars += [Bar(row.name.partition(" ")[2], row.value, ours=True), Bar(row.reference, row.reference_value, ours=False)]
         return Panel(title, bars)
 
+    def pair(title: str, row: Row) -> Panel:
+        figures = ((row.name.partition(", ")[0], row.value, True), (row.reference, row.reference_value, False))
+        return Panel(title, [Bar(name, value, ours) for name, value, ours in figures if value is not None])
+
     def forwarding(key: str) -> Panel:
         rows = [row for row in by_id.values() if row.group == "forwarding rate" and row.id.endswith(f".{key}") and row.reference]
         flows = rows[0].name.rpartition(", ")[2] if rows else ""
@@ -80,7 +84,7 @@ def panels(rows: Iterable[Row]) -> list[Panel]:
         contenders("TCP, 8 streams: Gb/s", ("tcp.minimal.8", "tcp.bridge.8", "tcp.ovs.8")),
         pairs("The XDP program: ns a packet, less is better", "cost.xdp."),
         pairs("The TC program: ns a packet, less is better", "cost.tc."),
-        *(contenders(title, (name,)) for name, title in PAIRS.items()),
+        *(pair(title, by_id[name]) for name, title in PAIRS.items() if name in by_id),
     ]
     return [panel for panel in chosen if panel.bars]
 

@@ -1,7 +1,7 @@
-"""The README's figures: made from the results of the last full runs, so that no claim is without its run.
+"""The README's figures: made from what is in bench/results/, so that no claim is without its run.
 
-readme.py            writes the parts of README.md between `<!-- NAME -->` and `<!-- /NAME -->`, and bench/results/latest.md
-readme.py --check    says what would change, and fails if anything would
+It writes the parts of README.md between `<!-- NAME -->` and `<!-- /NAME -->`, and bench/results/latest.md. With ``--check``
+it only says what would change, and fails if anything would. The benches that write to bench/results/ do the first themselves.
 """
 
 from __future__ import annotations
@@ -119,14 +119,26 @@ def made() -> dict[Path, str]:
     return {README: readme, RESULTS / "latest.md": "\n".join(whole) + "\n"}
 
 
+def outdated() -> dict[Path, str]:
+    """Those files that are not what they should be, and what they should."""
+    return {path: text for path, text in made().items() if not path.exists() or path.read_text() != text}
+
+
+def refresh() -> list[Path]:
+    """Write what is outdated; which files those were."""
+    files = outdated()
+    for path, text in files.items():
+        path.write_text(text)
+    return list(files)
+
+
 def main() -> int:
-    changed = [path for path, text in made().items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv:
-        for path in changed:
+        files = outdated()
+        for path in files:
             print(f"{path.relative_to(ROOT)} is not what the results say: python tests/bench/readme.py", file=sys.stderr)
-        return 1 if changed else 0
-    for path in changed:
-        path.write_text(made()[path])
+        return 1 if files else 0
+    for path in refresh():
         print(f"written: {path.relative_to(ROOT)}")
     return 0
 

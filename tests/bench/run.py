@@ -25,6 +25,7 @@ from typing import Any, Protocol
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)] if str(ROOT) not in sys.path else []
 
+import readme  # noqa: E402
 from attack import Attack  # noqa: E402
 from barrier import Barrier  # noqa: E402
 from cost import FastPathCost  # noqa: E402
@@ -149,7 +150,8 @@ def main() -> int:
         about["failures"] = failures
     directory = arguments.output or (None if arguments.quick or arguments.only else RESULTS)
     if directory is not None:
-        out.print(f"written: {write(directory, rows, about)}")
+        written = [write(directory, rows, about), *(readme.refresh() if directory == RESULTS else ())]
+        out.print(f"written: {', '.join(str(path) for path in written)}")
     return 1 if failures else 0
 
 

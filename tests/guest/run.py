@@ -34,6 +34,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "bench")]
 
+import readme  # noqa: E402
 from debian import GuestError  # noqa: E402
 from image import Cache  # noqa: E402
 from machine import Clock, Done, Job, has_kvm, run  # noqa: E402
@@ -161,7 +162,8 @@ def write(path: Path, what: dict[str, Any]) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**about, **what}, indent=1, ensure_ascii=False) + "\n")
-    say(f"written: {path}")
+    written = [path, *(readme.refresh() if path.parent == RESULTS else ())]
+    say(f"written: {', '.join(map(str, written))}")
 
 
 # ── the command line ───────────────────────────────────────────────────────────────────────────────────────────────────
