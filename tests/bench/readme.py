@@ -73,7 +73,7 @@ def bench_part(run: dict[str, Any]) -> list[str]:
     rows = rows_of(run)
     kind = "quick run (its figures mean little)" if run["quick"] else "full run"
     return [
-        f"A {kind} of {run['date'][:10]}, {run['seconds'] / 60:.0f} minutes, {where(run)}: {aims(rows)}.",
+        f"A {kind} of {run['date'][:10]}, {run['seconds'] / 60:.0f} min, {where(run)}: {aims(rows)}.",
         "",
         *table(row for row in rows if row.id in SHOWN or row.group == ATTACK),
     ]
@@ -88,8 +88,8 @@ def guest_part(run: dict[str, Any]) -> list[str]:
 
 
 def kernels_part(run: dict[str, Any]) -> list[str]:
-    lines = ["| kernel | passed | failed | skipped |", "|---|---:|---:|---:|"]
-    return lines + [
+    head = [f"Of {run['date'][:10]}, commit {run['commit']}:", "", "| kernel | passed | failed | skipped |", "|---|---:|---:|---:|"]
+    return head + [
         f"| Linux {kernel['kernel']} | {kernel['passed']} | {kernel['failed']} | {kernel['skipped']} |" for kernel in run["kernels"]
     ]
 
