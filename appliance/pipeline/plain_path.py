@@ -8,6 +8,7 @@ Invariant: what is translated this way is equal to what ``xlate`` would make of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -23,6 +24,10 @@ _IN_PORT_BITS = IN_PORT.mask
 _FLOODS = (PortNo.FLOOD, PortNo.ALL)
 
 
+Met = tuple[int, int, FlowEntry | None]
+"""Table, key and outcome of a look-up."""
+
+
 class Begun(NamedTuple):
     """A packet that has met ``entry``, the first that may do more, and so far nothing of it."""
 
@@ -30,8 +35,8 @@ class Begun(NamedTuple):
     key: int
     """With metadata."""
     mask: int
-    lookups: tuple[tuple[int, int, FlowEntry | None], ...]
-    """Table, key and outcome of each; the last found ``entry``."""
+    met: tuple[Met, ...]
+    """The last of them found ``entry``."""
     outputs: tuple[DatapathAction, ...]
     in_set: tuple[Output, int, FlowEntry] | None
     """The action set: an output, with the table and the entry that wrote it."""
@@ -43,7 +48,7 @@ def begin(pipeline: Pipeline, key: int) -> Translation | Begun:
     at = key & ~_METADATA_BITS
     mask = _IN_PORT_BITS
     in_port = IN_PORT.get(key)
-    met: list[tuple[int, int, FlowEntry | None]] = []
+    met: list[Met] = []
     outputs: tuple[DatapathAction, ...] = ()
     in_set: tuple[Output, int, FlowEntry] | None = None
     while True:
@@ -69,9 +74,18 @@ def begin(pipeline: Pipeline, key: int) -> Translation | Begun:
                 outputs += _output(in_set[0], in_port) or ()
             break
         table_id = program.goto
+    return translation(key, mask, outputs, met)
+
+
+def translation(key: int, mask: int, actions: tuple[DatapathAction, ...], met: Iterable[Met]) -> Translation:
+    """That of a packet which nothing was done to between its look-ups."""
     known = mask | _METADATA_BITS
-    lookups = tuple([Lookup(table_id, at, known, entry) for table_id, at, entry in met])
-    return Translation(key, mask, outputs, lookups)
+    return Translation(key, mask, actions, tuple([Lookup(table_id, at, known, entry) for table_id, at, entry in met]))
+
+
+def only_outputs(action: Action) -> bool:
+    """Whether it leaves the packet as it is."""
+    return _output(action, 0) is not None
 
 
 def _outputs(program: Program, in_port: int) -> tuple[DatapathAction, ...] | None:

@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from appliance.model.actions import Action, ExperimenterAction, Group, Meter, Output, SetQueue
-from appliance.model.fields import BY_NAME
+from appliance.model.fields import BY_NAME, IN_PORT
 from appliance.model.megaflow import MAX_LEADING_METERS, CallPlugin, DatapathAction, PacketInReason
 from appliance.model.plugin import EXPERIMENTER_ID, call_of
 from appliance.model.ports import PortNo
+from appliance.pipeline import plain_path
 from appliance.pipeline.action_list import leading_meters, meters_first, needed
 from appliance.pipeline.action_set import ActionSet
 from appliance.pipeline.action_walk import SUPPORTED_ACTIONS, Normal, StopError
@@ -25,6 +26,7 @@ from appliance.pipeline.copies import Copy, Step, cloned, flat
 from appliance.pipeline.flow_table import FlowEntry, Pipeline
 from appliance.pipeline.group_table import PortIsLive
 from appliance.pipeline.group_walk import ForkError, GroupWalk
+from appliance.pipeline.last_entry import LastEntries, is_last
 from appliance.pipeline.plain_path import Begun, begin
 from appliance.pipeline.tracked_key import CARRIED_BITS, DSCP_BITS, ParseAgainError, Snapshot, TrackedKey, before_actions
 from appliance.pipeline.translation import Continuation, Lookup, Met, Origin, Stage, Translation
@@ -44,6 +46,7 @@ __all__ = [
 NO_COOKIE = 0xFFFFFFFFFFFFFFFF
 """The cookie in a packet-in that a packet-out's own actions caused: no flow entry did."""
 
+_LAST_ENTRIES = LastEntries()
 _PACKET_OUT = Origin(0, NO_COOKIE, PacketInReason.ACTION)
 
 
@@ -138,8 +141,8 @@ class _Walk(GroupWalk):
     def go_on(self, begun: Begun) -> None:
         """From where the short way ends."""
         self._key.begin(begun.key, begun.mask)
-        self._lookups = [(table_id, entry, before_actions(key)) for table_id, key, entry in begun.lookups]
-        self._table_id = begun.lookups[-1][0]
+        self._lookups = [(table_id, entry, before_actions(key)) for table_id, key, entry in begun.met]
+        self._table_id = begun.met[-1][0]
         self._out = list(begun.outputs)
         if begun.in_set is not None:
             output, table_id, entry = begun.in_set
@@ -297,12 +300,32 @@ def translate(
     action that is not in SUPPORTED_ACTIONS. Changes and counts nothing.
     """
     begun = begin(pipeline, key)
-    if isinstance(begun, Begun):
-        walk = _Walk(pipeline, key, normal, port_is_live, one_packet=one_packet)
-        translation = walk.run(lambda: walk.go_on(begun))
-    else:
+    translation: Translation | None
+    if not isinstance(begun, Begun):
         translation = begun
+    else:
+        translation = None if one_packet else _by_last_entry(pipeline, key, begun)
+        if translation is None:
+            walk = _Walk(pipeline, key, normal, port_is_live, one_packet=one_packet)
+            translation = walk.run(lambda: walk.go_on(begun))
     return translation._replace(slow_path_only=True) if one_packet else translation
+
+
+def _by_last_entry(pipeline: Pipeline, key: int, begun: Begun) -> Translation | None:
+    """The translation if the packet goes no further than it has come; None if that is not so simple."""
+    in_port = IN_PORT.get(key)
+    outcome = _LAST_ENTRIES.find(begun, in_port, key)
+    if outcome is None:
+        if not is_last(begun.entry.program):
+            return None
+        walk = _Walk(pipeline, key, None, None, one_packet=False)
+        alone = walk.run(lambda: walk.go_on(begun._replace(mask=IN_PORT.mask, outputs=())))
+        if alone.slow_path_only:
+            return None
+        outcome = alone.mask, alone.actions
+        _LAST_ENTRIES.learn(begun, in_port, key, outcome)
+    mask, actions = outcome
+    return plain_path.translation(key, begun.mask | mask, begun.outputs + actions, begun.met)
 
 
 def translate_actions(

@@ -1,4 +1,4 @@
-"""The short way through the tables against the long one."""
+"""The short way through the tables, and what is remembered of last entries, against the long way."""
 
 from __future__ import annotations
 
@@ -7,10 +7,27 @@ from random import Random
 import pipeline_cases as cases
 from hypothesis import event, given, settings
 
-from appliance.model.actions import ApplyActions, ClearActions, GotoTable, Instruction, Output, WriteActions, WriteMetadata
+from appliance.model.actions import (
+    ApplyActions,
+    ClearActions,
+    DecNwTtl,
+    GotoTable,
+    Instruction,
+    Meter,
+    Output,
+    PopVlan,
+    PushVlan,
+    SetField,
+    WriteActions,
+    WriteMetadata,
+)
+from appliance.model.fields import BY_NAME, IN_PORT, KEY_MASK, METADATA
+from appliance.model.match import Match
+from appliance.model.megaflow import Forward
 from appliance.model.ports import PortNo
-from appliance.pipeline.flow_table import Pipeline
-from appliance.pipeline.plain_path import begin
+from appliance.pipeline.flow_table import FlowEntry, Pipeline, Program
+from appliance.pipeline.last_entry import LastEntries, is_last
+from appliance.pipeline.plain_path import Begun, begin
 from appliance.pipeline.translation import Translation
 from appliance.pipeline.xlate import _Walk, translate
 
@@ -65,6 +82,62 @@ def test_the_short_way_is_the_long_one(rnd: Random) -> None:
         event(f"short: {short}, tables {len(long.lookups)}, outputs {min(len(long.actions), 3)}")
         assert translate(pipeline, key) == long
         assert not short or begun == long
+
+
+@given(cases.RANDOMS)
+@MANY
+def test_what_the_last_entry_did_to_others_is_done_to_packets_that_it_is_right_for(rnd: Random) -> None:
+    """Packets one after another that differ in some bits: tags, headers that are there or not, used-up TTLs."""
+    everything = rnd.random() < 0.3
+    pipeline = mostly_plain(rnd, everything) if rnd.random() < 0.5 else cases.pipeline(rnd, everything)
+    key = cases.flow_key(rnd, everything)
+    for _ in range(6):
+        assert translate(pipeline, key) == step_by_step(pipeline, key)
+        key = cases.flip(rnd, key, KEY_MASK & ~METADATA.mask)
+
+
+def test_a_router_follows_its_actions_once() -> None:
+    """Until the packet has no IP header, or comes from the port that it goes to."""
+    set_and_send = (ApplyActions((DecNwTtl(), SetField(BY_NAME["eth_dst"], 7), Output(2))),)
+    entry = FlowEntry(1, Match(), set_and_send)
+    begun = Begun(entry, 0, IN_PORT.mask, ((0, 0, entry),), (), None)
+    last = LastEntries()
+    assert is_last(entry.program)
+    assert last.find(begun, 1, 5) is None
+    last.learn(begun, 1, 5, (4, (Forward(2),)))
+    assert last.find(begun, 1, 5 | 8) == (4, (Forward(2),))
+    assert last.find(begun, 1, 1) is None
+    assert last.find(begun, 2, 5) is None
+    assert last.find(begun._replace(in_set=(Output(3), 0, entry)), 1, 5) is None
+    assert not is_last(Program.of((GotoTable(3),)))
+    assert not is_last(Program.of((Meter(1), *set_and_send)))
+    assert not is_last(Program.of((ApplyActions((Output(PortNo.CONTROLLER),)),)))
+    assert not is_last(Program.of((WriteActions((PopVlan(),)),)))
+
+
+def test_packets_share_what_the_last_entry_does_and_not_how_they_came_to_it() -> None:
+    pipeline = Pipeline()
+    for name in ("eth_src", "vlan_pcp"):
+        field = BY_NAME[name]
+        pipeline.table(0).add(FlowEntry(field.bits, Match((), field.mask, field.mask), (GotoTable(1),)))
+    pipeline.table(1).add(FlowEntry(1, Match(), (ApplyActions((SetField(BY_NAME["eth_dst"], 7), Output(2))),)))
+    for key in (BY_NAME["eth_src"].mask, BY_NAME["vlan_pcp"].mask):
+        translation = translate(pipeline, key)
+        assert translation == step_by_step(pipeline, key)
+        assert len(translation.actions) == 2
+    assert translation.mask & BY_NAME["eth_src"].mask == BY_NAME["eth_src"].mask, "the better rule was looked for"
+    pipeline.table(0).remove(pipeline.table(0).entries()[0])
+    assert not translate(pipeline, BY_NAME["vlan_pcp"].mask).mask & BY_NAME["eth_src"].mask
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    entry = FlowEntry(1, Match(), (ApplyActions((PushVlan(0x8100), Output(2))),))
+    begun = Begun(entry, 0, IN_PORT.mask, ((0, 0, entry),), (), None)
+    last = LastEntries()
+    for key in range(1000):
+        last.learn(begun, 1, key, (0xFFFF, ()))
+    assert sum(last.find(begun, 1, key) is not None for key in range(1000)) <= 64
+    assert last.find(begun, 1, 999) is not None
 
 
 def test_entries_that_change_nothing_are_met_on_the_short_way() -> None:
