@@ -19,7 +19,7 @@
 #define MAX_FLOOD_PORTS 256
 #define MAX_SUBTABLES 128
 #define MAX_OPS 32
-#define EDIT_OPS 28 /* from here on struct edit takes the place of ops, if MEGAFLOW_EDITS */
+#define EDIT_OPS 27 /* from here on struct edit takes the place of ops, if MEGAFLOW_EDITS */
 #define RUN_OPS 8 /* a program executes this many and then calls the next: a short loop is verified fast */
 #define BUCKET_WAYS 8
 #define CACHE_WAYS 2
@@ -152,7 +152,9 @@ enum megaflow_flag {
 	MEGAFLOW_GATED = 1 << 2, /* earlier packets may still be under way in the slow path: see ticket */
 	MEGAFLOW_WIDE = 1 << 5,	 /* its key has more than common words: see lookup.h */
 	MEGAFLOW_DIRECT = 1 << 6, /* it does nothing but send to xdp_port, or drop */
-	MEGAFLOW_EDITS = 1 << 7,  /* it does nothing to a common packet but what struct edit says, and send it to xdp_port */
+	/* With one of these, or both, it does nothing to a common packet but what struct edit says, and sends it to xdp_port. */
+	MEGAFLOW_EDITS = 1 << 7,  /* fields */
+	MEGAFLOW_RETAGS = 1 << 8, /* the outermost tag */
 };
 
 /* A slot of the megaflow table. eBPF writes `ticket`, and may clear MEGAFLOW_GATED; Python writes all the rest, before the slot can be
@@ -170,9 +172,18 @@ struct megaflow {
 	u64 pad[4]; /* the rest of struct edit */
 };
 
+enum retag {
+	RETAG_PUSH = 1,
+	RETAG_POP = 2,
+};
+
 /* Rewrites of a common packet at once: of words 4, 5, 6 and 9 of its key what is kept, and what is put there, after ttl_needed has been
- * taken from the TTL. */
+ * taken from the TTL; then a tag. */
 struct edit {
+	u16 retag; /* enum retag */
+	u16 tpid;  /* host order, as is the TCI */
+	u16 tci;
+	u16 pad;
 	u64 keep[4];
 	u64 set[4];
 };
@@ -292,7 +303,8 @@ enum program {
 	PROGRAM_LOOK_UP = 4, /* TC only: what comes after those */
 	PROGRAM_DROP = 5,    /* TC only: the end of a packet that a plug-in drops */
 	PROGRAM_EDIT = 6,    /* TC only: struct edit, and the end */
-	PROGRAMS = 7,
+	PROGRAM_RETAG = 7,   /* TC only: likewise, without MEGAFLOW_EDITS */
+	PROGRAMS = 8,
 };
 
 /* What a plug-in may be called for. Its program for that is in `tc_programs` at PLUGIN_PROGRAM(kind, id). */

@@ -249,8 +249,14 @@ int ofswitch_tc(struct __sk_buff *skb)
 	struct packet *p = new_packet(cpu, in, skb->len, tag ? 1 : 0);
 	if (!p)
 		return TC_ACT_SHOT;
-	if (way == EXPRESS_EDIT)
+	if (way == EXPRESS_EDIT) {
 		tc_programs.call(skb, PROGRAM_EDIT);
+		call_apart(PROGRAM_EDIT);
+	}
+	if (way == EXPRESS_RETAG) {
+		tc_programs.call(skb, PROGRAM_RETAG);
+		call_apart(PROGRAM_RETAG);
+	}
 	if (way != EXPRESS_NO)
 		tc_programs.call(skb, PROGRAM_HANDLE);
 	int whole = 0;
@@ -282,33 +288,60 @@ int ofswitch_edit(struct __sk_buff *skb)
 
 	if (!p)
 		return TC_ACT_SHOT;
-	u32 slot = p->found - 1;
-	struct megaflow *megaflow = megaflows_at(slot);
+	p->slot = p->found - 1;
+	struct megaflow *megaflow = megaflows_at(p->slot);
 	if (!megaflow || l4 + 8 > end) /* cannot be */
 		return TC_ACT_SHOT;
-	struct common old = {.w4 = p->key.w[4], .w5 = p->key.w[5], .w6 = p->key.w[6], .w9 = p->key.w[9]}, new = old;
+	struct common old, new;
+	take_words(&old, p);
+	new = old;
 	edit_words(&new, megaflow);
 	struct differences d = differences(&old, &new, megaflow);
 	write_common(data, &new);
 	if (d.ipv4) {
 		u16 *sum = l4 - 10;
-		*sum = replace_sum(*sum, d.ipv4);
+		*sum = replaced_sum(*sum, d.ipv4);
 	}
 	u32 tcp = LAYER_IS(p, LAYER_TCP), sum_at = sizeof(struct eth_header) + sizeof(struct ipv4_header) + (tcp ? 16 : 6);
 	u64 flags = tcp ? 0 : BPF_F_MARK_MANGLED_0;
-	if ((d.l4 && bpf_l4_csum_replace(skb, sum_at, 0, d.l4, flags) < 0) ||
-	    (d.pseudo && bpf_l4_csum_replace(skb, sum_at, 0, d.pseudo, flags | BPF_F_PSEUDO_HDR) < 0))
-		verdict(&v, FATE_DROPPED, DROP_REWRITE_FAILED, TC_ACT_SHOT);
-	else
-		send_last(hook, megaflow->xdp_port, p->cpu, p->bytes, &v);
-	count_megaflow(p, slot);
+	int failed = (d.l4 && bpf_l4_csum_replace(skb, sum_at, 0, folded(d.l4), flags) < 0) ||
+		     (d.pseudo && bpf_l4_csum_replace(skb, sum_at, 0, folded(d.pseudo), flags | BPF_F_PSEUDO_HDR) < 0);
 #ifdef TEST_RUN
-	p->key.w[4] = new.w4;
-	p->key.w[5] = new.w5;
-	p->key.w[6] = new.w6;
-	p->key.w[9] = new.w9;
+	put_words(p, &new);
 #endif
-	return finish(p, hook, &v);
+	if (megaflow->flags & MEGAFLOW_RETAGS)
+		failed |= retag(p, hook, edit_of(megaflow)) < 0;
+	return edited(p, hook, megaflow, failed, &v);
+}
+
+/* The end of a common packet whose tag alone changes: nothing is written to it. */
+int ofswitch_retag(struct __sk_buff *skb)
+{
+	struct hook hook = {.tc = 1, .skb = skb};
+	struct packet *p = scratch_packet();
+	struct verdict v;
+
+	if (!p)
+		return TC_ACT_SHOT;
+	p->slot = p->found - 1;
+	struct megaflow *megaflow = megaflows_at(p->slot);
+	if (!megaflow)
+		return TC_ACT_SHOT;
+	return edited(p, hook, megaflow, retag(p, hook, edit_of(megaflow)) < 0, &v);
+}
+
+static __always_inline int edit_at_xdp(struct packet *p, struct hook hook)
+{
+	struct verdict v;
+
+	p->slot = p->found - 1;
+	struct megaflow *megaflow = megaflows_at(p->slot);
+	if (!megaflow)
+		return XDP_DROP;
+	int failed = megaflow->flags & MEGAFLOW_EDITS && edit_frame(p, hook, megaflow) < 0;
+	if (megaflow->flags & MEGAFLOW_RETAGS)
+		failed |= retag(p, hook, edit_of(megaflow)) < 0;
+	return edited(p, hook, megaflow, failed, &v);
 }
 
 /* What comes after parsing. Programs follow each other by tail call, so that the verifier goes through each once, from one state. */
@@ -498,7 +531,9 @@ int ofswitch_xdp(struct xdp_md *xdp)
 	struct packet *p = new_packet(cpu, in, length, 0);
 	if (!p)
 		return XDP_DROP;
-	if (way == EXPRESS_LEFT)
+	if (way == EXPRESS_EDIT)
+		return edit_at_xdp(p, hook);
+	if (way != EXPRESS_NO)
 		xdp_programs.call(xdp, PROGRAM_HANDLE);
 	p->found = 0;
 	verdict(&v, FATE_DROPPED, DROP_RUNT, XDP_DROP);

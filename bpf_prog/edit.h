@@ -20,7 +20,7 @@ static __always_inline void edit_words(struct common *c, const struct megaflow *
 	c->w9 = (c->w9 & edit->keep[3]) | edit->set[3];
 }
 
-/* The headers but for their checksums; DIRECT_BYTES of memory. */
+/* The headers but for their checksums. Their bounds have been checked, up to the ports. */
 static __always_inline void write_common(void *data, const struct common *c)
 {
 	struct ipv4_header *ip = data + sizeof(struct eth_header);
@@ -33,9 +33,14 @@ static __always_inline void write_common(void *data, const struct common *c)
 	*(u32 *)(data + sizeof(struct eth_header) + sizeof(*ip)) = first32(c->w6);
 }
 
-/* Differences of unfolded sums, 0 for none: see struct packet. */
+static __always_inline int retag(struct packet *p, struct hook hook, const struct edit *edit)
+{
+	return edit->retag == RETAG_PUSH ? push_tag(p, hook, edit->tpid, edit->tci) : pop_tag(p, hook);
+}
+
+/* Differences of sums as in struct packet, not folded at all; 0 for none. */
 struct differences {
-	u32 ipv4, l4, pseudo;
+	u64 ipv4, l4, pseudo;
 };
 
 static __always_inline u64 difference(u32 from, u32 to)
@@ -43,28 +48,37 @@ static __always_inline u64 difference(u32 from, u32 to)
 	return (u64)(u32)~from + to;
 }
 
+/* A field that is set counts as changed even if it stays the same, as it does with ops. */
+static __always_inline struct differences differences(const struct common *from, const struct common *to, const struct megaflow *megaflow)
+{
+	const struct edit *edit = edit_of(megaflow);
+	struct differences result = {};
+
+	if (~edit->keep[3])
+		result.pseudo = difference(first32(from->w9), first32(to->w9)) + difference(second32(from->w9), second32(to->w9));
+	result.ipv4 = result.pseudo;
+	/* TTL, protocol and TOS are first or second in their 16 bits as they are in the header's. */
+	if (~second32(edit->keep[2]) || megaflow->ttl_needed)
+		result.ipv4 += difference(second32(from->w6), second32(to->w6));
+	if (~first32(edit->keep[2]))
+		result.l4 = difference(first32(from->w6), first32(to->w6));
+	return result;
+}
+
+/* As the kernel's helpers take it. */
 static __always_inline u32 folded(u64 sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
 	return (sum & 0xffffffff) + (sum >> 32);
 }
 
-/* A field that is set counts as changed even if it stays the same, as it does with ops. */
-static __always_inline struct differences differences(const struct common *from, const struct common *to, const struct megaflow *megaflow)
+/* As replace_sum, of a difference that is not folded: it is not 0, so that the sum of the two never is. */
+static __always_inline u16 replaced_sum(u16 checksum, u64 difference)
 {
-	const struct edit *edit = edit_of(megaflow);
-	struct differences result = {};
-	u64 ipv4 = 0;
-
-	if (~edit->keep[3]) {
-		ipv4 = difference(first32(from->w9), first32(to->w9)) + difference(second32(from->w9), second32(to->w9));
-		result.pseudo = folded(ipv4);
-	}
-	/* TTL, protocol and TOS are first or second in their 16 bits as they are in the header's. */
-	if (~second32(edit->keep[2]) || megaflow->ttl_needed)
-		ipv4 += difference(second32(from->w6), second32(to->w6));
-	result.ipv4 = folded(ipv4);
-	if (~first32(edit->keep[2]))
-		result.l4 = folded(difference(first32(from->w6), first32(to->w6)));
-	return result;
+	u64 sum = (u16)~checksum + difference;
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
 }

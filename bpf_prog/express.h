@@ -133,45 +133,12 @@ static __always_inline void leave_parsed(struct packet *p, const struct common *
 
 enum express {
 	EXPRESS_NO,   /* parse it, look it up */
-	EXPRESS_LEFT, /* parsed; and its megaflow, if p->found */
-	EXPRESS_EDIT, /* likewise, and it is for PROGRAM_EDIT: at TC, to write is to make sure first that the packet is nobody else's */
+	EXPRESS_PARSED,
+	EXPRESS_FOUND, /* parsed, and p->found */
+	EXPRESS_EDIT,  /* likewise, and it is edited */
+	EXPRESS_RETAG, /* or its tag alone, at TC, where to write is to make sure first that the packet is nobody else's */
 	EXPRESS_DONE,
 };
-
-/* Writes what the megaflow makes of the packet, in the frame of XDP. False if the frame is not there. */
-static __always_inline int edit_frame(struct hook hook, struct common *c, const struct megaflow *megaflow)
-{
-	void *data = (void *)(long)hook.xdp->data, *end = (void *)(long)hook.xdp->data_end;
-	struct common old = *c;
-	u32 tcp = c->w5 == join32(first32(c->w5), join16(bpf_htons(ETHERTYPE_IPV4), bpf_htons(LAYER_IPV4 | LAYER_TCP)));
-
-	void *l4 = data + sizeof(struct eth_header) + sizeof(struct ipv4_header);
-	if (l4 + 8 > end)
-		return 0;
-	edit_words(c, megaflow);
-	struct differences d = differences(&old, c, megaflow);
-	write_common(data, c);
-	if (d.ipv4) {
-		u16 *sum = l4 - 10;
-		*sum = replace_sum(*sum, d.ipv4);
-	}
-	u32 covered = folded((u64)d.l4 + d.pseudo);
-	if (!covered)
-		return 1;
-	if (!tcp) {
-		u16 *sum = l4 + 6;
-		if (*sum) {
-			u16 replaced = replace_sum(*sum, covered);
-			*sum = replaced ? replaced : 0xffff;
-		}
-		return 1;
-	}
-	if (l4 + 20 > end)
-		return 0;
-	u16 *sum = l4 + 16;
-	*sum = replace_sum(*sum, covered);
-	return 1;
-}
 
 /* 0 if nothing speaks against sending there; if something does, it takes more to know what becomes of the packet. No port is at place
  * 0, whose flags are none. */
@@ -204,15 +171,15 @@ static __always_inline void send_direct(struct hook hook, const struct port *por
 	count(number, cpu, bytes, hook, v);
 }
 
-/* What a packet's megaflow, the one in `slot`, does with it: all of it, or EXPRESS_LEFT and nothing. */
-static __always_inline enum express express_act(struct hook hook, struct common *c, const struct megaflow *megaflow, u32 slot, u32 number,
+/* What a packet's megaflow, the one in `slot`, does with it: all of it, or nothing and what is left to do. */
+static __always_inline enum express express_act(struct hook hook, const struct common *c, const struct megaflow *megaflow, u32 slot, u32 number,
 						u32 cpu, u64 bytes, struct verdict *v)
 {
 	u32 flags = megaflow->flags, out = megaflow->xdp_port;
 	const struct port *port = ports_at(out);
 
 	if (!port)
-		return EXPRESS_LEFT;
+		return EXPRESS_FOUND;
 	u32 hindered = hindrances(hook, port, out);
 	if ((flags & (MEGAFLOW_DIRECT | MEGAFLOW_GATED)) == MEGAFLOW_DIRECT) {
 		if (!hindered) {
@@ -221,30 +188,24 @@ static __always_inline enum express express_act(struct hook hook, struct common 
 			return EXPRESS_DONE;
 		}
 		if (out)
-			return EXPRESS_LEFT;
+			return EXPRESS_FOUND;
 		count_slot(slot, cpu, bytes, c->w11);
 		verdict(v, FATE_DROPPED, DROP_NO_ACTION, hook.tc ? TC_ACT_SHOT : XDP_DROP);
 		count(number, cpu, bytes, hook, v);
 		return EXPRESS_DONE;
 	}
-	if ((flags & (MEGAFLOW_EDITS | MEGAFLOW_GATED)) != MEGAFLOW_EDITS || byte_of(c->w6, TTL_BYTE) <= megaflow->ttl_needed || hindered)
-		return EXPRESS_LEFT;
-	if (hook.tc)
-		return EXPRESS_EDIT;
-	if (!edit_frame(hook, c, megaflow))
-		return EXPRESS_LEFT;
-	count_slot(slot, cpu, bytes, c->w11);
-	send_direct(hook, port, out, number, cpu, bytes, v);
-	return EXPRESS_DONE;
+	if (!(flags & (MEGAFLOW_EDITS | MEGAFLOW_RETAGS)) || flags & MEGAFLOW_GATED || hindered ||
+	    byte_of(c->w6, TTL_BYTE) <= megaflow->ttl_needed)
+		return EXPRESS_FOUND;
+	return !hook.tc || flags & MEGAFLOW_EDITS ? EXPRESS_EDIT : EXPRESS_RETAG;
 }
 
 /* `number` is the place of a port that may be received from. */
 static __always_inline enum express express(struct hook hook, void *data, void *end, u32 number, u32 cpu, u64 bytes, u16 vlan_tci,
 					    struct verdict *v)
 {
-	enum express way = EXPRESS_LEFT;
+	enum express way = EXPRESS_PARSED;
 	struct common c;
-	u32 found = 0;
 
 	if (!parse_common(&c, data, end, number, vlan_tci))
 		return EXPRESS_NO;
@@ -254,10 +215,8 @@ static __always_inline enum express express(struct hook hook, void *data, void *
 	struct megaflow *megaflow = megaflows_at(slot);
 	if (megaflow) {
 		struct subtable *subtable = subtables_at(*(volatile u32 *)&megaflow->subtable);
-		if (subtable && !common_differ(&c, subtable->mask, megaflow)) {
-			found = slot + 1;
+		if (subtable && !common_differ(&c, subtable->mask, megaflow))
 			way = express_act(hook, &c, megaflow, slot, number, cpu, bytes, v);
-		}
 	}
 #ifndef TEST_RUN
 	if (way == EXPRESS_DONE)
@@ -267,7 +226,7 @@ static __always_inline enum express express(struct hook hook, void *data, void *
 	if (!p)
 		return EXPRESS_NO;
 	leave_parsed(p, &c);
-	p->found = found;
+	p->found = way == EXPRESS_PARSED ? 0 : slot + 1;
 #ifdef TEST_RUN
 	if (way == EXPRESS_DONE) {
 		p->metadata_tag = vlan_tci ? 1 : 0;
@@ -275,4 +234,70 @@ static __always_inline enum express express(struct hook hook, void *data, void *
 	}
 #endif
 	return way;
+}
+
+/* The words that an edit changes, from the key and back. */
+static __always_inline void take_words(struct common *c, const struct packet *p)
+{
+	c->w4 = p->key.w[4];
+	c->w5 = p->key.w[5];
+	c->w6 = p->key.w[6];
+	c->w9 = p->key.w[9];
+}
+
+static __always_inline void put_words(struct packet *p, const struct common *c)
+{
+	p->key.w[4] = c->w4;
+	p->key.w[5] = c->w5;
+	p->key.w[6] = c->w6;
+	p->key.w[9] = c->w9;
+}
+
+/* Writes what the megaflow makes of the packet, in the frame of XDP. Less than 0 if it is not there, which cannot be. */
+static __always_inline int edit_frame(struct packet *p, struct hook hook, const struct megaflow *megaflow)
+{
+	void *data = (void *)(long)hook.xdp->data, *end = (void *)(long)hook.xdp->data_end;
+	void *l4 = data + sizeof(struct eth_header) + sizeof(struct ipv4_header);
+	struct common old, new;
+
+	if (l4 + 8 > end)
+		return -1;
+	take_words(&old, p);
+	new = old;
+	edit_words(&new, megaflow);
+	struct differences d = differences(&old, &new, megaflow);
+	write_common(data, &new);
+#ifdef TEST_RUN
+	put_words(p, &new);
+#endif
+	if (d.ipv4) {
+		u16 *sum = l4 - 10;
+		*sum = replaced_sum(*sum, d.ipv4);
+	}
+	if (!(d.l4 | d.pseudo))
+		return 0;
+	if (LAYER_IS(p, LAYER_UDP)) {
+		u16 *sum = l4 + 6;
+		if (*sum) {
+			u16 replaced = replaced_sum(*sum, d.l4 + d.pseudo);
+			*sum = replaced ? replaced : 0xffff;
+		}
+		return 0;
+	}
+	if (l4 + 20 > end)
+		return -1;
+	u16 *sum = l4 + 16;
+	*sum = replaced_sum(*sum, d.l4 + d.pseudo);
+	return 0;
+}
+
+/* What follows an edit of the megaflow in p->slot. */
+static __always_inline int edited(struct packet *p, struct hook hook, const struct megaflow *megaflow, int failed, struct verdict *v)
+{
+	count_megaflow(p, p->slot);
+	if (failed)
+		verdict(v, FATE_DROPPED, DROP_REWRITE_FAILED, hook.tc ? TC_ACT_SHOT : XDP_DROP);
+	else
+		send_last(hook, megaflow->xdp_port, p->cpu, p->length + p->metadata_tag * VLAN_TAG_BYTES, v);
+	return finish(p, hook, v);
 }

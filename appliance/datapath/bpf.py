@@ -97,11 +97,9 @@ _SUBTABLE_WORD, _FLAGS, _SERVED, _TICKET = (
 )
 _SLOT_WORDS = _SLOT_BYTES // 4
 # Plain integers: what happens for each megaflow is in the way of its first packet.
-_PUNT, _GATED, _WIDE, _EDITS = (
-    int(flag) for flag in (MegaflowFlag.PUNT, MegaflowFlag.GATED, MegaflowFlag.WIDE, MegaflowFlag.EDITS)
-)
+_PUNT, _GATED, _WIDE = (int(flag) for flag in (MegaflowFlag.PUNT, MegaflowFlag.GATED, MegaflowFlag.WIDE))
 _EDIT = int(MegaflowSlot.ops.offset) + EDIT_OPS * ctypes.sizeof(Op)
-_TOO_SOON = int(MegaflowFlag.XDP | MegaflowFlag.DIRECT | MegaflowFlag.EDITS)
+_TOO_SOON = int(MegaflowFlag.XDP | MegaflowFlag.DIRECT | MegaflowFlag.EDITS | MegaflowFlag.RETAGS)
 """Plug-ins' matches run at TC, and not on the express way: a megaflow that depends on them takes neither."""
 
 
@@ -296,7 +294,7 @@ class BpfDatapath:
             flags |= _GATED
         edit = compiled.edit
         if edit is not None and edit.suits(megaflow.key, megaflow.mask):
-            flags |= _EDITS
+            flags |= edit.flags
         if megaflow.mask & self._matched_by_plugins:
             flags &= ~_TOO_SOON
         if megaflow.key & _WIDE_BITS:
@@ -308,7 +306,7 @@ class BpfDatapath:
             for counting in installed.stops:
                 self._write_slot(counting, b"")
         self._write_slot(slot, compiled.linked(choice, installed.stops), compiled, raw, megaflow.id, flags)
-        if flags & _EDITS and edit is not None:
+        if edit is not None:
             at = slot * _SLOT_BYTES + _EDIT
             self._slots[at : at + len(edit.raw)] = edit.raw
         self._installed[megaflow.id] = installed

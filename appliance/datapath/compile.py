@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import Final
 
-from appliance.datapath.edit import Edit, edit, is_editable
+from appliance.datapath.edit import Edit, edit
 from appliance.datapath.layout import MAX_OPS, NO_SLOT, RUN_OPS, ChoiceKind, MegaflowFlag, OpCode, port_place
 from appliance.model.actions import Meter, SetField, SetQueue
 from appliance.model.fields import VLAN_PRESENT, Layer
@@ -280,10 +280,7 @@ class _Compilation:
         elif len(outputs) == 1 and not self._queued and isinstance(final := actions[-1], Forward):
             self.flags |= MegaflowFlag.XDP
             self.xdp_port = port_place(final.port)
-            fields = [(action.field, action.value) for action in actions if isinstance(action, SetField)]
-            rewrites = all(isinstance(action, SetField | DecTtl) for action in actions[:-1])
-            if rewrites and all(is_editable(field) for field, _ in fields) and len(actions) > 1:
-                self.edit = edit(fields)
+            self.edit = edit(actions[:-1])
         if MegaflowFlag.XDP in self.flags and len(self.ops) == 1 + len(outputs):
             self.flags |= MegaflowFlag.DIRECT
 

@@ -18,7 +18,7 @@ PORT_PLACES = MAX_PORT_NUMBER + 2
 MAX_FLOOD_PORTS = 256
 MAX_SUBTABLES = 128
 MAX_OPS = 32
-EDIT_OPS = 28
+EDIT_OPS = 27
 RUN_OPS = 8
 BUCKET_WAYS = 8
 CACHE_WAYS = 2
@@ -98,6 +98,7 @@ class MegaflowFlag(IntFlag):
     WIDE = 1 << 5
     DIRECT = 1 << 6
     EDITS = 1 << 7
+    RETAGS = 1 << 8
 
 
 class PortFlag(IntFlag):
@@ -117,6 +118,7 @@ class ProgramIndex(IntEnum):
     LOOK_UP = 4
     DROP = 5
     EDIT = 6
+    RETAG = 7
 
 
 class PluginKind(IntEnum):
@@ -136,6 +138,13 @@ def plugin_program(kind: PluginKind, plugin_id: int) -> int:
 class ChoiceKind(IntEnum):
     SELECT = 0
     FAILOVER = 1
+
+
+class Retag(IntEnum):
+    """enum retag."""
+
+    PUSH = 1
+    POP = 2
 
 
 class Op(ctypes.Structure):
@@ -160,7 +169,14 @@ class Megaflow(ctypes.Structure):
 class Edit(ctypes.Structure):
     """In the place of a slot's ops from EDIT_OPS on."""
 
-    _fields_ = (("keep", ctypes.c_uint64 * 4), ("set", ctypes.c_uint64 * 4))
+    _fields_ = (
+        ("retag", ctypes.c_uint16),
+        ("tpid", ctypes.c_uint16),
+        ("tci", ctypes.c_uint16),
+        ("pad", ctypes.c_uint16),
+        ("keep", ctypes.c_uint64 * 4),
+        ("set", ctypes.c_uint64 * 4),
+    )
 
 
 class MegaflowStats(ctypes.Structure):

@@ -81,8 +81,8 @@ class Sizes:
 
     @property
     def buckets(self) -> int:
-        """Ways for twice as many megaflows as there are slots."""
-        return max(self.megaflows // 4, 1)
+        """Ways for four times as many megaflows as there are slots: of a full table one in 7,000 finds its bucket full."""
+        return max(self.megaflows // 2, 1)
 
     @property
     def cache_sets(self) -> int:
@@ -275,6 +275,7 @@ class Programs:
                 ("tc_programs", ProgramIndex.FLOOD, self._load("ofswitch_flood", tc, stderr)),
                 ("tc_programs", ProgramIndex.DROP, self._load("ofswitch_drop", tc, stderr)),
                 ("tc_programs", ProgramIndex.EDIT, self._load("ofswitch_edit", tc, stderr)),
+                ("tc_programs", ProgramIndex.RETAG, self._load("ofswitch_retag", tc, stderr)),
                 ("xdp_programs", ProgramIndex.HANDLE, self._load("ofswitch_xdp_on", xdp, stderr)),
                 ("xdp_programs", ProgramIndex.EXECUTE, self._load("ofswitch_xdp_go", xdp, stderr)),
             ]

@@ -17,7 +17,7 @@ from appliance.datapath.compile import compile_actions
 from appliance.datapath.layout import MegaflowFlag
 from appliance.model.actions import SetField
 from appliance.model.fields import BY_NAME, ETH_TYPE, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_QINQ, ETH_TYPE_VLAN, VLAN_TCI
-from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Forward, PacketInReason, PushTag, UpcallReason
+from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Forward, PacketInReason, PopTag, PushTag, UpcallReason
 from appliance.model.ports import Hook
 from appliance.packet.execute import execute
 from appliance.packet.parse import parse
@@ -69,14 +69,16 @@ CHECKSUM_AT = {6: 16, 17: 6}
 
 @st.composite
 def rewrites(draw: st.DrawFn) -> tuple[bytes, tuple[DatapathAction, ...]]:
-    """A packet of TCP or UDP, with any checksums, and what is done at once to one."""
+    """A packet of TCP or UDP, with any checksums and maybe a tag, and what is done at once to one."""
     protocol = draw(st.sampled_from((6, 17)))
     layer_4 = bytearray(draw(st.binary(min_size=20, max_size=24)))
     for at, header in ((CHECKSUM_AT[protocol], layer_4), (10, ip := bytearray(draw(st.binary(min_size=20, max_size=20))))):
         if draw(st.booleans()):
             header[at : at + 2] = draw(st.sampled_from((b"\0\0", b"\xff\xff")))
     ip[0], ip[6:8], ip[9] = 0x45, b"\x40\0", protocol
-    ethernet = draw(st.binary(min_size=12, max_size=12)) + b"\x08\0"
+    tag = draw(st.sampled_from((b"", b"\x81\0", b"\x88\xa8")))
+    tci = draw(st.binary(min_size=2, max_size=2)) if tag else b""
+    ethernet = draw(st.binary(min_size=12, max_size=12)) + tag + tci + b"\x08\0"
     names = draw(st.lists(st.sampled_from((*EDITED, *PORTS[protocol], "dec_ttl")), min_size=1, max_size=6))
     actions: list[DatapathAction] = []
     for name in names:
@@ -84,6 +86,11 @@ def rewrites(draw: st.DrawFn) -> tuple[bytes, tuple[DatapathAction, ...]]:
             actions.append(SetField(BY_NAME[name], draw(st.integers(0, BY_NAME[name].max))))
         elif not any(isinstance(action, SetField) and action.field.name == "ip_ttl" for action in actions):
             actions.append(DecTtl())
+    retags: list[DatapathAction] = draw(st.sampled_from(([], [PopTag()], [PushTag(0x8100, draw(st.integers(0, 0xFFFF)))])))
+    if retags and isinstance(retags[0], PushTag):
+        retags += [SetField(BY_NAME[name], 5) for name in draw(st.sets(st.sampled_from(("vlan_vid", "vlan_pcp"))))]
+    for retag in reversed(retags):
+        actions.insert(0, retag)
     return ethernet + bytes(ip) + bytes(layer_4), (*actions, Forward(2))
 
 
@@ -92,7 +99,7 @@ def rewrites(draw: st.DrawFn) -> tuple[bytes, tuple[DatapathAction, ...]]:
 def test_rewrites_at_once(fast_path: FastPath, rewrite: tuple[bytes, tuple[DatapathAction, ...]], hook: Hook) -> None:
     frame, actions = rewrite
     assert compile_actions(actions).edit is not None
-    check(fast_path, frame, actions, hook, False)
+    check(fast_path, frame, actions, hook, metadata=True)
 
 
 def check(fast_path: FastPath, frame: bytes, actions: tuple[DatapathAction, ...], hook: Hook, metadata: bool) -> None:

@@ -44,6 +44,7 @@ ENUMS: dict[str, dict[str, int]] = {
     "OP_": {member.name: member.value for member in layout.OpCode},
     "MEGAFLOW_": {str(member.name): member.value for member in layout.MegaflowFlag},
     "PORT_": {str(member.name): member.value for member in layout.PortFlag},
+    "RETAG_": {member.name: member.value for member in layout.Retag},
     "CHOICE_": {member.name: member.value for member in layout.ChoiceKind},
     "PLUGIN_": {member.name: member.value for member in layout.PluginKind},
     "PROGRAM_": {member.name: member.value for member in layout.ProgramIndex},

@@ -27,8 +27,12 @@ UDP_LAYER = int(Layer.UDP) << LAYERS.shift
         ((ADDRESS,), False),
         ((ADDRESS, Flood()), False),
         ((Forward(2), ADDRESS, Forward(1)), False),
-        ((PushTag(0x8100, 1), ADDRESS, Forward(1)), False),
-        ((ADDRESS, PopTag(), Forward(1)), False),
+        ((PushTag(0x8100, 1), ADDRESS, Forward(1)), True),
+        ((PushTag(0x8100, 1), SetField(BY_NAME["vlan_vid"], 5), Forward(1)), True),
+        ((ADDRESS, PopTag(), Forward(1)), True),
+        ((PopTag(), PushTag(0x8100, 1), Forward(1)), False),
+        ((PushTag(0x8100, 1), PushTag(0x8100, 2), Forward(1)), False),
+        ((SetField(BY_NAME["vlan_vid"], 5), PushTag(0x8100, 1), Forward(1)), False),
         ((SetField(BY_NAME["ipv6_src"], 1), Forward(1)), False),
         ((UDP_SRC, TCP_SRC, Forward(1)), False),
     ],
@@ -56,6 +60,13 @@ def test_ports_are_set_where_the_protocol_is_known() -> None:
     address = compile_actions((ADDRESS, Forward(1))).edit
     assert address is not None
     assert address.suits(0, 0), "it is for packets of IPv4 anyway"
+
+
+def test_a_tag_that_is_changed_after_it_is_pushed_is_pushed_as_it_ends_up() -> None:
+    changed = compile_actions(
+        (PushTag(0x88A8, 0xF001), SetField(BY_NAME["vlan_vid"], 0x1123), SetField(BY_NAME["vlan_pcp"], 1), Forward(1))
+    ).edit
+    assert changed == compile_actions((PushTag(0x88A8, 0x3123), Forward(1))).edit
 
 
 def test_the_last_value_counts() -> None:
