@@ -164,6 +164,8 @@ class FlowEntry:
     @property
     def deadline(self) -> float | None:
         """When the entry expires if nothing uses it until then; None for never."""
+        if not self.idle_timeout and not self.hard_timeout:
+            return None
         idle = self.last_used + self.idle_timeout if self.idle_timeout else None
         hard = self.created_at + self.hard_timeout if self.hard_timeout else None
         if idle is None or hard is None:

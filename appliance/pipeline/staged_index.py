@@ -111,10 +111,12 @@ class StagedIndex:
             differs = number ^ values[-1]
         else:
             differs = number ^ values[at]
+            if not differs:
+                return None
             if at:
-                differs = min(differs, number ^ values[at - 1])
-        if not differs:
-            return None
+                before = number ^ values[at - 1]
+                if before < differs:
+                    differs = before
         place = differs.bit_length() - 1
         answer = self._answers.get(place)
         if answer is None:

@@ -180,7 +180,7 @@ class Subtable(Generic[R]):
         if not self.mask & unknown:
             return 0
         differs = (key ^ self._sample) & self.common
-        if differs & unknown != differs:
+        if differs and differs & unknown != differs:
             return 0
         whole = 0
         if len(self._fields) > 1:

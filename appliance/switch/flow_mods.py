@@ -83,8 +83,7 @@ class FlowMods:
         table = self._pipeline.table(mod.table_id)
         if flags & _CHECK_OVERLAP and table.overlapping(mod.match, mod.priority) is not None:
             raise _failed(FlowModFailed.OVERLAP, f"an entry of priority {mod.priority} in table {mod.table_id} overlaps")
-        old = table.find(mod.match, mod.priority)
-        if old is None and len(table) >= self._tables.max_entries(mod.table_id):
+        if len(table) >= self._tables.max_entries(mod.table_id) and table.find(mod.match, mod.priority) is None:
             raise _failed(FlowModFailed.TABLE_FULL, f"table {mod.table_id} has {len(table)} entries")
         entry = FlowEntry(
             mod.priority,
@@ -96,12 +95,12 @@ class FlowMods:
             hard_timeout=mod.hard_timeout,
             created_at=now,
         )
+        old = table.add(entry)
         if old is not None:
             self._megaflows.entry_changed(old)
             if not flags & _RESET_COUNTS:
                 entry.packet_count, entry.byte_count = old.packet_count, old.byte_count
                 self._megaflows.inherit(old, entry)
-        table.add(entry)
         self._megaflows.entry_added(mod.table_id, entry)
 
     def _modify(self, mod: FlowMod, flags: int) -> None:

@@ -103,6 +103,9 @@ _SET_ORDER: dict[type[Action], int] = {
 """The order in which an action set runs, as far as an action's prerequisites depend on it (section 5.10)."""
 
 
+_MAX_REMEMBERED = 1024
+
+
 class _Known:
     """What is known of the headers of every packet that reaches an action: bits ``value`` under ``mask`` of its flow key."""
 
@@ -180,12 +183,16 @@ class Validator:
         self._groups = groups
         self._meters = meters
         self._queues = queues
+        self._right_anywhere: dict[int, tuple[Instruction, ...]] = {}
+        """Lists that only output, by identity: flow entries by the thousand share them, and they go with every match."""
 
-    def check_instructions(self, instructions: Iterable[Instruction], match: Match, table_id: int) -> None:
+    def check_instructions(self, instructions: tuple[Instruction, ...], match: Match, table_id: int) -> None:
         """Raises ProtocolError unless an entry of table ``table_id`` can have this match, and these instructions with it."""
         unknown = PLUGIN_BITS.get(match.mask) & ~self._matched
         if unknown:
             raise ProtocolError(ErrorType.BAD_MATCH, BadMatch.BAD_FIELD, f"no plug-in tells bits {unknown:#x} of plugin_bits")
+        if self._right_anywhere.get(id(instructions)) is instructions:
+            return
         apply: tuple[Action, ...] = ()
         write: tuple[Action, ...] = ()
         for instruction in instructions:
@@ -206,6 +213,10 @@ class Validator:
         known = _Known(match.value, match.mask)
         self._check_list(apply, known, _OUTPUT_PORTS)
         self._check_list(sorted(write, key=lambda action: _SET_ORDER.get(type(action), len(_SET_ORDER))), known, _OUTPUT_PORTS)
+        if len(instructions) == 1 and apply and all(isinstance(action, Output) for action in apply):
+            if len(self._right_anywhere) >= _MAX_REMEMBERED:
+                self._right_anywhere.clear()
+            self._right_anywhere[id(instructions)] = instructions
 
     def check_packet_out(self, actions: Iterable[Action], key: int) -> None:
         """Raises ProtocolError unless a packet-out of a packet with this flow key can have these actions."""
