@@ -399,8 +399,8 @@ class BpfDatapath:
         wait_for_packets_under_way()
 
     def statistics(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
-        read = self._counted.read
         found = [(number, installed) for number in megaflow_ids if (installed := self._installed.get(number)) is not None]
+        read = self._counted.reader([installed.slot for _, installed in found])
         # First what is counted last: no part is then more than the whole.
         self._counted.look()
         parts = {

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from mmap import mmap
 from operator import or_
 
@@ -22,6 +23,9 @@ _CHUNK = 64
 _WORDS = 4
 _SLOT_BYTES = 8 * _WORDS
 _CHUNK_BYTES = _CHUNK * _SLOT_BYTES
+_ONE = struct.Struct(f"={_WORDS}Q")
+_WORTH_A_CHUNK = 10
+"""As many slots take as long one by one."""
 _COUNTERS = struct.Struct(f"={_CHUNK * _WORDS}Q")
 
 
@@ -59,6 +63,19 @@ class SlotStatistics:
                 self._raw[chunk] = raw
                 self._totals[chunk] = _totals(raw)
         return self._totals[chunk][slot % _CHUNK]
+
+    def reader(self, slots: Sequence[int]) -> Callable[[int], Totals]:
+        """``read`` or ``read_one``, whichever is faster for these."""
+        chunks = len({slot // _CHUNK for slot in slots})
+        return self.read_one if len(slots) < _WORTH_A_CHUNK * chunks else self.read
+
+    def read_one(self, slot: int) -> Totals:
+        """What is counted now, of one slot by itself."""
+        at = slot * _SLOT_BYTES
+        packets, octets, last_used, flags = zip(
+            *(_ONE.unpack_from(self._memory, start + at) for start in self._starts), strict=True
+        )
+        return sum(packets), sum(octets), max(last_used), _tcp_flags(reduce(or_, flags))
 
     def clear(self, slot: int) -> None:
         """Begin anew. No packet may be counted meanwhile."""

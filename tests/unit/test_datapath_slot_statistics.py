@@ -47,6 +47,7 @@ def test_sums_are_over_all_cpus(rounds: list[list[tuple[int, int, tuple[int, int
             assert (packets, octets) == (sum(item[0] for item in counted), sum(item[1] for item in counted))
             assert last_used == max(item[2] for item in counted)
             assert flags == counted[0][3] | counted[1][3] | counted[2][3]
+            assert statistics.read_one(slot) == statistics.read(slot)
 
 
 def test_what_has_not_changed_is_the_same_object() -> None:
@@ -75,3 +76,9 @@ def test_a_slot_begins_anew() -> None:
     statistics.clear(149)
     assert statistics.read(149) == NOTHING
     assert statistics.read(148) == (3, 3, 1, 2)
+
+
+def test_a_few_slots_far_apart_are_read_one_by_one() -> None:
+    statistics = SlotStatistics(mmap.mmap(-1, SLOTS * CPUS * 32), SLOTS, CPUS)
+    assert statistics.reader([1, 70, 149]) == statistics.read_one
+    assert statistics.reader(range(SLOTS)) == statistics.read
