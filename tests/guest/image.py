@@ -92,6 +92,8 @@ class Cache:
         """A directory to work in, in the cache; one maker at a time."""
         with (self._directory / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            for left in self._directory.glob("making-*"):  # by one that was killed
+                shutil.rmtree(left)
             with tempfile.TemporaryDirectory(prefix="making-", dir=self._directory) as work:
                 yield Path(work)
 
