@@ -3,7 +3,8 @@
     run.py [--quick] [--only GROUP ...] [--output DIRECTORY]
 
 Prints a table, and writes DIRECTORY/DATE-KERNEL.json, latest.json and latest.svg (a quick run only if a directory is given). A full
-run takes a quarter of an hour, a quick one two minutes; its figures mean little, it shows that everything can be measured. Needs root.
+run takes a quarter of an hour, a quick one two minutes; its figures mean little, but show that everything can be measured. Needs
+root.
 
 Invariant: everything happens in network namespaces of its own, and nothing of it is there afterwards, however it ends.
 """
