@@ -269,6 +269,7 @@ enum port_flag {
 	PORT_RECEIVE = 1 << 1, /* may be received from */
 	PORT_XDP_TRANSMIT = 1 << 2, /* XDP redirects to it arrive */
 	PORT_LIVE = 1 << 3,	    /* a FAST FAILOVER bucket that watches it is taken */
+	PORT_TUNNEL = 1 << 4,	    /* `tunnels` says where its packets go */
 };
 
 struct port {
@@ -276,10 +277,66 @@ struct port {
 	u32 flags;
 };
 
-/* What comes in on an interface: the port's place, 0 for none, and its flags once more. */
+/* What comes in on an interface: the port's place, 0 for none, and its flags once more. Of a tunnel device, which has several ports,
+ * the flags are PORT_TUNNEL alone, and bit n of `place` says that one of the ports has fixed what the bits of n stand for
+ * (TUNNEL_LOCAL, TUNNEL_REMOTE, TUNNEL_KEY). */
 struct ingress {
 	u32 place;
 	u32 flags;
+};
+
+/* What of a tunnel's end a port has fixed; what it has not, each packet's own fields say. */
+enum tunnel_flag {
+	TUNNEL_LOCAL = 1 << 0,
+	TUNNEL_REMOTE = 1 << 1,
+	TUNNEL_KEY = 1 << 2,
+	TUNNEL_IPV6 = 1 << 3, /* the addresses are IPv6 */
+};
+
+/* Flags of bpf_skb_set_tunnel_key (linux/bpf.h, BPF_F_*). */
+enum send_flag {
+	SEND_IPV6 = 1 << 0,
+	SEND_WITHOUT_CHECKSUM = 1 << 1,
+	SEND_WHOLE = 1 << 2, /* not to be fragmented */
+	SEND_WITHOUT_KEY = 1 << 4, /* since kernel 6.5 */
+};
+
+/* How a tunnel port sends. Python writes. What is fixed is here, and `open` is all ones for what a packet's own field says, which is
+ * then 0 here: no branch for eBPF, which the verifier would follow. IPv4 addresses are in the first word, in host order. */
+struct tunnel {
+	u64 flags; /* enum send_flag */
+	u32 remote[4];
+	u32 local[4];
+	u32 id;
+	u32 remote_open;
+	u32 local_open;
+	u32 id_open;
+	u8 tos;
+	u8 tos_open;
+	u8 ttl; /* also for a packet that has none */
+	u8 ttl_open;
+	u32 pad;
+};
+
+/* What packets of a tunnel device must have come by to be those of a port; 0 for what is not fixed. */
+struct tunnel_end {
+	u32 remote[4];
+	u32 local[4];
+	u32 id;
+	u32 ifindex;
+	u32 fixed; /* enum tunnel_flag; TUNNEL_IPV6 with one of the addresses only */
+	u32 pad;
+};
+
+/* What a frame of the slow path has to say of its tunnel. Shared memory: Python writes it before the frame is sent, then clears `mark`. */
+struct injection {
+	u64 tunnel_id; /* in host order, like the addresses */
+	u32 tun_src;
+	u32 tun_dst;
+	u32 mark; /* of the frame's socket; 0 for nothing to send */
+	u32 number; /* of the port */
+	u32 tos;
+	u32 ttl;
 };
 
 /* What became of the packets of one port on one CPU: port + CPU * PORT_PLACES. eBPF adds, Python reads. */
@@ -304,7 +361,8 @@ enum program {
 	PROGRAM_DROP = 5,    /* TC only: the end of a packet that a plug-in drops */
 	PROGRAM_EDIT = 6,    /* TC only: struct edit, and the end */
 	PROGRAM_RETAG = 7,   /* TC only: likewise, without MEGAFLOW_EDITS */
-	PROGRAMS = 8,
+	PROGRAM_TUNNEL = 8,  /* TC only: before HANDLE, for what came on a tunnel device */
+	PROGRAMS = 9,
 };
 
 /* What a plug-in may be called for. Its program for that is in `tc_programs` at PLUGIN_PROGRAM(kind, id). */
@@ -350,7 +408,8 @@ enum drop_reason {
 	DROP_NO_LIVE_BUCKET = 9,
 	DROP_UPCALL_SHARE = 10,
 	DROP_PLUGIN = 11,
-	DROP_REASONS = 12,
+	DROP_NO_TUNNEL_DESTINATION = 12,
+	DROP_REASONS = 13,
 };
 
 #define UPCALL_UNIT 2048 /* bytes of the ring buffer that the slow path's queue is counted in */

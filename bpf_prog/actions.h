@@ -2,6 +2,7 @@
 /* Execution of a megaflow's ops. */
 #pragma once
 
+#define TC_ACT_OK 0
 #define TC_ACT_SHOT 2
 #define TC_ACT_STOLEN 4
 #define TC_ACT_REDIRECT 7
@@ -36,6 +37,26 @@ static __always_inline int test_output(u32 op, u32 port)
 	run->port = port;
 	return 1;
 }
+
+/* By which tunnel it would leave, as the kernel has it then: source and destination are the other way round as for a packet that came. */
+static __always_inline void test_tunnel(struct packet *p, struct __sk_buff *skb, u32 number)
+{
+	u32 zero = 0;
+	struct test_run *run = test_run.lookup(&zero);
+	struct port *port = ports_at(number);
+	struct tunnel_key key = {};
+
+	if (!run || !port || !(port->flags & PORT_TUNNEL))
+		return;
+	run->nowhere = !enter_tunnel_as(p, skb, number);
+	if (run->nowhere || bpf_skb_get_tunnel_key(skb, (void *)&key, sizeof(key), 0) < 0)
+		return;
+	run->left[0] = key.id;
+	run->left[1] = key.remote[0];
+	run->left[2] = key.local[0];
+	run->tos = key.tos;
+	run->ttl = key.ttl;
+}
 #endif
 
 /* Statistics of a slot. `flags` is word 11 of the key, which has TCP's. */
@@ -66,14 +87,17 @@ static __always_inline struct port *port_to_send(u32 number)
 	return port && port->ifindex && port->flags & PORT_FORWARD ? port : NULL;
 }
 
-/* Sends a copy; a port that is down gets none. */
+/* Sends a copy; a port that is down, or a tunnel port without a destination, gets none. */
 static __always_inline int send_copy(struct packet *p, struct hook hook, u32 number)
 {
 #ifdef TEST_RUN
-	return test_output(OP_OUTPUT, number) ? TEST_STOPPED : 0;
+	if (!test_output(OP_OUTPUT, number))
+		return 0;
+	test_tunnel(p, hook.skb, number);
+	return TEST_STOPPED;
 #endif
 	struct port *port = port_to_send(number);
-	if (!port)
+	if (!port || (port->flags & PORT_TUNNEL && !enter_tunnel_as(p, hook.skb, number)))
 		return 0;
 	if (bpf_clone_redirect(hook.skb, port->ifindex, 0) < 0)
 		return -1;
@@ -88,20 +112,25 @@ static __always_inline void verdict(struct verdict *v, u32 fate, u32 reason, int
 	v->code = code;
 }
 
-static __always_inline void send_last(struct hook hook, u32 number, u32 cpu, u64 bytes, struct verdict *v)
+static __always_inline void send_last(struct packet *p, struct hook hook, u32 number, u32 cpu, u64 bytes, struct verdict *v)
 {
 	int drop = hook.tc ? TC_ACT_SHOT : XDP_DROP;
 #ifdef TEST_RUN
-	if (test_output(OP_FORWARD, number)) {
-		verdict(v, FATE_FORWARDED, 0, TEST_STOPPED);
-		return;
-	}
 	verdict(v, FATE_FORWARDED, 0, drop);
+	if (test_output(OP_FORWARD, number)) {
+		if (hook.tc)
+			test_tunnel(p, hook.skb, number);
+		v->code = TEST_STOPPED;
+	}
 	return;
 #endif
 	struct port *port = port_to_send(number);
 	if (!port) {
 		verdict(v, FATE_DROPPED, DROP_OUTPUT_DOWN, drop);
+		return;
+	}
+	if (hook.tc && port->flags & PORT_TUNNEL && !enter_tunnel_as(p, hook.skb, number)) {
+		verdict(v, FATE_DROPPED, DROP_NO_TUNNEL_DESTINATION, drop);
 		return;
 	}
 	int code = hook.tc ? bpf_redirect(port->ifindex, 0) : xdp_ports.redirect_map(number, 0);
@@ -260,7 +289,7 @@ static __always_inline void execute(struct packet *p, struct hook hook, const st
 			return;
 		}
 		if (code == OP_FORWARD) {
-			send_last(hook, op->arg32, p->cpu, p->length + p->metadata_tag * VLAN_TAG_BYTES, v);
+			send_last(p, hook, op->arg32, p->cpu, p->length + p->metadata_tag * VLAN_TAG_BYTES, v);
 			return;
 		}
 		if (hook.tc && code == OP_FLOOD) {

@@ -45,6 +45,17 @@ union key {
 	u64 w[KEY_WORDS];
 };
 
+/* The kernel's struct bpf_tunnel_key as of 6.0: older headers have no local address. */
+struct tunnel_key {
+	u32 id;
+	u32 remote[4];
+	u8 tos;
+	u8 ttl;
+	u16 flags;
+	u32 label;
+	u32 local[4];
+};
+
 /* A packet while it is handled. It lies in a map, this CPU's scratch memory: the stack is too small, and the verifier, which follows
  * every value on the stack, takes what comes out of a map as unknown and so sees fewer cases.
  * Offsets are from the start of the frame as it is in memory (a tag in skb metadata is not in it); `l4` and those below it are from
@@ -77,6 +88,9 @@ struct packet {
 	u32 sent;  /* a copy has been sent */
 	u32 punted; /* after its meters the slow path goes on */
 	u32 drop_slot; /* counts it if the plug-in that runs drops it */
+	u32 tun_src; /* as it came */
+	u32 tun_dst;
+	struct tunnel_key tunnel; /* by which it leaves */
 };
 
 /* What a plug-in's action returns. */

@@ -11,6 +11,7 @@
 #include "rewrite.h"
 #include "select.h"
 #include "meter.h"
+#include "tunnel.h"
 #include "actions.h"
 #include "upcall.h"
 
@@ -133,6 +134,8 @@ static __always_inline void begin(struct packet *p, u32 slot)
 	p->slot = slot;
 	p->sent = 0;
 	p->layers = p->key.f.layers;
+	p->tun_src = p->key.f.tun_src;
+	p->tun_dst = p->key.f.tun_dst;
 	forget_changes(p);
 }
 
@@ -233,6 +236,11 @@ int ofswitch_tc(struct __sk_buff *skb)
 		if (bpf_skb_vlan_pop(skb) < 0 || bpf_skb_vlan_push(skb, tag[0], bpf_ntohs(tag[1])) < 0)
 			return TC_ACT_SHOT;
 	}
+	if (run && run->tunneled) {
+		struct tunnel_key key = {.id = run->tunnel_id, .remote = {run->tun_dst}, .local = {run->tun_src}};
+		if (bpf_skb_set_tunnel_key(skb, (void *)&key, sizeof(key), 0) < 0)
+			return TC_ACT_SHOT;
+	}
 #endif
 	const struct ingress *in = ingress_of(skb->ifindex);
 	enum express way = EXPRESS_NO;
@@ -271,9 +279,26 @@ int ofswitch_tc(struct __sk_buff *skb)
 	}
 	p->found = 0;
 	verdict(&v, FATE_DROPPED, DROP_RUNT, TC_ACT_SHOT);
-	if (whole)
+	if (p->port_flags & PORT_TUNNEL) {
+		if (whole)
+			tc_programs.call(skb, PROGRAM_TUNNEL);
+		p->number = 0; /* no port's, as yet */
+	} else if (whole) {
 		tc_programs.call(skb, PROGRAM_HANDLE);
+	}
 	return finish(p, hook, &v);
+}
+
+/* After parsing, on a tunnel device. */
+int ofswitch_tunnel(struct __sk_buff *skb)
+{
+	struct packet *p = scratch_packet();
+
+	if (!p)
+		return TC_ACT_SHOT;
+	leave_tunnel(p, skb, p->number);
+	tc_programs.call(skb, PROGRAM_HANDLE);
+	return TC_ACT_SHOT;
 }
 
 /* The end of a common packet that struct edit rewrites. The kernel makes sure, before a program that writes to packets begins, that this
@@ -512,6 +537,19 @@ int ofswitch_flood(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	flood(p, hook, &v);
 	return finish(p, hook, &v);
+}
+
+/* At the egress of a tunnel device: a frame of the slow path is told where to go. Those of the fast path know. */
+int ofswitch_inject(struct __sk_buff *skb)
+{
+	u32 zero = 0;
+	struct injection *i = injection.lookup(&zero);
+
+	if (!i || !i->mark || skb->mark != i->mark)
+		return TC_ACT_OK;
+	struct tunnel_key key = {.id = i->tunnel_id, .remote = {i->tun_dst}, .local = {i->tun_src}, .tos = i->tos, .ttl = i->ttl};
+	skb->mark = 0;
+	return enter_tunnel(skb, i->number, &key) ? TC_ACT_OK : TC_ACT_SHOT;
 }
 
 int ofswitch_xdp(struct xdp_md *xdp)

@@ -140,14 +140,15 @@ enum express {
 	EXPRESS_DONE,
 };
 
-/* 0 if nothing speaks against sending there; if something does, it takes more to know what becomes of the packet. No port is at place
- * 0, whose flags are none. */
+/* 0 if nothing speaks against sending there; if something does, it takes more to know what becomes of the packet: a tunnel, too. No port
+ * is at place 0, whose flags are none. */
 static __always_inline u32 hindrances(struct hook hook, const struct port *port, u32 out)
 {
+	u32 needed = hook.tc ? PORT_FORWARD : PORT_FORWARD | PORT_XDP_TRANSMIT;
 #ifdef TEST_RUN
-	return !out;
+	return !out || port->flags & PORT_TUNNEL;
 #endif
-	return ~port->flags & (hook.tc ? PORT_FORWARD : PORT_FORWARD | PORT_XDP_TRANSMIT);
+	return (port->flags ^ needed) & (needed | PORT_TUNNEL);
 }
 
 /* The last of a packet that came in on the port at `number`. */
@@ -298,6 +299,6 @@ static __always_inline int edited(struct packet *p, struct hook hook, const stru
 	if (failed)
 		verdict(v, FATE_DROPPED, DROP_REWRITE_FAILED, hook.tc ? TC_ACT_SHOT : XDP_DROP);
 	else
-		send_last(hook, megaflow->xdp_port, p->cpu, p->length + p->metadata_tag * VLAN_TAG_BYTES, v);
+		send_last(p, hook, megaflow->xdp_port, p->cpu, p->length + p->metadata_tag * VLAN_TAG_BYTES, v);
 	return finish(p, hook, v);
 }

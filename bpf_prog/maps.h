@@ -48,6 +48,12 @@ BPF_F_TABLE("array", u32, struct meter, meters, MAX_METERS, BPF_F_MMAPABLE);
 BPF_TABLE("array", u32, u32, flood_list, MAX_FLOOD_PORTS);
 /* Python writes by system call; eBPF reads */
 BPF_TABLE("array", u32, struct settings, settings, 1);
+/* Python writes by system call; eBPF reads. Index: place of the port */
+BPF_TABLE("array", u32, struct tunnel, tunnels, PORT_PLACES);
+/* Python writes by system call; eBPF reads. How a packet came by a tunnel device → place of the port */
+BPF_TABLE("hash", struct tunnel_end, u32, tunnel_ends, PORT_PLACES);
+/* shared memory; see struct injection */
+BPF_F_TABLE("array", u32, struct injection, injection, 1, BPF_F_MMAPABLE);
 /* Python writes once; eBPF reads. Index: k */
 BPF_TABLE("array", u32, struct crc_shift, crc_shifts, CRC_SHIFTS);
 /* Python writes by system call; XDP redirects through it. Index: place of the port */
@@ -74,7 +80,15 @@ struct test_run {
 	u32 op;
 	u32 port;
 	u32 network_tag; /* wanted: the outermost tag goes to metadata first, as the kernel does it */
-	u32 pad;
+	u32 tunneled; /* wanted: the packet came by this tunnel, on this device */
+	u32 tunnel_id;
+	u32 tun_src;
+	u32 tun_dst;
+	/* The tunnel by which it left at the last output, in the same order, and the options; all 0 if it left by none. */
+	u32 left[3];
+	u8 tos;
+	u8 ttl;
+	u16 nowhere;
 };
 BPF_TABLE("array", u32, struct test_run, test_run, 1);
 #endif

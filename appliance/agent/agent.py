@@ -82,7 +82,8 @@ class Agent:
         self.integrated = IntegratedController(config.integrated_apps) if config.integrated_apps else None
         self.certificates = Certificates(config.tls) if config.tls is not None else None
         self.connections = Connections(_SwitchSide(self), frozenset({OFP_VERSION}), self.certificates, self._show_to_snoopers)
-        self.ports = PortManager(config.ports, links, datapath, self.step, _local(config, self.switch.datapath_id))
+        local = _local(config, self.switch.datapath_id)
+        self.ports = PortManager(config.ports, links, datapath, self.step, config.name, local)
         self._datapath = datapath
         self._links = links
         self._started_at = time.monotonic()
@@ -253,9 +254,9 @@ class Agent:
         """Do one effect; returns what the switch has to be told of it. One that fails is in the log, and the next is done."""
         try:
             match effect:
-                case effects.SendFrame(port=port, frame=frame, gso_size=gso_size, queue_id=queue_id):
-                    self._datapath.send(port, frame, gso_size, queue_id)
-                    self.ports.sent(port, len(frame))
+                case effects.SendFrame(port=port, frame=frame, gso_size=gso_size, queue_id=queue_id, tunnel=tunnel):
+                    if self._datapath.send(port, frame, gso_size, queue_id, tunnel):
+                        self.ports.sent(port, len(frame))
                 case effects.SendMessage(connection=connection, message=message):
                     self.connections.send(connection, message)
                 case effects.InstallMegaflow(megaflow=megaflow):

@@ -5,14 +5,14 @@ Invariant: an interface that goes while it is asked for is a ``LinkChange`` to c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from appliance import ports
 from appliance.model.ports import Hook, Port, PortConfig, PortCounters
 from appliance.model.queues import QueueCounters
-from appliance.ports import Interface, LinkChange, LinkWatcher, LocalSpec, PortFeature, QueueRates
+from appliance.ports import Interface, LinkChange, LinkWatcher, LocalSpec, PortFeature, QueueRates, TunnelDevice
 from appliance.ports.ethtool import driver
 
 
@@ -65,6 +65,12 @@ class Links(Protocol):
     def remove_local(self, spec: LocalSpec) -> None:
         """Raises PortError."""
 
+    def make_tunnel_device(self, device: TunnelDevice) -> Interface:
+        """Or take over what an earlier run of the switch left. Raises PortError."""
+
+    def remove_tunnel_devices(self, switch: str, keep: Collection[str] = ()) -> list[str]:
+        """All of this switch's but those named in ``keep``; returns their names. Raises PortError."""
+
     def close(self) -> None: ...
 
 
@@ -113,6 +119,12 @@ class KernelLinks:
 
     def remove_local(self, spec: LocalSpec) -> None:
         ports.remove_local(spec)
+
+    def make_tunnel_device(self, device: TunnelDevice) -> Interface:
+        return ports.make_tunnel_device(device)
+
+    def remove_tunnel_devices(self, switch: str, keep: Collection[str] = ()) -> list[str]:
+        return ports.remove_tunnel_devices(switch, keep)
 
     def close(self) -> None:
         self._watcher.close()

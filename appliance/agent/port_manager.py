@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from appliance.agent import render
 from appliance.agent.links import Links, Placement
 from appliance.agent.queues import port_speed, rates
+from appliance.agent.tunnel_devices import TunnelDevices, tunnel_of
 from appliance.config import PortSpec
 from appliance.datapath.driver import Datapath, DatapathError, DatapathPort, TierCounters
 from appliance.model.ports import LOCAL_PORT, Hook, Port, PortCounters
@@ -50,7 +51,9 @@ def title(spec: PortSpec) -> str:
 
 
 class PortManager:
-    """``step`` steps one event of the switch, with all that follows from it. ``local`` None: there is no OFPP_LOCAL."""
+    """``step`` steps one event of the switch, with all that follows from it. ``switch`` is its name. ``local`` None: there is no
+    OFPP_LOCAL.
+    """
 
     def __init__(
         self,
@@ -58,10 +61,12 @@ class PortManager:
         links: Links,
         datapath: Datapath,
         step: Callable[[Event], None],
+        switch: str,
         local: LocalSpec | None = None,
     ) -> None:
         self.specs = tuple(specs)
-        self._by_name = {spec.interface: spec for spec in specs}
+        self._by_name = {spec.interface: spec for spec in specs if spec.tunnel is None}
+        self._tunnels = TunnelDevices(links, switch)
         self._links = links
         self._datapath = datapath
         self._step = step
@@ -82,10 +87,12 @@ class PortManager:
         With ``patient``, programs of an agent that died go on, where there are some, until ``take_over``.
         """
         self._patient = patient
-        refused = []
+        refused, devices = self._make_tunnel_devices()
         names = {interface.name: interface for interface in self._links.known.values()}
         for spec in self.specs:
-            interface = names.get(spec.interface)
+            interface = names.get(spec.interface) if spec.tunnel is None else devices.get(spec.number)
+            if interface is None and spec.tunnel is not None:
+                continue  # refused
             if interface is None:
                 LOG.warning("%s: there is no such interface now; it is taken when it appears", title(spec))
                 continue
@@ -101,33 +108,59 @@ class PortManager:
         """
         if self._local is None:
             return
-        mtu = min((attached.interface.mtu for attached in self), default=DEFAULT_MTU)
+        mtu = min((attached.interface.mtu for attached in self if attached.spec.tunnel is None), default=DEFAULT_MTU)
         end = self._links.make_local(self._local, mtu)
         spec = PortSpec(interface=end.name).model_copy(update={"number": LOCAL_PORT})
         self._attach(spec, end)
         self.specs = (*self.specs, spec)
 
+    def _make_tunnel_devices(self) -> tuple[list[str], dict[int, Interface]]:
+        """What the kernel refused, in words, and the others by the number of their port."""
+        refused, devices = [], {}
+        try:
+            self._tunnels.remove_others(self.specs)
+        except PortError as error:
+            refused.append(str(error))
+        for spec in self.specs:
+            if spec.tunnel is not None:
+                try:
+                    devices[spec.number] = self._tunnels.make(spec)
+                except PortError as error:
+                    refused.append(f"{title(spec)}: {error}")
+        if devices:
+            self._links.changes()  # how they came to be as they are
+        return refused, devices
+
     def changed(self, change: LinkChange) -> None:
         """Something happened to an interface."""
-        attached = next((item for item in self._attached.values() if item.port.ifindex == change.ifindex), None)
+        # A tunnel device has several ports.
+        there = [item for item in self._attached.values() if item.port.ifindex == change.ifindex]
         after = change.after
-        if attached is not None and (after is None or after.name != attached.spec.interface):
-            self._detach(attached, "its interface is gone" if after is None else f"its interface is called {after.name} now")
-            attached = None
-        if after is None:
-            return
-        if attached is not None:
-            self._update(attached, after)
+        there_still = False
+        for attached in there:
+            if after is None or after.name != attached.port.interface:
+                self._detach(attached, "its interface is gone" if after is None else f"its interface is called {after.name} now")
+            else:
+                self._update(attached, after)
+                there_still = True
+        for spec in [attached.spec for attached in there if attached.spec.tunnel is not None]:
+            if spec.number not in self._attached:
+                self._attach_later(spec)
+        if after is None or there_still:
             return
         if self._local is not None and after.name == self._local.host and (local := self._attached.get(LOCAL_PORT)):
-            self._step(PortChanged(self._describe(local.interface, LOCAL_PORT)))
+            self._step(PortChanged(self._describe(local.spec, local.interface)))
             return
-        spec = self._by_name.get(after.name)
-        if spec is not None and spec.number not in self._attached:
-            try:
-                self._attach(spec, after)
-            except (DatapathError, PortError) as error:
-                LOG.error("%s: cannot be added: %s", title(spec), error)
+        named = self._by_name.get(after.name)
+        if named is not None and named.number not in self._attached:
+            self._attach_later(named, after)
+
+    def _attach_later(self, spec: PortSpec, interface: Interface | None = None) -> None:
+        """Without an interface a tunnel's is made again."""
+        try:
+            self._attach(spec, interface or self._tunnels.make(spec))
+        except (DatapathError, PortError) as error:
+            LOG.error("%s: cannot be added: %s", title(spec), error)
 
     def restore(self) -> None:
         """Leave the interfaces as they were found; the fast path is taken off them by ``Datapath.close``."""
@@ -136,6 +169,10 @@ class PortManager:
         self._attached.clear()
         if self._local is not None:
             self._links.remove_local(self._local)
+        try:
+            self._tunnels.remove_others(())
+        except PortError as error:
+            LOG.warning("a tunnel device stays: %s", error)
 
     def _attach(self, spec: PortSpec, interface: Interface) -> None:
         placement, port, waits = self._meet(spec, interface)
@@ -144,7 +181,7 @@ class PortManager:
             if port.xdp_transmit:
                 self._datapath.update(port)
             self._links.set_queues(interface.ifindex, rates(spec), port_speed(self._links, interface) if spec.queues else 0)
-            made_promiscuous = self._links.set_promiscuous(interface.ifindex, True)
+            made_promiscuous = spec.tunnel is None and self._links.set_promiscuous(interface.ifindex, True)
         except (DatapathError, PortError):
             self._datapath.detach(spec.number)
             raise
@@ -157,12 +194,14 @@ class PortManager:
             placement.hook.value,
             placement.reason,
         )
-        self._step(PortAdded(self._describe(interface, spec.number)))
+        self._step(PortAdded(self._describe(spec, interface)))
 
-    def _describe(self, interface: Interface, number: int) -> Port:
+    def _describe(self, spec: PortSpec, interface: Interface) -> Port:
         """The port as OpenFlow shows it; OFPP_LOCAL by the end that is the host's."""
-        port = self._links.describe(interface, number)
-        if number != LOCAL_PORT or self._local is None:
+        if spec.tunnel is not None:
+            return self._tunnels.describe(spec, interface)
+        port = self._links.describe(interface, spec.number)
+        if spec.number != LOCAL_PORT or self._local is None:
             return port
         host = self._local.host
         mac = next((known.mac for known in self._links.known.values() if known.name == host), self._local.mac)
@@ -188,8 +227,16 @@ class PortManager:
 
         The last of what is returned: whether an earlier agent's program goes on there.
         """
-        placement = self._links.place(interface, spec.hook)
-        port = DatapathPort(spec.number, interface.name, interface.ifindex, placement.hook, forward=interface.up, live=interface.up)
+        placement = self._links.place(interface, spec.hook) if spec.tunnel is None else self._tunnels.placement(spec)
+        port = DatapathPort(
+            spec.number,
+            interface.name,
+            interface.ifindex,
+            placement.hook,
+            forward=interface.up,
+            live=interface.up,
+            tunnel=tunnel_of(spec),
+        )
         try:
             at_work = self._datapath.attach(port, wait=self._patient)
         except DatapathError as error:
@@ -237,7 +284,7 @@ class PortManager:
         if xdp_transmit != attached.port.xdp_transmit:
             attached.port = replace(attached.port, xdp_transmit=xdp_transmit)
             self._datapath.update(attached.port)
-        self._step(PortChanged(self._describe(interface, attached.spec.number)))
+        self._step(PortChanged(self._describe(attached.spec, interface)))
 
     # ── what the switch wants ──────────────────────────────────────────────────────────────────────────────────────────
     def set_flags(self, number: int, forward: bool, receive: bool, live: bool) -> None:
@@ -282,7 +329,8 @@ class PortManager:
         result = {}
         for number, attached in self._attached.items():
             ours = tiers.get(number, TierCounters())
-            device = kernel.get(attached.port.ifindex)
+            # A tunnel device counts for all its ports.
+            device = None if attached.spec.tunnel is not None else kernel.get(attached.port.ifindex)
             counted = PortCounters() if device is None else since(device, attached.baseline)
             result[number] = replace(
                 counted,

@@ -17,6 +17,7 @@ from appliance.config.model import (
     TlsFiles,
 )
 from appliance.config.plugins import find as find_plugins
+from appliance.config.tunnel import TunnelOptions
 
 __all__ = [
     "DEFAULT_APPS",
@@ -34,6 +35,7 @@ __all__ = [
     "PortSpec",
     "QueueSpec",
     "TlsFiles",
+    "TunnelOptions",
     "dump",
     "find_plugins",
     "is_lab",

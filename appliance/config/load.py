@@ -19,6 +19,7 @@ from appliance.config.document import Document, NodePath, parse, to_text
 from appliance.config.faults import ConfigError, Fault, did_you_mean, one_of
 from appliance.config.model import Config, IntegratedController, Lab, LabHost, PortSpec, QueueSpec, TlsFiles
 from appliance.config.plugins import locate
+from appliance.config.tunnel import TunnelOptions
 
 LAB_KEY = "lab"
 _PRODUCT = str(Path(__file__).resolve().parents[2])
@@ -26,6 +27,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "": Config,
     "ports": PortSpec,
     "ports.queues": QueueSpec,
+    "ports.options": TunnelOptions,
     "integrated_controller": IntegratedController,
     "tls": TlsFiles,
     LAB_KEY: Lab,
@@ -43,6 +45,7 @@ _KIND = {
 _EXPECTED = {
     "string_type": "text",
     "int_type": "a whole number",
+    "bool_type": "true or false",
     "tuple_type": "a list",
     "model_type": "a mapping (key: value)",
     "model_attributes_type": "a mapping (key: value)",
@@ -109,7 +112,7 @@ def dump(config: Config) -> str:
         "name": config.name,
         "fail_mode": config.fail_mode,
         "protocols": list(config.protocols),
-        "ports": [port.model_dump() for port in config.ports],
+        "ports": [_port(port) for port in config.ports],
         "controllers": [
             {"target": str(item), "auxiliary": item.auxiliary} if item.auxiliary else str(item) for item in config.controllers
         ],
@@ -128,6 +131,13 @@ def dump(config: Config) -> str:
     if config.tls is not None:
         values["tls"] = config.tls.model_dump()
     return to_text(values)
+
+
+def _port(port: PortSpec) -> dict[str, Any]:
+    values = port.model_dump(exclude={"type", "options"})
+    if port.tunnel is not None:
+        values |= {"type": port.type, "options": port.tunnel.model_dump(exclude_defaults=True)}
+    return values
 
 
 class _Reader:
@@ -259,6 +269,8 @@ class _Reader:
             yield self._fault((error["ctx"]["key"], error["ctx"]["index"]), error["msg"])
         elif kind == "local_is_a_port":
             yield self._fault(("local",), error["msg"])
+        elif kind == "same_tunnel":
+            yield self._fault((*path, error["ctx"]["index"]), error["msg"])
         elif kind == "value_error":
             yield self._fault(path, str(error["ctx"]["error"]))
         else:
@@ -282,7 +294,7 @@ class _Reader:
             path: NodePath = ("ports", index)
             interface, number = _interface_and_number(item)
             if interface is not None:
-                if existing is not None and interface not in existing:
+                if existing is not None and interface not in existing and not _is_tunnel(item):
                     hint = did_you_mean(interface, sorted(existing))
                     self.faults.append(self._fault((*path, "interface"), f"there is no interface {interface!r}{hint}"))
                 self._once(seen, "interface", interface, path)
@@ -352,7 +364,9 @@ def _is_file_name(app: object) -> bool:
 
 
 def _with_hook(port: Any, hook: str) -> Any:
-    """A port as written, with another hook; what is no port is left for validation to refuse."""
+    """A port as written, with another hook; a tunnel has its own, and what is no port is left for validation to refuse."""
+    if _is_tunnel(port):
+        return port
     if isinstance(port, dict):
         return {**port, "hook": hook}
     try:
@@ -360,6 +374,10 @@ def _with_hook(port: Any, hook: str) -> Any:
     except ValidationError:
         return port
     return {**spec.model_dump(exclude_defaults=True), "hook": hook}
+
+
+def _is_tunnel(port: Any) -> bool:
+    return isinstance(port, dict) and port.get("type", "system") != "system"
 
 
 def _interface_and_number(port: Any) -> tuple[str | None, int | None]:

@@ -10,9 +10,10 @@ import ipaddress
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictInt, StrictStr, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictInt, StrictStr, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from appliance.config.tunnel import UDP_PORTS, TunnelOptions
 from appliance.model.ports import MAX_PORT_NUMBER
 from appliance.model.queues import MAX_QUEUE_ID
 
@@ -34,6 +35,7 @@ _MAC = re.compile(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}")
 
 FailMode = Literal["secure", "standalone"]
 HookChoice = Literal["auto", "xdp", "tc"]
+PortType = Literal["system", "vxlan", "geneve", "gre"]
 ProtocolVersion = Literal["OpenFlow13"]
 
 
@@ -217,12 +219,39 @@ class PortSpec(_Frozen):
     interface: InterfaceName
     number: StrictInt = 0
     """0 asks for the lowest number that no other port has."""
+    type: PortType = "system"
+    """A tunnel port's ``interface`` is a name alone; several share a device of the kernel, which the switch makes."""
+    options: TunnelOptions | None = None
     hook: HookChoice = "auto"
     queues: tuple[QueueSpec, ...] = ()
 
+    @property
+    def tunnel(self) -> TunnelOptions | None:
+        """None for a port that is no tunnel's."""
+        return None if self.type == "system" else self.options or TunnelOptions()
+
+    @field_validator("options")
+    @classmethod
+    def _for_the_type(cls, value: TunnelOptions | None, info: ValidationInfo) -> TunnelOptions | None:
+        kind = info.data.get("type")
+        if kind == "system" and value is not None:
+            raise ValueError("options are for tunnels; add a type: vxlan, geneve or gre")
+        if kind in UDP_PORTS and value is not None:
+            value.check(kind)
+        return value
+
+    @field_validator("hook")
+    @classmethod
+    def _met_at_tc(cls, value: HookChoice, info: ValidationInfo) -> HookChoice:
+        if value == "xdp" and info.data.get("type") in UDP_PORTS:
+            raise ValueError("XDP knows no tunnels: a tunnel port is met at tc; take this out")
+        return value
+
     @field_validator("queues")
     @classmethod
-    def _distinct(cls, value: tuple[QueueSpec, ...]) -> tuple[QueueSpec, ...]:
+    def _distinct(cls, value: tuple[QueueSpec, ...], info: ValidationInfo) -> tuple[QueueSpec, ...]:
+        if value and info.data.get("type") in UDP_PORTS:
+            raise ValueError("a tunnel port has no queues; packets keep theirs on the interface that the tunnel leaves by")
         given = [queue.id for queue in value]
         twice = sorted({item for item in given if given.count(item) > 1})
         if twice:
@@ -375,6 +404,16 @@ class Config(_Frozen):
                 raise PydanticCustomError(
                     "duplicate_port", "two ports have the same {noun}: {twice}", {"noun": noun, "twice": str(twice)}
                 )
+        ends: dict[tuple[Any, ...], str] = {}
+        for index, port in enumerate(ports):
+            if port.type == "system" or port.tunnel is None:
+                continue
+            tunnel = port.tunnel.port(port.type)
+            end = (port.type, port.tunnel.udp_port(port.type), tunnel.remote, tunnel.local, tunnel.key)
+            other = ends.setdefault(end, port.interface)
+            if other != port.interface:
+                text = f"{port.interface} and {other} are the same end: of one remote_ip, local_ip, key and UDP port"
+                raise PydanticCustomError("same_tunnel", "{text}", {"text": text, "index": index})
         return assign_numbers(ports)
 
     @model_validator(mode="before")

@@ -60,6 +60,7 @@ from appliance.datapath.plugins import PluginPrograms
 from appliance.datapath.quiesce import keep_order, wait_for_packets_under_way
 from appliance.datapath.slot_statistics import NOTHING, SlotStatistics, Totals
 from appliance.datapath.transmit import Transmitter
+from appliance.datapath.tunnels import Tunnels
 from appliance.model.fields import KEY_BYTES, KEY_MASK, PLUGIN_BITS
 from appliance.model.megaflow import (
     NO_MEGAFLOW,
@@ -73,6 +74,7 @@ from appliance.model.megaflow import (
 )
 from appliance.model.plugin import PluginFile
 from appliance.model.ports import Hook
+from appliance.model.tunnel import NO_TUNNEL, Tunnel
 
 GATE_SECONDS = 0.1
 REST_SECONDS = 0.02
@@ -154,6 +156,7 @@ class BpfDatapath:
         self._ports: dict[int, DatapathPort] = {}
         self._flood_ports = 0
         self._transmitter = Transmitter()
+        self._tunnels = Tunnels(programs, programs.shared_memory("injection", Tunnels.MEMORY_BYTES))
         self._keeper = Keeper(programs.map_fd(array) for array in ("tc_programs", "xdp_programs"))
         self._attached: set[int] = set()
         self._waiting: set[int] = set()
@@ -171,18 +174,24 @@ class BpfDatapath:
             for cpu in range(self._sizes.cpus):
                 at = (port_place(port.number) + cpu * PORT_PLACES) * _COUNTERS_BYTES
                 self._counters[at : at + _COUNTERS_BYTES] = bytes(_COUNTERS_BYTES)
-        self._transmitter.open(port.number, port.interface)
-        self._write_port(port)
+        self._transmitter.open(port.number, port.interface, self._tunnels.mark if port.tunnel else 0)
         try:
-            self.programs.update("xdp_ports", port_place(port.number), _word(port.ifindex))
-            if wait and netlink.is_ours(port.ifindex):
+            if port.tunnel is not None:
+                self._tunnels.add(port)
+            else:
+                self.programs.update("xdp_ports", port_place(port.number), _word(port.ifindex))
+            self._write_port(port)
+            # Ours may be there for another port of the same tunnel device.
+            if wait and port.ifindex not in self._attached and netlink.is_ours(port.ifindex):
                 self._waiting.add(port.number)
-                return False
-            self._hook(port)
+            else:
+                self._hook(port)
+            if port.tunnel is not None:
+                netlink.attach_tc(port.ifindex, self.programs.inject_fd, egress=True)
         except Exception:
             self.detach(port.number)
             raise
-        return True
+        return port.number not in self._waiting
 
     def take_over(self, number: int) -> None:
         if number in self._waiting:
@@ -204,20 +213,22 @@ class BpfDatapath:
 
     def _write_port(self, port: DatapathPort) -> None:
         self._ports[port.number] = port
-        flags = PortFlag(0)
-        if port.forward:
-            flags |= PortFlag.FORWARD
-        if port.receive:
-            flags |= PortFlag.RECEIVE
-        if port.xdp_transmit:
-            flags |= PortFlag.XDP_TRANSMIT
-        if port.live:
-            flags |= PortFlag.LIVE
-        place = port_place(port.number)
-        self.programs.update("ports", place, struct.pack("=II", port.ifindex, flags))
-        small = port.ifindex < self._sizes.small_ifindex
-        self.programs.update("small_ifindex" if small else "large_ifindex", port.ifindex, struct.pack("=II", place, flags))
+        self.programs.update("ports", port_place(port.number), struct.pack("=II", port.ifindex, _flags(port)))
+        self._write_ingress(port)
         self._write_flood_list()
+
+    def _write_ingress(self, port: DatapathPort, *, gone: bool = False) -> None:
+        """What packets that come in on the port's interface are taken for."""
+        ways = 0 if port.tunnel is None else self._tunnels.ways(port.ifindex)
+        table = "small_ifindex" if port.ifindex < self._sizes.small_ifindex else "large_ifindex"
+        if ways:
+            self.programs.update(table, port.ifindex, struct.pack("=II", ways, PortFlag.TUNNEL))
+        elif not gone:
+            self.programs.update(table, port.ifindex, struct.pack("=II", port_place(port.number), _flags(port)))
+        elif table == "small_ifindex":
+            self.programs.update(table, port.ifindex, bytes(8))
+        else:
+            self.programs.delete(table, port.ifindex)
 
     def _write_flood_list(self) -> None:
         ports = sorted(number for number, port in self._ports.items() if port.forward)[:MAX_FLOOD_PORTS]
@@ -238,12 +249,12 @@ class BpfDatapath:
             return
         self.programs.update("ports", port_place(number), bytes(8))
         self._write_flood_list()
-        if port.ifindex < self._sizes.small_ifindex:
-            self.programs.update("small_ifindex", port.ifindex, bytes(8))
-        else:
-            self.programs.delete("large_ifindex", port.ifindex)
+        self._tunnels.remove(number)
+        self._write_ingress(port, gone=True)
         self.programs.delete("xdp_ports", port_place(number))
         self._transmitter.close(number)
+        if any(other.ifindex == port.ifindex for other in self._ports.values()):
+            return  # other ports of a tunnel device
         if port.hook is Hook.XDP:
             netlink.detach_xdp(port.ifindex)
         netlink.detach_tc(port.ifindex)
@@ -478,8 +489,12 @@ class BpfDatapath:
         for megaflow_id in megaflow_ids:
             self.served(megaflow_id)
 
-    def send(self, port: int, frame: bytes, gso_size: int = 0, queue_id: int | None = None) -> None:
-        self._transmitter.send(port, frame, gso_size, queue_id)
+    def send(self, port: int, frame: bytes, gso_size: int = 0, queue_id: int | None = None, tunnel: Tunnel = NO_TUNNEL) -> bool:
+        known = self._ports.get(port)
+        if known is None or known.tunnel is None:
+            return self._transmitter.send(port, frame, gso_size, queue_id)
+        with self._tunnels.sending(port, frame, tunnel):
+            return self._transmitter.send(port, frame, gso_size, queue_id)
 
     def fileno(self) -> int:
         return self.programs.map_fd("upcalls")
@@ -491,6 +506,20 @@ class BpfDatapath:
         self._transmitter.close_all()
         self.plugins.close()
         self.programs.close()
+
+
+def _flags(port: DatapathPort) -> PortFlag:
+    flags = PortFlag(0)
+    for flag, on in (
+        (PortFlag.FORWARD, port.forward),
+        (PortFlag.RECEIVE, port.receive),
+        (PortFlag.XDP_TRANSMIT, port.xdp_transmit),
+        (PortFlag.LIVE, port.live),
+        (PortFlag.TUNNEL, port.tunnel is not None),
+    ):
+        if on:
+            flags |= flag
+    return flags
 
 
 def _word(value: int) -> bytes:

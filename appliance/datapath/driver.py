@@ -12,6 +12,7 @@ from typing import Protocol
 from appliance.model.megaflow import DropReason, Megaflow, MegaflowStatistics, MeterConfig, MeterCounters, Upcall
 from appliance.model.plugin import Plugins
 from appliance.model.ports import Hook
+from appliance.model.tunnel import NO_TUNNEL, Tunnel, TunnelPort
 
 
 class DatapathError(Exception):
@@ -32,6 +33,8 @@ class DatapathPort:
     """Whether a FAST FAILOVER bucket that watches it is taken."""
     xdp_transmit: bool = False
     """Frames redirected to it at XDP really leave (a veth drops them silently unless its peer has NAPI on)."""
+    tunnel: TunnelPort | None = None
+    """``interface`` is a tunnel device, which several ports may share; this port is that end of its tunnels. At TC alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +115,9 @@ class Datapath(Protocol):
     def caught_up(self, megaflow_ids: Iterable[int]) -> None:
         """All misses that came before these megaflows were installed have been sent on: they may stop catching up."""
 
-    def send(self, port: int, frame: bytes, gso_size: int = 0, queue_id: int | None = None) -> None:
-        """Put a frame out on a port, now. One longer than the port's MTU needs ``gso_size``. A port that is gone is passed over.
+    def send(self, port: int, frame: bytes, gso_size: int = 0, queue_id: int | None = None, tunnel: Tunnel = NO_TUNNEL) -> bool:
+        """Put a frame out on a port, now. One longer than the port's MTU needs ``gso_size``. False if it is not sent: the port is
+        gone or down, its queue is full, or it is a tunnel port and ``tunnel`` has no destination (``TunnelPort.sends``).
 
         A queue that the port has not is the one that packets without any take.
         """

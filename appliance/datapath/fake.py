@@ -37,6 +37,7 @@ from appliance.model.megaflow import (
     Way,
 )
 from appliance.model.plugin import NO_PLUGINS, Plugins
+from appliance.model.tunnel import NO_TUNNEL, Tunnel, tunnel_of
 from appliance.packet.execute import INVALID_TTL, execute
 from appliance.packet.meter import METER_PASSES, TokenMeter
 from appliance.packet.parse import ETHERNET_BYTES, parse
@@ -62,6 +63,8 @@ class FakeDatapath:
         self.plugins = plugins
         self.sent: list[tuple[int, bytes]] = []
         """(port, frame) of everything that left, by whichever tier."""
+        self.tunnels: list[tuple[int, Tunnel]] = []
+        """The tunnels by which what left by tunnel ports did."""
         self.ports: dict[int, DatapathPort] = {}
         self.syncs = 0
         self.closed = False
@@ -75,8 +78,8 @@ class FakeDatapath:
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     # ── for tests ──────────────────────────────────────────────────────────────────────────────────────────────────────
-    def inject(self, in_port: int, frame: bytes) -> None:
-        """A frame comes in on a port."""
+    def inject(self, in_port: int, frame: bytes, tunnel: Tunnel = NO_TUNNEL) -> None:
+        """A frame comes in on a port; on a tunnel port, by ``tunnel``."""
         port = self.ports.get(in_port)
         if port is None:
             self._drops[DropReason.NOT_A_PORT] += 1
@@ -88,7 +91,7 @@ class FakeDatapath:
         if len(frame) < ETHERNET_BYTES:
             self._drop(in_port, DropReason.RUNT)
             return
-        key = PLUGIN_BITS.put(parse(frame, in_port).key, self.plugins.bits(frame, in_port))
+        key = PLUGIN_BITS.put(parse(frame, in_port, *tunnel).key, self.plugins.bits(frame, in_port))
         entry = next((item for item in self._installed.values() if key & item.megaflow.mask == item.megaflow.key), None)
         if entry is None:
             self._punt(Upcall(in_port, UpcallReason.MISS, NO_MEGAFLOW, key, frame))
@@ -179,9 +182,8 @@ class FakeDatapath:
             if (entry := self._installed.get(number)) is not None:
                 entry.caught_up = True
 
-    def send(self, port: int, frame: bytes, gso_size: int = 0, queue_id: int | None = None) -> None:
-        if port in self.ports:
-            self.sent.append((port, frame))
+    def send(self, port: int, frame: bytes, gso_size: int = 0, queue_id: int | None = None, tunnel: Tunnel = NO_TUNNEL) -> bool:
+        return port in self.ports and self._put_out(port, frame, tunnel)
 
     def port_counters(self) -> Mapping[int, TierCounters]:
         return dict(self._counters)
@@ -226,6 +228,7 @@ class FakeDatapath:
             entry.ways[place] = packets + 1, octets + len(frame)
             entry.statistics = entry.statistics._replace(ways=tuple(entry.ways))
 
+        came = tunnel_of(key)
         emissions = execute(
             frame,
             actions,
@@ -235,20 +238,25 @@ class FakeDatapath:
             chosen=chosen,
             plugin=self.plugins.run,
             dropped=stops.append,
+            tunnel=came,
         )
         for stop in stops:
             self._count_dropped(entry, stop, frame)
-        copies = [(port, emission.frame) for emission in emissions for port in self._outputs(emission.action, in_port)]
+        copies = [(port, emission) for emission in emissions for port in self._outputs(emission.action, in_port)]
+        sent = 0
         for port, copy in copies:
-            self.sent.append((port, copy))
-            self._count(port, tx_packets=1, tx_bytes=len(copy))
-        if copies:
+            if self._put_out(port, copy.frame, copy.tunnel.set_since(came)):
+                sent += 1
+                self._count(port, tx_packets=1, tx_bytes=len(copy.frame))
+        if sent:
             self._count(in_port, forwarded_tc=1)
         elif stops:
             stopping = [action for action in actions if isinstance(action, Meter | CallPlugin)][stops[0]]
             self._drop(in_port, DropReason.METER if isinstance(stopping, Meter) else DropReason.PLUGIN)
         elif dry and not emissions:
             self._drop(in_port, DropReason.NO_LIVE_BUCKET)
+        elif copies:
+            self._drop(in_port, DropReason.NO_TUNNEL_DESTINATION)
         else:
             self._drop(in_port, DropReason.OUTPUT_DOWN if emissions else DropReason.NO_ACTION)
 
@@ -277,6 +285,16 @@ class FakeDatapath:
             case Flood():
                 return [number for number, port in self.ports.items() if number != in_port and port.forward]
         raise DatapathError(f"not an output: {action}")
+
+    def _put_out(self, number: int, frame: bytes, tunnel: Tunnel) -> bool:
+        port = self.ports[number]
+        if port.tunnel is not None:
+            left_by = port.tunnel.sends(tunnel)
+            if left_by is None:
+                return False
+            self.tunnels.append((number, left_by))
+        self.sent.append((number, frame))
+        return True
 
     def _punt(self, upcall: Upcall) -> None:
         self._count(upcall.in_port, punted=1)

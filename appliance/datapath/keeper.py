@@ -2,8 +2,8 @@
 
 The kernel empties a program array when the last file descriptor of it is closed, and then no tail call leads anywhere, although the
 programs stay attached. A file in bpffs would keep it too, but there need be none mounted. So ``sleep`` inherits the descriptors. It
-ends with a clean stop; after a crash the next agent that has all of its interfaces ends it. Invariant: while an interface has our
-program, somebody holds its arrays.
+ends with a clean stop; after a crash the next agent that has all of its interfaces (that are still there) ends it. Invariant: while
+an interface has our program, somebody holds its arrays.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ class Keeper:
         if before is not None:
             _end(before)
         for pid, theirs in _others(self._process.pid if self._process else 0):
-            if theirs <= self._kept:
+            if theirs & {index for index, _ in socket.if_nameindex()} <= self._kept:
                 os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:

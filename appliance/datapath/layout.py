@@ -106,6 +106,21 @@ class PortFlag(IntFlag):
     RECEIVE = 1 << 1
     XDP_TRANSMIT = 1 << 2
     LIVE = 1 << 3
+    TUNNEL = 1 << 4
+
+
+class TunnelFlag(IntFlag):
+    LOCAL = 1 << 0
+    REMOTE = 1 << 1
+    KEY = 1 << 2
+    IPV6 = 1 << 3
+
+
+class SendFlag(IntFlag):
+    IPV6 = 1 << 0
+    WITHOUT_CHECKSUM = 1 << 1
+    WHOLE = 1 << 2
+    WITHOUT_KEY = 1 << 4
 
 
 class ProgramIndex(IntEnum):
@@ -119,6 +134,7 @@ class ProgramIndex(IntEnum):
     DROP = 5
     EDIT = 6
     RETAG = 7
+    TUNNEL = 8
 
 
 class PluginKind(IntEnum):
@@ -253,6 +269,49 @@ class Port(ctypes.Structure):
 
 class Ingress(ctypes.Structure):
     _fields_ = (("place", ctypes.c_uint32), ("flags", ctypes.c_uint32))
+
+
+_ADDRESS = ctypes.c_uint32 * 4
+
+
+class Tunnel(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("remote", _ADDRESS),
+        ("local", _ADDRESS),
+        ("id", ctypes.c_uint32),
+        ("remote_open", ctypes.c_uint32),
+        ("local_open", ctypes.c_uint32),
+        ("id_open", ctypes.c_uint32),
+        ("tos", ctypes.c_uint8),
+        ("tos_open", ctypes.c_uint8),
+        ("ttl", ctypes.c_uint8),
+        ("ttl_open", ctypes.c_uint8),
+        ("pad", ctypes.c_uint32),
+    )
+
+
+class TunnelEnd(ctypes.Structure):
+    _fields_ = (
+        ("remote", _ADDRESS),
+        ("local", _ADDRESS),
+        ("id", ctypes.c_uint32),
+        ("ifindex", ctypes.c_uint32),
+        ("fixed", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+    )
+
+
+class Injection(ctypes.Structure):
+    _fields_ = (
+        ("tunnel_id", ctypes.c_uint64),
+        ("tun_src", ctypes.c_uint32),
+        ("tun_dst", ctypes.c_uint32),
+        ("mark", ctypes.c_uint32),
+        ("number", ctypes.c_uint32),
+        ("tos", ctypes.c_uint32),
+        ("ttl", ctypes.c_uint32),
+    )
 
 
 class PortCounters(ctypes.Structure):

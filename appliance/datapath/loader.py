@@ -44,6 +44,8 @@ MAIN_SOURCE = "datapath.c"
 
 TC_PROGRAM = "ofswitch_tc"
 XDP_PROGRAM = "ofswitch_xdp"
+INJECT_PROGRAM = "ofswitch_inject"
+"""At the egress of tunnel devices."""
 TAKE_PROGRAM = "ofswitch_take"
 APART_PROGRAM = "ofswitch_apart"
 CLOCK_PROGRAM = "ofswitch_clock"
@@ -142,6 +144,14 @@ def _complaint(file: Any) -> str:
     errors = [n for n, line in enumerate(lines) if _COMPILER_ERROR.search(line)]
     shown = lines[errors[0] :][:_REPORTED_LINES] if errors else lines[-_REPORTED_LINES:]
     return "\n".join("  " + line for line in shown)
+
+
+def _raw(key: int | bytes) -> bytes:
+    return key.to_bytes(4, sys.byteorder) if isinstance(key, int) else key
+
+
+def _shown(key: int | bytes) -> str:
+    return str(key) if isinstance(key, int) else key.hex()
 
 
 @contextmanager
@@ -263,6 +273,7 @@ class Programs:
             tc, xdp = bcc.BPF.SCHED_CLS, bcc.BPF.XDP
             self.tc_fd = self._load(TC_PROGRAM, tc, stderr)
             self.xdp_fd = self._load(XDP_PROGRAM, xdp, stderr)
+            self.inject_fd = self._load(INJECT_PROGRAM, tc, stderr)
             self.take_fd = self._load(TAKE_PROGRAM, tc, stderr)
             self._clock_fd = self._load(CLOCK_PROGRAM, tc, stderr)
             self.apart_fd = self._load(APART_PROGRAM, tc, stderr)
@@ -276,6 +287,7 @@ class Programs:
                 ("tc_programs", ProgramIndex.DROP, self._load("ofswitch_drop", tc, stderr)),
                 ("tc_programs", ProgramIndex.EDIT, self._load("ofswitch_edit", tc, stderr)),
                 ("tc_programs", ProgramIndex.RETAG, self._load("ofswitch_retag", tc, stderr)),
+                ("tc_programs", ProgramIndex.TUNNEL, self._load("ofswitch_tunnel", tc, stderr)),
                 ("xdp_programs", ProgramIndex.HANDLE, self._load("ofswitch_xdp_on", xdp, stderr)),
                 ("xdp_programs", ProgramIndex.EXECUTE, self._load("ofswitch_xdp_go", xdp, stderr)),
             ]
@@ -294,20 +306,18 @@ class Programs:
     def map_fd(self, table: str) -> int:
         return int(self._bpf[table.encode()].map_fd)
 
-    def update(self, table: str, key: int, value: bytes) -> None:
-        """Write one entry of a map whose keys are 32-bit numbers. Raises DatapathError."""
-        if table in self._direct:
+    def update(self, table: str, key: int | bytes, value: bytes) -> None:
+        """Write one entry; an int is a key of 32 bits. Raises DatapathError."""
+        if table in self._direct and isinstance(key, int):
             self._direct[table].write(key, value)
             return
-        index = ctypes.c_uint32(key)
-        if self._lib.bpf_update_elem(self.map_fd(table), ctypes.byref(index), value, 0) < 0:
+        if self._lib.bpf_update_elem(self.map_fd(table), _raw(key), value, 0) < 0:
             code = ctypes.get_errno()
-            raise DatapathError(f"cannot write {table}[{key}]: {os.strerror(code)}")
+            raise DatapathError(f"cannot write {table}[{_shown(key)}]: {os.strerror(code)}")
 
-    def delete(self, table: str, key: int) -> None:
+    def delete(self, table: str, key: int | bytes) -> None:
         """Entries that are not there are passed over."""
-        index = ctypes.c_uint32(key)
-        self._lib.bpf_delete_elem(self.map_fd(table), ctypes.byref(index))
+        self._lib.bpf_delete_elem(self.map_fd(table), _raw(key))
 
     def read(self, table: str, key: int, size: int) -> bytes:
         """One entry of ``size`` bytes. Raises DatapathError."""

@@ -130,21 +130,22 @@ def tc_filters(ifindex: int) -> list[TcFilter]:
 
 
 def _at_our_place(filters: list[TcFilter]) -> TcFilter | None:
+    """The one at ingress, or at egress if ``filters`` are those of egress."""
     for item in filters:
-        if item.ingress and item.priority == TC_PRIORITY and item.handle == TC_HANDLE:
+        if item.priority == TC_PRIORITY and item.handle == TC_HANDLE:
             return item
     return None
 
 
 def is_ours(ifindex: int) -> bool:
     """Whether an earlier ofswitch's program takes the interface's packets; no if the interface is gone."""
-    holder = _at_our_place(tc_filters(ifindex))
+    holder = _at_our_place([item for item in tc_filters(ifindex) if item.ingress])
     return holder is not None and holder.ours
 
 
-def attach_tc(ifindex: int, prog_fd: int, xdp_program: int = 0) -> None:
-    """Run a program of type SCHED_CLS, direct-action, at the interface's ingress. A filter of an earlier ofswitch is replaced
-    atomically: every packet meets the old program or the new one.
+def attach_tc(ifindex: int, prog_fd: int, xdp_program: int = 0, *, egress: bool = False) -> None:
+    """Run a program of type SCHED_CLS, direct-action, at the interface's ingress; or, once one is there, at its egress. A filter
+    of an earlier ofswitch is replaced atomically: every packet meets the old program or the new one.
 
     ``xdp_program`` is the id of ours at XDP on the same interface, so that a later ofswitch knows it. Raises DatapathError.
     """
@@ -156,11 +157,11 @@ def attach_tc(ifindex: int, prog_fd: int, xdp_program: int = 0) -> None:
             if error.code != errno.EEXIST:
                 raise
             made = False
-        holder = _at_our_place(_filters(ip, ifindex, ingress=True))
+        holder = _at_our_place(_filters(ip, ifindex, ingress=not egress))
         if holder is not None and not holder.ours:
             raise DatapathError(
                 f"attach to {_name(ifindex)} at TC: {_TC_PLACE} is taken by filter {holder.name!r} of another program; "
-                f"remove it: tc filter del dev {_name(ifindex)} ingress"
+                f"remove it: tc filter del dev {_name(ifindex)} {'egress' if egress else 'ingress'}"
             )
         if holder is not None:
             made = holder.made_clsact
@@ -173,7 +174,7 @@ def attach_tc(ifindex: int, prog_fd: int, xdp_program: int = 0) -> None:
                 handle=TC_HANDLE,
                 fd=prog_fd,
                 name=name,
-                parent=_INGRESS,
+                parent=_EGRESS if egress else _INGRESS,
                 prio=TC_PRIORITY,
                 direct_action=True,
             )
@@ -184,21 +185,20 @@ def attach_tc(ifindex: int, prog_fd: int, xdp_program: int = 0) -> None:
 
 
 def detach_tc(ifindex: int) -> None:
-    """Take our filter off, and the clsact qdisc if we made it and nobody else uses it.
+    """Take our filters off, and the clsact qdisc if we made it and nobody else uses it.
 
     Nothing of ours there, or no interface: nothing to do.
     """
     with _netlink(f"detach from {_name(ifindex)} at TC") as ip:
-        here = _filters(ip, ifindex, ingress=True)
-        ours = _at_our_place(here)
-        if ours is None or not ours.ours:
-            return
-        others = len(here) + len(_filters(ip, ifindex, ingress=False)) - 1
+        here = [(parent, _filters(ip, ifindex, ingress=parent == _INGRESS)) for parent in (_INGRESS, _EGRESS)]
+        ours = {parent: found for parent, filters in here if (found := _at_our_place(filters)) is not None and found.ours}
+        others = sum(len(filters) for _, filters in here) - len(ours)
         try:
-            if ours.made_clsact and not others:
+            if not others and any(found.made_clsact for found in ours.values()):
                 ip.tc("del", "clsact", ifindex)
-            else:
-                ip.tc("del-filter", "bpf", ifindex, handle=TC_HANDLE, parent=_INGRESS, prio=TC_PRIORITY)
+                return
+            for parent in ours:
+                ip.tc("del-filter", "bpf", ifindex, handle=TC_HANDLE, parent=parent, prio=TC_PRIORITY)
         except NetlinkError as error:
             if error.code not in _NOTHING_THERE:
                 raise

@@ -47,12 +47,14 @@ class Transmitter:
         self.failed = 0
         """Frames that the kernel did not take."""
 
-    def open(self, port: int, interface: str) -> None:
-        """Raises OSError."""
+    def open(self, port: int, interface: str, mark: int = 0) -> None:
+        """``mark`` is that of the frames (SO_MARK). Raises OSError."""
         self.close(port)
         out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         try:
             out.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+            if mark:
+                out.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
             out.bind((interface, 0))
         except OSError:
             out.close()
@@ -60,10 +62,11 @@ class Transmitter:
         self._sockets[port] = out
         self._classes[port] = 0
 
-    def send(self, port: int, frame: bytes, gso_size: int, queue_id: int | None = None) -> None:
+    def send(self, port: int, frame: bytes, gso_size: int, queue_id: int | None = None) -> bool:
+        """Whether the kernel took it."""
         out = self._sockets.get(port)
         if out is None:
-            return
+            return False
         header = _vnet_header(frame, gso_size) if gso_size else _PLAIN
         traffic_class = 0 if queue_id is None else queue_class(queue_id)
         try:
@@ -73,6 +76,8 @@ class Transmitter:
             out.send(header + frame)
         except OSError:
             self.failed += 1
+            return False
+        return True
 
     def close(self, port: int) -> None:
         out = self._sockets.pop(port, None)

@@ -238,7 +238,7 @@ class DropReason(IntEnum):
     NO_ACTION = 0
     """The megaflow has no output: a flow entry, or the table-miss rule, says drop."""
     NOT_A_PORT = 1
-    """It came in on an interface that is no port of the switch (any more)."""
+    """It came in on an interface that is no port of the switch (any more), or by a tunnel that no port has an end of."""
     NO_RECV = 2
     """The port is configured with OFPPC_NO_RECV or PORT_DOWN."""
     OUTPUT_DOWN = 3
@@ -259,3 +259,5 @@ class DropReason(IntEnum):
     """The packets of its port fill their share of the queue to the slow path."""
     PLUGIN = 11
     """A plug-in dropped it."""
+    NO_TUNNEL_DESTINATION = 12
+    """The only output is a tunnel port without a fixed remote, and no action has set ``tun_dst`` (to another address than ours)."""

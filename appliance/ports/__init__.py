@@ -7,6 +7,7 @@ from appliance.ports.interface import Interface, PortError, find, interface_name
 from appliance.ports.local import LocalSpec, make_local, remove_local
 from appliance.ports.port import describe
 from appliance.ports.queues import QueueRates, queue_counters, set_queues
+from appliance.ports.tunnel import TunnelDevice, make_tunnel_device, remove_tunnel_devices
 from appliance.ports.watch import LinkChange, LinkWatcher
 from appliance.ports.xdp_features import XdpFeature, xdp_features
 
@@ -18,6 +19,7 @@ __all__ = [
     "PortError",
     "PortFeature",
     "QueueRates",
+    "TunnelDevice",
     "XdpFeature",
     "advertise",
     "choose_hook",
@@ -26,9 +28,11 @@ __all__ = [
     "interface_names",
     "interfaces",
     "make_local",
+    "make_tunnel_device",
     "queue_counters",
     "read_counters",
     "remove_local",
+    "remove_tunnel_devices",
     "set_promiscuous",
     "set_queues",
     "set_up",

@@ -78,11 +78,6 @@ class _Packet:
                 frame = checksum.complete(frame, parse(frame, self.in_port))
         self.frame = frame
 
-    def leaving(self, tunnel: Tunnel) -> Tunnel:
-        """Without the addresses of the tunnel that it came by: only what an action sets says where it goes (as in Open vSwitch)."""
-        came = self.tunnel
-        return Tunnel(tunnel.id, tunnel.src if tunnel.src != came.src else 0, tunnel.dst if tunnel.dst != came.dst else 0)
-
     @property
     def segments(self) -> int:
         """The packets that it will be on the wire."""
@@ -282,10 +277,10 @@ class PacketIo:
         match emission.action:
             case Forward(port=port):
                 if self._ports.forwards(port):
-                    tunnel = packet.leaving(emission.tunnel)
+                    tunnel = emission.tunnel.set_since(packet.tunnel)
                     effects.append(SendFrame(port, emission.frame, packet.gso_size, emission.queue_id, tunnel))
             case Flood():
-                tunnel = packet.leaving(emission.tunnel)
+                tunnel = emission.tunnel.set_since(packet.tunnel)
                 effects += [
                     SendFrame(port, emission.frame, packet.gso_size, emission.queue_id, tunnel)
                     for port in self._ports.flood(packet.in_port)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import pytest
 
@@ -32,7 +33,7 @@ LOOPBACK_IFINDEX = 1
 PORT_FLAGS = PortFlag.FORWARD | PortFlag.RECEIVE | PortFlag.XDP_TRANSMIT
 TEST_STOPPED = 77
 _MAX_FRAME = 65536
-_TEST_RUN = struct.Struct(f"={KEY_BYTES}s6I")
+_TEST_RUN = struct.Struct(f"={KEY_BYTES}s6I3I3IBBH")
 
 
 class Verdict(IntEnum):
@@ -44,11 +45,22 @@ class Verdict(IntEnum):
     TC_STOLEN = 4
 
 
+class Left(NamedTuple):
+    """The tunnel by which a packet leaves: what the kernel is told."""
+
+    tunnel: Tunnel
+    tos: int
+    ttl: int
+
+
 @dataclass(frozen=True)
 class Output:
     action: Forward | Flood
     frame: bytes
     tunnel: Tunnel
+    """The packet's tunnel fields."""
+    left: Left | None = None
+    """How it left by a tunnel port; None: not at all, for want of a destination."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,10 @@ class FastPath:
         self._ids = itertools.count(1)
         self._out = ctypes.create_string_buffer(_MAX_FRAME)
         self.in_port = in_port
+        self.came: Tunnel | None = None
+        """The tunnel that frames come by."""
+        self.left: Left | None = None
+        """As in Output, of the last run."""
         self._come_in_on(in_port)
         for number in (in_port, 2, 3, LOCAL_PORT):
             self.datapath.programs.update("ports", port_place(number), struct.pack("=II", 1, PORT_FLAGS))
@@ -101,7 +117,9 @@ class FastPath:
     def run(self, frame: bytes, hook: Hook, stop: int = 0, network_tag: bool = False) -> tuple[int, bytes, int, int, int]:
         """Return code, frame, and from the program's notes: key, op and port of the output where it stopped."""
         programs = self.datapath.programs
-        programs.update("test_run", 0, _TEST_RUN.pack(bytes(KEY_BYTES), stop, 0, 0, 0, int(network_tag), 0))
+        came = (0,) * 4 if self.came is None else (1, *self.came)
+        notes = _TEST_RUN.pack(bytes(KEY_BYTES), stop, 0, 0, 0, int(network_tag), *came, *bytes(6))
+        programs.update("test_run", 0, notes)
         data = ctypes.create_string_buffer(frame, len(frame))
         fd = programs.tc_fd if hook is Hook.TC else programs.xdp_fd
         attribute = struct.pack(
@@ -130,7 +148,10 @@ class FastPath:
                 pytest.skip("the kernel makes no packet of a cut-off IP header for a test run")
             raise
         code, size = struct.unpack_from("=I", raw, 4)[0], struct.unpack_from("=I", raw, 12)[0]
-        key, _, _, op, port, _, _ = _TEST_RUN.unpack(programs.read("test_run", 0, _TEST_RUN.size))
+        key, _, _, op, port, *_, left_id, left_src, left_dst, tos, ttl, nowhere = _TEST_RUN.unpack(
+            programs.read("test_run", 0, _TEST_RUN.size)
+        )
+        self.left = None if nowhere else Left(Tunnel(left_id, left_src, left_dst), tos, ttl)
         return code, self._out.raw[:size], int.from_bytes(key, "big"), op, port
 
     def execute(self, frame: bytes, hook: Hook, network_tag: bool = False) -> Result:
@@ -147,4 +168,4 @@ class FastPath:
             if code != TEST_STOPPED:
                 # Each run before this one may have been punted too, but then there was no output and so only one run.
                 return Result(tuple(outputs), code, tuple(self.datapath.upcalls(1 << 20)), key & KEY_MASK)
-            outputs.append(Output(Flood() if op == OpCode.FLOOD else Forward(number_at(port)), out, tunnel_of(key)))
+            outputs.append(Output(Flood() if op == OpCode.FLOOD else Forward(number_at(port)), out, tunnel_of(key), self.left))

@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from appliance.model.ports import Hook, Port, PortCounters, PortState
 from appliance.model.queues import QueueCounters
 from appliance.openflow.codec import decode, encode
 from appliance.openflow.messages import EchoReply, EchoRequest, Hello, Message
-from appliance.ports import Interface, LinkChange, LocalSpec, QueueRates
+from appliance.ports import Interface, LinkChange, LocalSpec, QueueRates, TunnelDevice
 
 ROOT = Path(__file__).parents[2]
 STOCK = ROOT / "tests" / "system" / "stock"
@@ -78,6 +79,8 @@ class FakeLinks:
         self.queues: dict[int, tuple[tuple[QueueRates, ...], int]] = {}
         """Queues and the port's speed by ifindex."""
         self.advertised: dict[str, int] = {}
+        self.tunnel_devices: dict[int, TunnelDevice] = {}
+        self._serial = count(50)
         self.closed = False
         self._changes: list[LinkChange] = []
         self._event = os.eventfd(0, os.EFD_NONBLOCK)
@@ -94,7 +97,8 @@ class FakeLinks:
         return self._event
 
     def changes(self) -> list[LinkChange]:
-        os.eventfd_read(self._event)
+        if self._changes:
+            os.eventfd_read(self._event)
         changes, self._changes = self._changes, []
         return changes
 
@@ -132,6 +136,22 @@ class FakeLinks:
     def remove_local(self, spec: LocalSpec) -> None:
         for ifindex in [known.ifindex for known in self.known.values() if known.name in (spec.host, spec.end)]:
             del self.known[ifindex]
+
+    def make_tunnel_device(self, device: TunnelDevice) -> Interface:
+        known = next((item for item in self.known.values() if item.name == device.name), None)
+        if known is None:
+            known = replace(interface(next(self._serial), name=device.name), kind=device.kind, mtu=65000)
+            self.change(known.ifindex, known)
+        self.tunnel_devices[known.ifindex] = device
+        return known
+
+    def remove_tunnel_devices(self, switch: str, keep: Collection[str] = ()) -> list[str]:
+        gone = {
+            ifindex: item.name for ifindex, item in self.tunnel_devices.items() if item.switch == switch and item.name not in keep
+        }
+        for ifindex in gone:
+            del self.tunnel_devices[ifindex], self.known[ifindex]
+        return list(gone.values())
 
     def close(self) -> None:
         self.closed = True

@@ -215,10 +215,10 @@ def test_an_effect_that_fails_does_not_keep_the_others_from_being_done(tmp_path)
     box = Box(tmp_path, fail_mode="standalone", controllers=(f"tcp:127.0.0.1:{free_port()}",))
     send = box.datapath.send
 
-    def fail_on_port_2(port, frame, gso_size=0, queue_id=None):
+    def fail_on_port_2(port, *arguments):
         if port == 2:
             raise DatapathError("no")
-        send(port, frame, gso_size)
+        return send(port, *arguments)
 
     box.datapath.send = fail_on_port_2
     box.agent.start()

@@ -117,9 +117,9 @@ def test_a_frame_of_the_slow_path_goes_to_its_queue(box, peer):
     queues = []
     send = box.datapath.send
 
-    def sent(port, frame, gso_size=0, queue_id=None):
+    def sent(port, frame, gso_size, queue_id, tunnel):
         queues.append((port, queue_id))
-        send(port, frame, gso_size, queue_id)
+        return send(port, frame, gso_size, queue_id, tunnel)
 
     box.datapath.send = sent
     peer.send(PacketOut(in_port=PortNo.CONTROLLER, actions=(Output(2), SetQueue(5), Output(2), Output(1)), data=frame(2, 1)))

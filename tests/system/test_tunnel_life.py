@@ -1,0 +1,133 @@
+"""Tunnel devices come with the switch and go with it; they outlive an agent that dies, and a new one takes them over."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.overlay import Overlay, ip, tunnel, underlay4
+from support.running_switch import RunningSwitch
+
+from appliance.datapath import netlink
+
+pytestmark = pytest.mark.root
+
+DEVICE = "vxlan_of_4789"
+FLOWS = ("in_port=1,actions=output:2", "in_port=2,actions=output:1")
+
+
+def device(overlay: Overlay, site: int) -> dict[str, object]:
+    """As `ip` shows it; empty if there is none."""
+    inside = overlay.beds[site - 1].switch_namespace
+    links = json.loads(ip("-j", "-d", "link", inside=inside))
+    return next((link for link in links if link["ifname"] == DEVICE), {})
+
+
+def port(to: int) -> str:
+    return tunnel(f"to{to}", 2, remote_ip=underlay4(to), key=5)
+
+
+def kill(switch: RunningSwitch) -> None:
+    os.kill(switch.process.pid, signal.SIGKILL)
+    switch.process.wait()
+
+
+def lost(output: str) -> int:
+    sent, received = map(int, re.search(r"(\d+) packets transmitted, (\d+) received", output).groups())  # type: ignore[union-attr]
+    return sent - received
+
+
+def test_packets_go_on_without_an_agent_and_a_new_one_takes_the_device_over(tmp_path: Path) -> None:
+    with Overlay(2) as overlay, overlay.switch(2, tmp_path, port(1)) as other:
+        other.add_flows(*FLOWS)
+        with overlay.switch(1, tmp_path, port(2)) as switch:
+            switch.add_flows(*FLOWS)
+            assert overlay.ping("a1", "b1") == 3
+            made = device(overlay, 1)
+            assert made["ifalias"] == "ofswitch site1: tunnels"
+            assert made["linkinfo"]["info_data"]["external"] is True  # type: ignore[index]
+            kill(switch)
+        address = overlay.beds[1]["b1"].address(4)
+        result = overlay.beds[0].run(["ping", "-q", "-c", "150", "-i", "0.02", address], host="a1")
+        assert lost(result.stdout) == 0, result.stdout
+        assert device(overlay, 1)["ifindex"] == made["ifindex"]
+        # Another one, with another tunnel besides: the device stays, the one that is new comes.
+        more = port(2) + tunnel("second", 3, remote_ip=underlay4(2), dst_port=4790)
+        pinging = overlay.beds[0].start(
+            ["ping", "-q", "-i", "0.02", address], host="a1", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        flows = tmp_path / "flows"
+        flows.write_text("\n".join(FLOWS))
+        with overlay.switch(1, tmp_path, more) as switch:
+            switch.ofctl("add-flows", str(flows))  # at once: with the barrier behind them it takes over
+            assert overlay.ping("a1", "b1") == 3
+            pinging.send_signal(signal.SIGINT)
+            output, _ = pinging.communicate(timeout=10)
+            assert lost(output) <= 1, output  # the last one may still have been under way
+            assert device(overlay, 1)["ifindex"] == made["ifindex"]
+            assert "vxlan_of_4790" in ip("link", inside=overlay.beds[0].switch_namespace)
+            assert switch.packets()["tc"] > 0
+            # The slow path sends by a mark of the new agent's.
+            with overlay.seen(2) as seen:
+                switch.ofctl("packet-out", f"in_port=controller,packet={'ff' * 6}02000000aa0188b5{'00' * 46},actions=output:2")
+                assert overlay.ping("a1", "b1") == 3
+                packets = seen()
+            assert any(packet[32:35] == b"\0\0\5" and packet[48:50] == b"\x88\xb5" for packet in packets)
+        assert device(overlay, 1) == {}
+        assert "_of_" not in ip("link", inside=overlay.beds[0].switch_namespace)
+
+
+def test_a_device_that_no_port_needs_any_more_goes_with_the_next_start(tmp_path: Path) -> None:
+    with Overlay(1) as overlay:
+        with overlay.switch(1, tmp_path, port(2)) as switch:
+            kill(switch)
+        assert device(overlay, 1)
+        with overlay.switch(1, tmp_path, ""):
+            assert device(overlay, 1) == {}
+
+
+def test_a_device_that_is_taken_away_comes_back(tmp_path: Path) -> None:
+    with Overlay(2) as overlay, overlay.switch(1, tmp_path, port(2)) as one, overlay.switch(2, tmp_path, port(1)) as other:
+        one.add_flows(*FLOWS)
+        other.add_flows(*FLOWS)
+        assert overlay.ping("a1", "b1") == 3
+        before = device(overlay, 1)
+        ip("link", "del", DEVICE, inside=overlay.beds[0].switch_namespace)
+        assert overlay.ping("a1", "b1", number=20) >= 10
+        after = device(overlay, 1)
+        assert after["ifindex"] != before["ifindex"]
+        filters = overlay.beds[0].inside(None, lambda: netlink.tc_filters(int(str(after["ifindex"]))))
+        assert sorted(item.ingress for item in filters) == [False, True]
+        assert one.control.request("show")["faults"] == 0
+
+
+@pytest.mark.parametrize(
+    ("ports", "fault"),
+    [
+        (
+            tunnel("vx1", 2, dst_port=4999),
+            "port 2 (vx1): vxlan on UDP port 4999 is taken in this network namespace by another device or program; "
+            "choose another dst_port",
+        ),
+        (tunnel("vx1", 2, dst_port=4998), "port 2 (vx1): there is an interface vxlan_of_4998 already, which is not this switch's"),
+    ],
+)
+def test_a_device_that_cannot_be_made_is_named_and_nothing_stays(tmp_path: Path, ports: str, fault: str) -> None:
+    with Overlay(1) as overlay:
+        bed = overlay.beds[0]
+        ip("link", "add", "theirs", "up", "type", "vxlan", "external", "dstport", "4999", inside=bed.switch_namespace)
+        ip("link", "add", "vxlan_of_4998", "type", "veth", inside=bed.switch_namespace)
+        path = tmp_path / "bad.yaml"
+        path.write_text(f"local: none\nports:\n  - {bed.interfaces[0]}\n{port(2).replace('number: 2', 'number: 3')}{ports}")
+        command = [sys.executable, "-m", "appliance.cli.main", "run", "--control-socket", str(tmp_path / "bad.sock"), str(path)]
+        result = bed.run(command, timeout=60)
+        assert result.returncode != 0
+        assert fault in result.stderr.replace("\n", " "), result.stderr
+        assert device(overlay, 1) == {}, "the other one was made, and is gone again"
+        assert "theirs" in ip("link", inside=bed.switch_namespace)
