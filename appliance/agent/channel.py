@@ -249,7 +249,7 @@ class Channel:
         except BlockingIOError:
             wait_writable(self.transport.socket.fileno())
             return
-        if self._writing:
+        if self._writing or self.connection.queued_bytes:
             sleep(0)
 
     def _send_some(self) -> None:

@@ -6,7 +6,7 @@ another exception. What ``encode`` cannot encode is our own fault: a ValueError.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from struct import Struct, error
 from typing import Any
@@ -78,13 +78,20 @@ def encode(message: Message) -> bytes:
 
     Raises ValueError for a value that is too wide, a field that OpenFlow 1.3 does not have, or a message that gets too long.
     """
+    return b"".join(encode_in_parts(message))
+
+
+def encode_in_parts(message: Message) -> Iterator[bytes]:
+    """The same, one message at a time, each made when it is asked for."""
     version = message.version if isinstance(message, Hello) else OFP_VERSION
     try:
         if isinstance(message, MultipartRequest | MultipartReply):
             reply = isinstance(message, MultipartReply)
             kind = MessageType.MULTIPART_REPLY if reply else MessageType.MULTIPART_REQUEST
-            return b"".join([_frame(version, kind, body, message.xid) for body in encode_multipart(message)])
-        kind, encoder = _ENCODERS[type(message)]
-        return _frame(version, kind, encoder(message), message.xid)
+            for body in encode_multipart(message):
+                yield _frame(version, kind, body, message.xid)
+        else:
+            kind, encoder = _ENCODERS[type(message)]
+            yield _frame(version, kind, encoder(message), message.xid)
     except (error, OverflowError, KeyError) as fault:
         raise ValueError(f"{type(message).__name__} cannot be encoded: {fault}") from fault

@@ -18,16 +18,18 @@ Source: specification 1.3.5, sections 6.3 and 7.1 to 7.5.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from appliance.openflow.codec import HEADER, decode, encode
+from appliance.openflow.codec import HEADER, decode, encode, encode_in_parts
 from appliance.openflow.constants import HEADER_BYTES, MORE, OFP_VERSION, MessageType
 from appliance.openflow.errors import BadRequest, ErrorType, HelloFailed, ProtocolError, error_name
+from appliance.openflow.flow_statistics import FlowStatsReply
 from appliance.openflow.message import Message
-from appliance.openflow.multipart import MULTIPART_BYTES, MultipartRequest, decode_request_body, multipart_head
+from appliance.openflow.multipart import MULTIPART_BYTES, MultipartReply, MultipartRequest, decode_request_body, multipart_head
 from appliance.openflow.symmetric import EchoReply, EchoRequest, Error, Hello
 
 ERROR_DATA_BYTES = 64
@@ -42,6 +44,8 @@ MAX_MULTIPART_REQUESTS = 16
 """Unfinished at once."""
 MAX_QUEUED_BYTES = 64 << 20
 """A peer that lets more than this pile up does not read: nothing more is queued, and the connection closes."""
+UNMADE_BYTES = 1 << 20
+"""What an answer counts as queued that is made while it is sent."""
 
 
 # ── events ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -132,7 +136,8 @@ class Connection:
         """Shown every whole message after the Hellos, whichever way it goes."""
         self.state = State.HELLO
         self._received = bytearray()
-        self._queue: list[bytes] = []
+        self._queue: deque[bytes | Iterator[bytes]] = deque()
+        """Messages, and answers that are made part by part."""
         self._queued_bytes = 0
         self._multiparts = _Multiparts()
         self._last_heard: float | None = None
@@ -165,10 +170,25 @@ class Connection:
             self._queue_message(message)
 
     def data_to_send(self) -> bytes:
-        """Everything that is queued; from now on it is the shell's."""
-        data = b"".join(self._queue)
-        self._queue.clear()
-        self._queued_bytes = 0
+        """What is queued; from now on it is the shell's. A long answer comes part by part: nothing is left when nothing comes."""
+        queue = self._queue
+        whole: list[bytes] = []
+        while queue:
+            first = queue[0]
+            if isinstance(first, bytes):
+                whole.append(first)
+                queue.popleft()
+            elif whole:
+                break
+            elif part := next(first, b""):
+                if self.snoop is not None:
+                    self.snoop(part)
+                return part
+            else:
+                queue.popleft()
+                self._queued_bytes -= UNMADE_BYTES
+        data = b"".join(whole)
+        self._queued_bytes -= len(data)
         return data
 
     def tick(self, now: float) -> list[Event]:
@@ -204,7 +224,7 @@ class Connection:
 
     @property
     def queued_bytes(self) -> int:
-        """What ``data_to_send`` would return: a shell that takes it only as fast as the peer reads can see it pile up."""
+        """What ``data_to_send`` has to return: a shell that takes it only as fast as the peer reads can see it pile up."""
         return self._queued_bytes
 
     @property
@@ -286,6 +306,10 @@ class Connection:
         return xid
 
     def _queue_message(self, message: Message) -> None:
+        if isinstance(message, MultipartReply) and isinstance(message.body, FlowStatsReply) and message.body.is_long:
+            self._queue.append(encode_in_parts(message))
+            self._queued_bytes += UNMADE_BYTES
+            return
         data = encode(message)
         if self.snoop is not None:
             self.snoop(data)
@@ -303,7 +327,9 @@ class Connection:
         self.state = TRANSITIONS[self.state, cause]
 
     def _close_congested(self) -> ConnectionClosed:
-        waiting = len(self.data_to_send())  # dropped: the peer would not read these either
+        waiting = self._queued_bytes
+        self._queue.clear()  # the peer would not read these either
+        self._queued_bytes = 0
         return self._close(Cause.CONGESTED, f"{waiting} bytes wait for a peer that does not read")
 
     def _close(self, cause: Cause, reason: str) -> ConnectionClosed:

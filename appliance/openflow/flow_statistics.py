@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
@@ -48,7 +48,13 @@ class FlowStats(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FlowStatsReply:
-    entries: tuple[FlowStats, ...] = ()
+    """Entries that are not in a tuple are made each time that they are gone through: those of a long answer while it is sent."""
+
+    entries: tuple[FlowStats, ...] | Iterable[FlowStats] = ()
+
+    @property
+    def is_long(self) -> bool:
+        return not isinstance(self.entries, tuple)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +141,7 @@ REPLIES = (
         MultipartType.FLOW,
         FlowStatsReply,
         lambda data: FlowStatsReply(tuple(_entries(data))),
-        lambda body: [_encode_entry(entry) for entry in body.entries],
+        lambda body: map(_encode_entry, body.entries),
     ),
     BodyCodec(MultipartType.AGGREGATE, AggregateStats, decode_aggregate, encode_aggregate),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from struct import Struct
 
@@ -208,7 +208,7 @@ def decode_multipart_reply(data: bytes, xid: int) -> MultipartReply:
     return MultipartReply(row.decode(data[MULTIPART_BYTES:]), flags, xid=xid)
 
 
-def _messages(pieces: list[bytes]) -> Iterator[bytes]:
+def _messages(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Bodies made of whole pieces, each as long as a message can hold; at least one, maybe empty."""
     body: list[bytes] = []
     size = MULTIPART_BYTES
@@ -221,10 +221,16 @@ def _messages(pieces: list[bytes]) -> Iterator[bytes]:
     yield b"".join(body)
 
 
-def encode_multipart(message: MultipartRequest | MultipartReply) -> list[bytes]:
-    """What follows the header in each message that the request or reply takes; all but the last have the flag MORE."""
+def encode_multipart(message: MultipartRequest | MultipartReply) -> Iterator[bytes]:
+    """What follows the header in each message that the request or reply takes; all but the last have the flag MORE.
+
+    Each is made when it is asked for, one ahead.
+    """
     rows = _REQUEST_BY_CLASS if isinstance(message, MultipartRequest) else _REPLY_BY_CLASS
     row = rows[type(message.body)]
-    *first, last = _messages(row.encode(message.body))
-    more = _HEAD.pack(row.kind, message.flags | MORE)
-    return [*(more + body for body in first), _HEAD.pack(row.kind, message.flags) + last]
+    bodies = _messages(row.encode(message.body))
+    body = next(bodies)
+    for following in bodies:
+        yield _HEAD.pack(row.kind, message.flags | MORE) + body
+        body = following
+    yield _HEAD.pack(row.kind, message.flags) + body

@@ -5,7 +5,7 @@ Invariant: a decoder reads nothing outside the bytes that it was given; whatever
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from struct import Struct
 from typing import Any, NamedTuple, TypeVar
@@ -39,7 +39,7 @@ class BodyCodec(NamedTuple):
     kind: MultipartType
     body: type[object]
     decode: Callable[[bytes], Any]
-    encode: Callable[[Any], list[bytes]]
+    encode: Callable[[Any], Iterable[bytes]]
 
 
 def bad_length(reason: str) -> ProtocolError:

@@ -269,13 +269,16 @@ class FlowTable:
     ) -> list[FlowEntry]:
         """Entries in order that the request covers (non-strict): ``match`` equal or wider, cookie equal under its mask, and an
         output to ``out_port`` and a use of ``out_group`` among the actions. None for OFPP_ANY and OFPG_ANY."""
-        return _ordered(
-            entry
-            for entry in self._classifier.covered_by(match)
-            if not (entry.cookie ^ cookie) & cookie_mask
-            and (out_port is None or entry.outputs_to(out_port))
-            and (out_group is None or entry.uses_group(out_group))
-        )
+        entries: Iterable[FlowEntry] = self._classifier.covered_by(match) if match.mask else self._classifier
+        if cookie_mask or out_port is not None or out_group is not None:
+            entries = (
+                entry
+                for entry in entries
+                if not (entry.cookie ^ cookie) & cookie_mask
+                and (out_port is None or entry.outputs_to(out_port))
+                and (out_group is None or entry.uses_group(out_group))
+            )
+        return _ordered(entries)
 
     def overlapping(self, match: Match, priority: int) -> FlowEntry | None:
         """An entry of the same priority that may match a packet that ``match`` matches too (OFPFF_CHECK_OVERLAP), if any does."""

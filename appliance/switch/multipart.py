@@ -6,6 +6,7 @@ Invariant: an answer changes nothing (a request that would set table features is
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from appliance.model.ports import PortNo
 from appliance.openflow.constants import OFPG_ANY, OFPTT_ALL
@@ -51,6 +52,20 @@ from appliance.switch.ports import Ports
 from appliance.switch.queues import Queues
 from appliance.switch.tables import Tables
 
+_AT_ONCE = 512
+"""Flow entries; statistics of more are made while they are sent, so that packets need not wait until all are."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Statistics:
+    """Of flow entries, as they are when they are asked for."""
+
+    entries: list[tuple[FlowTable, FlowEntry]]
+    now: float
+
+    def __iter__(self) -> Iterator[FlowStats]:
+        return (_flow_stats(table, entry, self.now) for table, entry in self.entries)
+
 
 class Multipart:
     """Answers for one switch. Statistics are as fresh as what was stepped last."""
@@ -80,7 +95,8 @@ class Multipart:
             case DescRequest():
                 return self._description
             case FlowStatsRequest():
-                return FlowStatsReply(tuple(_flow_stats(table, entry, now) for table, entry in self._entries(request)))
+                statistics = _Statistics(list(self._entries(request)), now)
+                return FlowStatsReply(tuple(statistics) if len(statistics.entries) <= _AT_ONCE else statistics)
             case AggregateStatsRequest():
                 return _aggregate(self._entries(request))
             case TableStatsRequest():

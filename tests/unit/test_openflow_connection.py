@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from struct import pack
 
 import pytest
@@ -402,6 +403,55 @@ def test_a_peer_that_reads_may_have_any_amount(monkeypatch: pytest.MonkeyPatch) 
         connection.send(m.EchoReply(bytes(60_000)))
         connection.data_to_send()
     assert connection.tick(100.5) == []
+
+
+# ── long answers ───────────────────────────────────────────────────────────────────────────────────────────────────────
+def long_answer(entries: int) -> tuple[m.MultipartReply, list[int]]:
+    """And the cookies of those that have been made."""
+    made: list[int] = []
+
+    def make() -> Iterator[m.FlowStats]:
+        for cookie in range(entries):
+            made.append(cookie)
+            yield m.FlowStats(0, 1, 2, 3, 0, 0, m.FlowModFlags.NONE, cookie, 4, 5, MATCH_ALL, ())
+
+    return m.MultipartReply(m.FlowStatsReply(make()), xid=5), made
+
+
+def test_a_long_answer_is_made_while_it_is_sent_between_what_came_before_and_after() -> None:
+    connection = opened()
+    connection.send(m.BarrierReply(xid=4))
+    answer, made = long_answer(5000)
+    connection.send(answer)
+    connection.send(m.BarrierReply(xid=6))
+    assert not made
+    messages = sent(connection)
+    assert [message.xid for message in messages] == [4], "nothing waits for the answer"
+    before = 0
+    while connection.queued_bytes:
+        part = sent(connection)
+        messages += part
+        assert len(part) == 1
+        assert len(made) - before < 2500, "no more than it takes"
+        before = len(made)
+    assert [message.xid for message in messages] == [4, *[5] * (len(messages) - 2), 6]
+    parts = [message for message in messages if isinstance(message, m.MultipartReply)]
+    assert len(parts) > 2
+    assert [part.flags for part in parts] == [MORE] * (len(parts) - 1) + [0]
+    cookies = [entry.cookie for part in parts if isinstance(part.body, m.FlowStatsReply) for entry in part.body.entries]
+    assert cookies == made == list(range(5000))
+    assert connection.data_to_send() == b""
+
+
+def test_long_answers_that_nobody_reads_pile_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(c, "MAX_QUEUED_BYTES", 4 << 20)
+    connection = opened()
+    for _ in range(5):
+        connection.send(long_answer(1000)[0])
+    (event,) = connection.tick(100.5)
+    assert isinstance(event, ConnectionClosed)
+    assert "does not read" in event.reason
+    assert (connection.data_to_send(), connection.queued_bytes) == (b"", 0)
 
 
 # ── pieces ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

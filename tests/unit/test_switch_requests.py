@@ -28,6 +28,7 @@ from appliance.openflow.messages import (
     FeaturesReply,
     FeaturesRequest,
     FlowMod,
+    FlowModCommand,
     FlowModFlags,
     FlowStatsReply,
     FlowStatsRequest,
@@ -288,6 +289,19 @@ def test_flow_statistics_return_what_was_sent() -> None:
     assert (flow.idle_timeout, flow.hard_timeout, flow.instructions) == (10, 20, mod.instructions)
     assert flow.match.fields == match.fields
     assert (flow.duration_sec, flow.duration_nsec) == (1, 250_000_000)
+
+
+def test_statistics_of_many_flows_are_made_while_they_are_sent() -> None:
+    """And are of the entries that there were when they were asked for."""
+    shell = Shell()
+    for number in range(1000):
+        shell.receive(FlowMod(cookie=number, match=Match.of([MatchField(BY_NAME["eth_dst"], number)]), instructions=to_port(1)))
+    reply = answer(shell, FlowStatsRequest())
+    assert isinstance(reply, FlowStatsReply)
+    assert reply.is_long
+    shell.receive(FlowMod(command=FlowModCommand.DELETE))
+    assert [flow.cookie for flow in reply.entries] == list(range(1000))
+    assert answer(shell, FlowStatsRequest()) == FlowStatsReply()
 
 
 @pytest.mark.parametrize(
