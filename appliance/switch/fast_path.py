@@ -55,14 +55,14 @@ class FastPath:
 
     # ── megaflows ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def want(self, translation: Translation, key: int, now: float) -> tuple[LiveMegaflow | None, list[Effect]]:
-        """The live megaflow for a packet with this key and translation, made if there is none; None if there can be none.
+        """The live megaflow for a packet with this key and translation, made if there is none; None if there is to be none.
 
         The effects make room for it.
 
         ``install`` tells the fast path of it.
         """
         live = self.megaflows.at(translation, key)
-        if live is not None or not installable(translation):
+        if live is not None or not installable(translation) or not self.megaflows.earned(translation, key):
             return live, []
         excess = self.megaflows.excess(1, now)
         effects = self.remove(excess) if excess else []

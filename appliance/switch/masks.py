@@ -3,7 +3,8 @@
 A megaflow may have more bits in its mask than it needs: it is then for fewer packets. Whoever sends packets made to meet ever other
 combinations of rules would have a mask made for each (tuple-space explosion). So once there are ``limit`` masks, a new megaflow
 gets one that there is already, the widest of those that have all of its bits; if there is none, FLOW, which has what connections
-differ in, or EXACT. Megaflows under those are for single connections or packets, but cost the others nothing.
+differ in, or EXACT. Megaflows under those are for single connections or packets, but cost the others nothing; and they are made for
+those that come again only (``Megaflows.earned``).
 
 Invariant: a mask is only ever exchanged for a finer one.
 """

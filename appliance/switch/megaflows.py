@@ -22,6 +22,7 @@ Invariant: after ``revalidate`` every live megaflow does with each packet within
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice, zip_longest
 from typing import TypeVar
@@ -41,6 +42,7 @@ IDLE_SECONDS = 10.0
 
 _PROVING_SECONDS = 2.0
 """So long a new megaflow has time to be used again before others are preferred: two sweeps."""
+_REMEMBERED = 8192
 _SPARE = 32
 """Removed for each new one while there are too many: so there are soon fewer, however many come."""
 _AT_ONCE = 256
@@ -98,6 +100,8 @@ class Megaflows:
         self._last_id = 0
         self._live: dict[int, LiveMegaflow] = {}
         self._order = Order()
+        self._seen_once: OrderedDict[int, bool] = OrderedDict()
+        """What came once and did not get a megaflow, by hashes (``earned``); the oldest first."""
         self._leaving: dict[int, LiveMegaflow] = {}
         """Removed; their last statistics are still to come."""
         self._credit_changed: set[int] = set()
@@ -137,6 +141,22 @@ class Megaflows:
         mask = self.masks.choose(translation.mask)
         megaflow_id = self._by_region.get((mask, key & mask))
         return None if megaflow_id is None else self._live[megaflow_id]
+
+    def earned(self, translation: Translation, key: int) -> bool:
+        """Whether a packet with this key, for which there is none, is to get a megaflow.
+
+        One with a finer mask than it needs is for few packets: it is worth its place when the second of them comes.
+        """
+        mask = self.masks.choose(translation.mask)
+        if mask == translation.mask:
+            return True
+        region = hash((mask, key & mask))
+        if self._seen_once.pop(region, False):
+            return True
+        self._seen_once[region] = True
+        if len(self._seen_once) > _REMEMBERED:
+            self._seen_once.popitem(last=False)
+        return False
 
     # ── coming and going ───────────────────────────────────────────────────────────────────────────────────────────────
     def add(self, translation: Translation, key: int, now: float, mask: int | None = None) -> LiveMegaflow:

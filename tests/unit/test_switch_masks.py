@@ -87,6 +87,9 @@ def test_traffic_made_to_explode_masks_does_not() -> None:
     for places in combinations:
         raw = packet(rnd, places)
         assert shell.inject(1, raw) == [(2, raw)]
+        before = len(shell.switch.megaflows)
+        assert shell.inject(1, raw) == [(2, raw)]
+        assert len(shell.switch.megaflows) - before in (0, 1)
     masks = {live.megaflow.mask for live in shell.switch.megaflows}
     assert len(masks) <= MAX_MASKS + 2
     assert masks & {FLOW, EXACT}
@@ -95,3 +98,20 @@ def test_traffic_made_to_explode_masks_does_not() -> None:
     raw = packet(Random(2), combinations[0])
     shell.inject(1, raw)
     assert sum(shell.switch.upcalls.values()) == before, "the masks that were there first serve as they did"
+
+
+def test_what_comes_but_once_gets_no_megaflow_of_its_own() -> None:
+    shell, rnd = Shell(), Random(2)
+    add_tables(shell)
+    for places in product(range(1, 33), repeat=len(FIELDS)):
+        raw = packet(rnd, places)
+        assert shell.inject(1, raw) == [(2, raw)]
+    assert len(shell.switch.megaflows) == MAX_MASKS, "as many as there are masks"
+    raw = packet(rnd, (32, 32))
+    for _ in range(2):
+        assert shell.inject(1, raw) == [(2, raw)]
+    assert len(shell.switch.megaflows) == MAX_MASKS + 1
+    before = sum(shell.switch.upcalls.values())
+    assert shell.inject(1, raw) == [(2, raw)]
+    assert sum(shell.switch.upcalls.values()) == before
+    assert sum(entry.packet_count for entry in shell.switch.tables[-1]) > 1024
