@@ -8,6 +8,7 @@
 #pragma once
 
 #define KEY_WORDS 16
+#define COMMON_WORDS 6 /* of these: see COMMON_TERMS in lookup.h */
 #define MAX_VLAN_TAGS 2
 #define MAX_IPV6_EXTENSION_HEADERS 8
 #define MAX_ND_OPTIONS 4
@@ -158,16 +159,17 @@ enum megaflow_flag {
 };
 
 /* A slot of the megaflow table. eBPF writes `ticket`, and may clear MEGAFLOW_GATED; Python writes all the rest, before the slot can be
- * found through `buckets`. It is a whole number of cache lines, and a common packet needs the first two. */
+ * found through `buckets`. It is a whole number of cache lines, and a common packet that it does no more to than to send needs the first. */
 struct megaflow {
 	u32 subtable;	 /* NO_SUBTABLE while no megaflow lies here: Python writes this last, and takes it away first */
 	u32 flags;
 	u32 xdp_port;	 /* the only output port, for MEGAFLOW_XDP; 0 to drop */
 	u32 ttl_needed;	 /* how often the actions take one from the TTL: a packet needs more than this */
+	u64 common[COMMON_WORDS]; /* of the key, masked */
 	u64 id;		 /* the switch's number for it, given back with upcalls */
 	u32 served;	 /* packets that Python has sent on since the slot was filled, ... */
 	u32 ticket;	 /* ... of these that eBPF put in the queue while the gate was shut (plus one that Python holds) */
-	u64 key[KEY_WORDS];
+	u64 others[KEY_WORDS - COMMON_WORDS]; /* of the key */
 	struct op ops[MAX_OPS];
 	u64 pad[4]; /* the rest of struct edit */
 };
@@ -244,9 +246,10 @@ struct megaflow_stats {
 
 /* A mask with its megaflows. Python writes; it is a whole number of cache lines. */
 struct subtable {
-	u64 pad[4];
-	u64 mask[KEY_WORDS]; /* stays when the subtable has no megaflows any more: until the next `sync` a packet may still read it */
-	u64 pad_behind[4];
+	u64 common[COMMON_WORDS]; /* these stay when it has no megaflows any more: until the next `sync` a packet may still read them */
+	u64 pad[2];
+	u64 others[KEY_WORDS - COMMON_WORDS];
+	u64 pad_behind[6];
 };
 
 /* Numbers of the subtables, those that find most first. There are two: Python writes the one that is not in use, then says which is. */

@@ -104,10 +104,10 @@ static __always_inline u64 common_hint(const struct common *c)
 	return c->w3 * HASH_3 + c->w4 * HASH_4 + c->w5 * HASH_5 + c->w6 * HASH_6 + c->w9 * HASH_9;
 }
 
-static __always_inline u64 common_differ(const struct common *c, const u64 *mask, const struct megaflow *megaflow)
+static __always_inline u64 common_differ(const struct common *c, const struct subtable *subtable, const struct megaflow *megaflow)
 {
-#define DIFF(n) ((c->w##n & mask[n]) ^ megaflow->key[n])
-	return DIFF(3) | DIFF(4) | DIFF(5) | DIFF(6) | DIFF(9) | DIFF(11) | (megaflow->flags & MEGAFLOW_WIDE);
+#define DIFF(n, place) ((c->w##n & subtable->place) ^ megaflow->place)
+	return COMMON_TERMS(DIFF, |) | (megaflow->flags & MEGAFLOW_WIDE);
 #undef DIFF
 }
 
@@ -216,7 +216,7 @@ static __always_inline enum express express(struct hook hook, void *data, void *
 	struct megaflow *megaflow = megaflows_at(slot);
 	if (megaflow) {
 		struct subtable *subtable = subtables_at(*(volatile u32 *)&megaflow->subtable);
-		if (subtable && !common_differ(&c, subtable->mask, megaflow))
+		if (subtable && !common_differ(&c, subtable, megaflow))
 			way = express_act(hook, &c, megaflow, slot, number, cpu, bytes, v);
 	}
 #ifndef TEST_RUN

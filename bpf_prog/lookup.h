@@ -23,26 +23,34 @@ static __always_inline u64 hash_word(u64 word, u64 constant)
 	return (word ^ word >> 32) * constant;
 }
 
-static __always_inline u64 hash_masked(const u64 *key, const u64 *mask, int wide)
+/* For each word of a key: its number, and where a megaflow has it, and a subtable its mask. */
+#define COMMON_TERMS(term, operator)                                                                                                \
+	term(3, common[0]) operator term(4, common[1]) operator term(5, common[2]) operator term(6, common[3]) operator             \
+	term(9, common[4]) operator term(11, common[5])
+#define OTHER_TERMS(term, operator)                                                                                                 \
+	term(0, others[0]) operator term(1, others[1]) operator term(2, others[2]) operator term(7, others[3]) operator             \
+	term(8, others[4]) operator term(10, others[5]) operator term(12, others[6]) operator term(13, others[7]) operator          \
+	term(14, others[8]) operator term(15, others[9])
+
+static __always_inline u64 hash_masked(const u64 *key, const struct subtable *subtable, int wide)
 {
-#define TERM(n) hash_word(key[n] & mask[n], HASH_##n)
-	u64 hash = TERM(3) + TERM(4) + TERM(5) + TERM(6) + TERM(9) + TERM(11);
+#define TERM(n, place) hash_word(key[n] & subtable->place, HASH_##n)
+	u64 hash = COMMON_TERMS(TERM, +);
 	if (wide)
-		hash += TERM(0) + TERM(1) + TERM(2) + TERM(7) + TERM(8) + TERM(10) + TERM(12) + TERM(13) + TERM(14) + TERM(15);
+		hash += OTHER_TERMS(TERM, +);
 #undef TERM
 	/* The sum is linear in the words: without this, flows that count up may crowd in few buckets. */
 	hash = (hash ^ hash >> 32) * HASH_FINAL;
 	return hash ^ hash >> 32;
 }
 
-/* 0 if the megaflow is that of the key. */
-static __always_inline u64 differ(const u64 *key, const u64 *mask, const struct megaflow *megaflow, int wide)
+/* 0 if the megaflow, which is of this subtable, is that of the key. */
+static __always_inline u64 differ(const u64 *key, const struct subtable *subtable, const struct megaflow *megaflow, int wide)
 {
-	const u64 *value = megaflow->key;
-#define DIFF(n) ((key[n] & mask[n]) ^ value[n])
-	u64 diff = DIFF(3) | DIFF(4) | DIFF(5) | DIFF(6) | DIFF(9) | DIFF(11);
+#define DIFF(n, place) ((key[n] & subtable->place) ^ megaflow->place)
+	u64 diff = COMMON_TERMS(DIFF, |);
 	if (wide)
-		diff |= DIFF(0) | DIFF(1) | DIFF(2) | DIFF(7) | DIFF(8) | DIFF(10) | DIFF(12) | DIFF(13) | DIFF(14) | DIFF(15);
+		diff |= OTHER_TERMS(DIFF, |);
 	else
 		diff |= megaflow->flags & MEGAFLOW_WIDE;
 #undef DIFF
@@ -97,7 +105,7 @@ static __always_inline void probe(struct packet *p, const struct subtable_order 
 		struct subtable *subtable = subtables_at(number);
 		if (!subtable)
 			break;
-		u64 hash = hash_masked(key, subtable->mask, wide), tag = hash >> 32 | 1, found = 0;
+		u64 hash = hash_masked(key, subtable, wide), tag = hash >> 32 | 1, found = 0;
 		struct bucket *bucket = buckets_at((hash + number) & (BUCKETS - 1));
 		if (!bucket)
 			break;
@@ -109,7 +117,7 @@ static __always_inline void probe(struct packet *p, const struct subtable_order 
 		struct megaflow *megaflow = megaflows_at((found - 1) & (MAX_MEGAFLOWS - 1));
 		if (!megaflow)
 			break;
-		if (differ(key, subtable->mask, megaflow, wide) | (megaflow->subtable ^ number))
+		if (differ(key, subtable, megaflow, wide) | (megaflow->subtable ^ number))
 			continue;
 		p->found = found;
 		break;
@@ -123,7 +131,7 @@ static __always_inline int fits(u32 slot, const u64 *key, int wide)
 	if (!megaflow)
 		return 0;
 	struct subtable *subtable = subtables_at(*(volatile u32 *)&megaflow->subtable);
-	return subtable && !differ(key, subtable->mask, megaflow, wide);
+	return subtable && !differ(key, subtable, megaflow, wide);
 }
 
 /* Puts slot + 1 of the megaflow for the packet's key in p->found, 0 on a miss. Writes the cache. */

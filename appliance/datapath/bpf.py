@@ -31,9 +31,7 @@ from appliance.datapath.index import Index, Place, Subtable, random_constants
 from appliance.datapath.keeper import Keeper
 from appliance.datapath.layout import (
     BUCKET_WAYS,
-    COMMON_WORDS,
     EDIT_OPS,
-    KEY_WORDS,
     MAX_CHOICES,
     MAX_FLOOD_PORTS,
     MAX_SUBTABLES,
@@ -49,6 +47,7 @@ from appliance.datapath.layout import (
     PortFlag,
     UpcallShare,
     port_place,
+    words,
 )
 from appliance.datapath.layout import Megaflow as MegaflowSlot
 from appliance.datapath.layout import (
@@ -61,7 +60,7 @@ from appliance.datapath.quiesce import keep_order, wait_for_packets_under_way
 from appliance.datapath.slot_statistics import NOTHING, SlotStatistics, Totals
 from appliance.datapath.transmit import Transmitter
 from appliance.datapath.tunnels import Tunnels
-from appliance.model.fields import KEY_BYTES, KEY_MASK, PLUGIN_BITS
+from appliance.model.fields import KEY_BYTES, PLUGIN_BITS
 from appliance.model.megaflow import (
     NO_MEGAFLOW,
     DropReason,
@@ -85,9 +84,10 @@ _COUNTERS_BYTES = ctypes.sizeof(PortCounters)
 _RECORD_BYTES = ctypes.sizeof(UpcallRecord)
 _COUNTERS = struct.Struct("=8Q")
 _RECORD = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
-_SLOT_HEAD = struct.Struct(f"=IIIIQII{KEY_BYTES}s")
-_SUBTABLE = struct.Struct(f"=32x{KEY_BYTES}s32x")
-_WIDE_BITS = KEY_MASK & ~sum((1 << 64) - 1 << 64 * (KEY_WORDS - 1 - word) for word in COMMON_WORDS)
+_SLOT_HEAD = struct.Struct("=IIII48sQII80s")
+_SUBTABLE = struct.Struct("=48s16x80s48x")
+_NO_WORDS = words(bytes(KEY_BYTES))
+_, _NO_OTHERS = _NO_WORDS
 _CHOICE_BYTES = ctypes.sizeof(Choice)
 _MAC_BYTES = 12
 _NO_STATISTICS = MegaflowStatistics(0, 0, 0.0)
@@ -308,7 +308,8 @@ class BpfDatapath:
             flags |= edit.flags
         if megaflow.mask & self._matched_by_plugins:
             flags &= ~_TOO_SOON
-        if megaflow.key & _WIDE_BITS:
+        key = words(raw)
+        if key[1] != _NO_OTHERS:
             flags |= _WIDE
         installed = _Installed(slot, place, now, flags)
         choice = self._write_choice(installed, compiled.choice) if compiled.choice else None
@@ -316,7 +317,7 @@ class BpfDatapath:
             installed.stops = tuple(self._free.popleft()[0] for _ in compiled.stops)
             for counting in installed.stops:
                 self._write_slot(counting, b"")
-        self._write_slot(slot, compiled.linked(choice, installed.stops), compiled, raw, megaflow.id, flags)
+        self._write_slot(slot, compiled.linked(choice, installed.stops), compiled, key, megaflow.id, flags)
         if edit is not None:
             at = slot * _SLOT_BYTES + _EDIT
             self._slots[at : at + len(edit.raw)] = edit.raw
@@ -332,7 +333,7 @@ class BpfDatapath:
 
     def _list(self, subtable: Subtable) -> None:
         """From now on it is probed too, after the others."""
-        self.programs.update("subtables", subtable.number, _SUBTABLE.pack(subtable.mask.to_bytes(KEY_BYTES, "big")))
+        self.programs.update("subtables", subtable.number, _SUBTABLE.pack(*words(subtable.mask.to_bytes(KEY_BYTES, "big"))))
         self._orders[self._order_in_use * MAX_SUBTABLES + len(self._listed)] = subtable.number
         self._listed[subtable.number] = None
         keep_order()
@@ -371,12 +372,12 @@ class BpfDatapath:
         slot: int,
         ops: bytes,
         compiled: Compiled = PUNTED,
-        raw: bytes = bytes(KEY_BYTES),
+        key: tuple[bytes, bytes] = _NO_WORDS,
         megaflow_id: int = NO_MEGAFLOW,
         flags: int = 0,
     ) -> None:
         """All of a slot but for the word that puts it to use. Its statistics are 0 (``_free_slots``)."""
-        head = _SLOT_HEAD.pack(NO_SUBTABLE, flags, compiled.xdp_port, compiled.ttl_needed, megaflow_id, 0, 1, raw)
+        head = _SLOT_HEAD.pack(NO_SUBTABLE, flags, compiled.xdp_port, compiled.ttl_needed, key[0], megaflow_id, 0, 1, key[1])
         at = slot * _SLOT_BYTES
         self._slots[at : at + len(head) + len(ops)] = head + ops
 

@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import Final
 
 from appliance.datapath.edit import Edit, edit
-from appliance.datapath.layout import MAX_OPS, NO_SLOT, RUN_OPS, ChoiceKind, MegaflowFlag, OpCode, port_place
+from appliance.datapath.layout import EDIT_OPS, MAX_OPS, NO_SLOT, RUN_OPS, ChoiceKind, MegaflowFlag, OpCode, port_place
 from appliance.model.actions import Meter, SetField, SetQueue
 from appliance.model.fields import VLAN_PRESENT, Layer
 from appliance.model.megaflow import (
@@ -280,7 +280,8 @@ class _Compilation:
         elif len(outputs) == 1 and not self._queued and isinstance(final := actions[-1], Forward):
             self.flags |= MegaflowFlag.XDP
             self.xdp_port = port_place(final.port)
-            self.edit = edit(actions[:-1])
+            if len(self.ops) <= EDIT_OPS:
+                self.edit = edit(actions[:-1])
         if MegaflowFlag.XDP in self.flags and len(self.ops) == 1 + len(outputs):
             self.flags |= MegaflowFlag.DIRECT
 

@@ -23,8 +23,8 @@ RUN_OPS = 8
 BUCKET_WAYS = 8
 CACHE_WAYS = 2
 NO_SUBTABLE = 0xFFFFFFFF
-COMMON_WORDS = (3, 4, 5, 6, 9, 11)
-"""The words of the flow key that are not 0 in common packets (``bpf_prog/lookup.h``)."""
+COMMON_WORDS = 6
+"""Of the flow key's: see ``words``."""
 MAX_CHOICES = 4096
 MAX_METERS = 1024
 CRC_SHIFTS = 16
@@ -41,6 +41,11 @@ def port_place(number: int) -> int:
 def number_at(place: int) -> int:
     """The number of the port at a place."""
     return LOCAL_PORT if place == LOCAL_PLACE else place
+
+
+def words(raw: bytes) -> tuple[bytes, bytes]:
+    """The common words of a flow key, or a mask, and the others, as slots and subtables have them (``bpf_prog/lookup.h``)."""
+    return raw[24:56] + raw[72:80] + raw[88:96], raw[:24] + raw[56:72] + raw[80:88] + raw[96:]
 
 
 class OpCode(IntEnum):
@@ -173,10 +178,11 @@ class Megaflow(ctypes.Structure):
         ("flags", ctypes.c_uint32),
         ("xdp_port", ctypes.c_uint32),
         ("ttl_needed", ctypes.c_uint32),
+        ("common", ctypes.c_uint64 * COMMON_WORDS),
         ("id", ctypes.c_uint64),
         ("served", ctypes.c_uint32),
         ("ticket", ctypes.c_uint32),
-        ("key", ctypes.c_uint8 * (KEY_WORDS * 8)),
+        ("others", ctypes.c_uint64 * (KEY_WORDS - COMMON_WORDS)),
         ("ops", Op * MAX_OPS),
         ("pad", ctypes.c_uint64 * 4),
     )
@@ -206,9 +212,10 @@ class MegaflowStats(ctypes.Structure):
 
 class Subtable(ctypes.Structure):
     _fields_ = (
-        ("pad", ctypes.c_uint64 * 4),
-        ("mask", ctypes.c_uint8 * (KEY_WORDS * 8)),
-        ("pad_behind", ctypes.c_uint64 * 4),
+        ("common", ctypes.c_uint64 * COMMON_WORDS),
+        ("pad", ctypes.c_uint64 * 2),
+        ("others", ctypes.c_uint64 * (KEY_WORDS - COMMON_WORDS)),
+        ("pad_behind", ctypes.c_uint64 * 6),
     )
 
 

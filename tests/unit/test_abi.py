@@ -61,6 +61,7 @@ ENUMS: dict[str, dict[str, int]] = {
 
 LIMITS: dict[str, int] = {
     "KEY_WORDS": layout.KEY_WORDS,
+    "COMMON_WORDS": layout.COMMON_WORDS,
     "MAX_FLOOD_PORTS": layout.MAX_FLOOD_PORTS,
     "MAX_SUBTABLES": layout.MAX_SUBTABLES,
     "MAX_OPS": layout.MAX_OPS,

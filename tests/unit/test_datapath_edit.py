@@ -35,6 +35,8 @@ UDP_LAYER = int(Layer.UDP) << LAYERS.shift
         ((SetField(BY_NAME["vlan_vid"], 5), PushTag(0x8100, 1), Forward(1)), False),
         ((SetField(BY_NAME["ipv6_src"], 1), Forward(1)), False),
         ((UDP_SRC, TCP_SRC, Forward(1)), False),
+        ((*[ADDRESS] * 24, Forward(1)), True),
+        ((*[ADDRESS] * 25, Forward(1)), False),
     ],
 )
 def test_fields_of_common_packets_that_go_out_once(actions: tuple[DatapathAction, ...], is_edit: bool) -> None:
