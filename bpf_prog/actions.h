@@ -186,7 +186,7 @@ static __always_inline int change(struct packet *p, struct hook hook, const stru
 		return set_mac(p, hook, 6, p->key.f.eth_src, mac, 0);
 	case OP_SET_ETH_TYPE:
 		p->key.f.eth_type = op->arg16;
-		return store(p, hook, l2 - 2, &op->arg16, 2, 0);
+		return store(p, hook, l2 - 2 - hidden_tags(p) * VLAN_TAG_BYTES, &op->arg16, 2, 0);
 	case OP_SET_IPV4_SRC:
 		return LAYER_IS(p, LAYER_IPV4) ? set_ipv4(p, hook, 12, p->key.f.ip_src + 12, op->arg32) : 0;
 	case OP_SET_IPV4_DST:

@@ -315,10 +315,16 @@ static __always_inline int set_icmp(struct packet *p, struct hook hook, u32 seco
 /* ── tags ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────── */
 /* The parser looks through MAX_VLAN_TAGS tags: one more hides what is behind it, until it is popped. A packet that comes with more
  * is never popped here (MEGAFLOW_POPS). */
+static __always_inline u32 hidden_tags(const struct packet *p)
+{
+	u32 tags = p->frame_tags + p->metadata_tag;
+	return tags > MAX_VLAN_TAGS ? tags - MAX_VLAN_TAGS : 0;
+}
+
 static __always_inline void tags_changed(struct packet *p)
 {
 	p->network = ETH_HEADER_BYTES + p->frame_tags * VLAN_TAG_BYTES;
-	if (p->frame_tags + p->metadata_tag > MAX_VLAN_TAGS)
+	if (hidden_tags(p))
 		p->key.f.layers = 0;
 	else
 		p->key.f.layers = p->layers;

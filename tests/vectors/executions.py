@@ -190,6 +190,12 @@ _add(
     _v4("TCP", {"src": NEW4, "ttl": 63}, (_S, _C), sport=65535),
 )
 _add("three tags hide the headers", _THREE, [_put("ipv4_src", ip(NEW4)), _put("tcp_src", 65535), DecTtl()], _THREE)
+_add(
+    "a new type in the place of a third tag's",
+    _TWO,
+    [PushTag(0x8100, 7), _put("eth_type", 0x1234)],
+    bytes(_THREE)[:20] + b"\x12\x34" + bytes(_THREE)[22:],
+)
 _add("a third tag hides the headers", _TWO, [PushTag(0x8100, 7), _put("ipv4_src", ip(NEW4)), DecTtl()], _THREE)
 _add("a pop shows the headers", _THREE, [PopTag(), DecTtl()], _v4("TCP", {"ttl": 63}, (_S, _C)))
 
