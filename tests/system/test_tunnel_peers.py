@@ -1,0 +1,241 @@
+"""Tunnels to others: a device of the kernel's own, Open vSwitch in userspace; other kinds, IPv6 between the ends, every option."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from support.overlay import UNDERLAY_INTERFACE, Overlay, ip, tunnel, underlay4, underlay6
+from support.running_switch import RunningSwitch
+
+from appliance.lab.testbed import Testbed
+from appliance.ports import PortError
+from appliance.ports.tunnel import TunnelDevice, TunnelKind, make_tunnel_device
+
+pytestmark = pytest.mark.root
+
+FLOWS = ("in_port=1,actions=output:2", "in_port=2,actions=output:1")
+BULK = 50_000_000
+SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
+
+
+def needs(overlay: Overlay, kind: TunnelKind) -> None:
+    """Skips the test where the kernel has no such devices."""
+    try:
+        overlay.beds[0].inside(None, lambda: make_tunnel_device(TunnelDevice(kind, 0 if kind == "gre" else 9999, "probe")))
+    except PortError as error:
+        if "this kernel has no" in str(error):
+            pytest.skip(str(error))
+        raise
+    name = "gre_of" if kind == "gre" else f"{kind}_of_9999"
+    ip("link", "del", name, inside=overlay.beds[0].switch_namespace)
+
+
+def check_traffic(overlay: Overlay, families: tuple[int, ...] = (4, 6)) -> None:
+    for family in families:
+        assert overlay.ping("a1", "b1", family) == 3
+        for source, destination in (("a1", "b1"), ("b1", "a1")):
+            result = overlay.transfer(source, destination, BULK, family)
+            assert result.ok, result
+    assert overlay.ping("a1", "b1", 4, "-s", "4000") == 3, "in fragments"
+
+
+@contextmanager
+def pair(overlay: Overlay, folder: Path, kind: str, **options: object) -> Iterator[list[RunningSwitch]]:
+    """Two switches, each with a tunnel to the other as port 2."""
+    with ExitStack() as stack:
+        switches = []
+        for site in (1, 2):
+            port = tunnel("peer", 2, kind, remote_ip=underlay4(3 - site), **options)
+            switches.append(stack.enter_context(overlay.switch(site, folder, port)))
+            switches[-1].add_flows(*FLOWS)
+        yield switches
+
+
+# ── our own at the other end ───────────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("vxlan", {"dst_port": 8472, "csum": True}),
+        ("geneve", {"key": 5}),
+        ("geneve", {"csum": True, "dst_port": 7000}),
+        ("gre", {}),
+        ("gre", {"key": 0xFFFFFFFE}),
+        ("gre", {"key": 7, "csum": True}),
+    ],
+)
+def test_every_kind(tmp_path: Path, kind: TunnelKind, options: dict[str, object]) -> None:
+    with Overlay(2) as overlay:
+        needs(overlay, kind)
+        with pair(overlay, tmp_path, kind, **options) as switches:
+            check_traffic(overlay)
+            for switch in switches:
+                shown = switch.control.request("show")
+                assert (shown["faults"], shown["drops"]) == (0, {})
+                assert shown["tiers"]["packets"]["tc"] > shown["tiers"]["packets"]["slow_path"]
+
+
+def test_ends_of_ipv6(tmp_path: Path) -> None:
+    with Overlay(2) as overlay, ExitStack() as stack:
+        for site in (1, 2):
+            # By source address and key too, so that all that a port may fix is compared.
+            ends = tunnel("peer", 2, remote_ip=underlay6(3 - site), local_ip=underlay6(site), key=6)
+            ends += tunnel("wrong", 3, remote_ip="2001:db8::99", key=6) + tunnel("any", 4, key="flow")
+            stack.enter_context(overlay.switch(site, tmp_path, ends)).add_flows(*FLOWS)
+        check_traffic(overlay)
+
+
+# ── options ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(
+    ("options", "tos", "flags", "ttl", "checksummed"),
+    [
+        ({}, 0, 0x40, 64, False),
+        ({"ttl": 5, "tos": 0x20, "df_default": False, "csum": True}, 0x20, 0, 5, True),
+        ({"ttl": "inherit", "tos": "inherit"}, 0x48, 0x40, 33, False),
+    ],
+)
+def test_options_are_in_the_outer_header(
+    tmp_path: Path, options: dict[str, object], tos: int, flags: int, ttl: int, checksummed: bool
+) -> None:
+    """Of the slow path's packets as of the fast path's: the first packet of a megaflow goes the one way, the others the other."""
+    with Overlay(2) as overlay, overlay.switch(1, tmp_path, tunnel("peer", 2, remote_ip=underlay4(2), **options)) as switch:
+        switch.add_flows(*FLOWS)
+        a1 = overlay.beds[0]["a1"].namespace
+        ip("neigh", "replace", "10.0.0.21", "lladdr", "02:00:00:00:02:01", "dev", "eth0", inside=a1)
+        with overlay.seen(2) as seen:
+            overlay.ping("a1", "b1", 4, "-t", "33", "-Q", "0x48", wait=0.3)
+            echoes = [packet for packet in seen() if packet[48:50] == b"\x08\x00"]
+        assert len(echoes) == 3
+        assert switch.packets()["slow_path"] >= 1
+        assert switch.packets()["tc"] >= 1
+        for echo in echoes:
+            assert (echo[1], echo[6] & 0x60, echo[8], echo[26:28] != b"\0\0") == (tos, flags, ttl, checksummed)
+
+
+def test_a_frame_that_does_not_fit_goes_in_pieces_or_not_at_all(tmp_path: Path) -> None:
+    for whole in (True, False):
+        with Overlay(2, mtu=1500, host_mtu=1500) as overlay, pair(overlay, tmp_path, "vxlan", df_default=whole):
+            assert overlay.ping("a1", "b1", 4, "-s", "1400", "-M", "do") == 3
+            assert overlay.ping("a1", "b1", 4, "-s", "1472", "-M", "do", wait=0.3) == (0 if whole else 3)
+
+
+# ── others at the other end ────────────────────────────────────────────────────────────────────────────────────────────
+def test_a_vxlan_device_of_the_kernels(tmp_path: Path) -> None:
+    """Bridged with the host there: no flow-based mode, no eBPF, and a checksum over every outer packet."""
+    with Overlay(2) as overlay:
+        inside = overlay.beds[1].switch_namespace
+        ip("link", "add", "br0", "mtu", "1400", "type", "bridge", inside=inside)
+        ip(
+            *("link", "add", "vx0", "type", "vxlan", "id", "77", "dstport", "4789", "udpcsum"),
+            *("remote", underlay4(1), "local", underlay4(2), "dev", UNDERLAY_INTERFACE),
+            inside=inside,
+        )
+        for port in ("vx0", overlay.beds[1].interfaces[0]):
+            ip("link", "set", port, "master", "br0", "up", inside=inside)
+        ip("link", "set", "br0", "up", inside=inside)
+        with overlay.switch(1, tmp_path, tunnel("peer", 2, remote_ip=underlay4(2), key=77)) as switch:
+            switch.add_flows(*FLOWS)
+            check_traffic(overlay)
+
+
+class OpenVSwitch:
+    """One in userspace, with its own database and sockets, in a site's namespace. Bridge ``over`` has the host and the tunnel,
+    bridge ``phy`` the underlay's interface and address.
+    """
+
+    def __init__(self, bed: Testbed, folder: Path) -> None:
+        self._bed = bed
+        self._folder = folder
+        self._environment = {
+            **os.environ,
+            **{name: str(folder) for name in ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR")},
+        }
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        database, remote = self._folder / "conf.db", f"unix:{self._folder}/db.sock"
+        self._run("ovsdb-tool", "create", str(database), str(SCHEMA))
+        self._start("ovsdb-server", str(database), f"--remote=p{remote}", "--pidfile", "-vconsole:off")
+        self._wait_for("db.sock")
+        self.vsctl("--no-wait", "init")
+        self._start("ovs-vswitchd", remote, "--pidfile", "-vconsole:off")
+        self._wait_for("ovs-vswitchd.pid")
+
+    def vsctl(self, *words: str) -> str:
+        return self._run("ovs-vsctl", "--timeout=20", f"--db=unix:{self._folder}/db.sock", *words)
+
+    def ofctl(self, *words: str) -> str:
+        return self._run("ovs-ofctl", "-O", "OpenFlow13", *words)
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _run(self, *argv: str) -> str:
+        result = self._bed.run(argv, environment=self._environment)
+        assert result.returncode == 0, f"{argv}: {result.stdout}{result.stderr}"
+        return result.stdout
+
+    def _start(self, *argv: str) -> None:
+        options = {"env": self._environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._processes.append(self._bed.start(argv, **options))
+
+    def _wait_for(self, name: str) -> None:
+        deadline = time.monotonic() + 20
+        while not (self._folder / name).exists():
+            assert time.monotonic() < deadline, name
+            time.sleep(0.02)
+
+
+@pytest.mark.skipif(shutil.which("ovs-vswitchd") is None or not SCHEMA.exists(), reason="apt-get install openvswitch-switch")
+@pytest.mark.skipif(not os.path.exists("/dev/net/tun"), reason="there is no /dev/net/tun")
+@pytest.mark.parametrize("kind", ["vxlan", "geneve", "gre"])
+def test_open_vswitch_at_the_other_end(tmp_path: Path, kind: TunnelKind) -> None:
+    """The same options by the same names there. Its userspace cuts no large frames, so hosts behind it must not send such."""
+    with Overlay(2) as overlay:
+        needs(overlay, kind)
+        bed = overlay.beds[1]
+        for inside, interface in ((bed["b1"].namespace, "eth0"), (overlay.beds[0]["a1"].namespace, "eth0")):
+            offloads = ("tso", "off", "gso", "off", "gro", "off", "tx", "off")
+            subprocess.run(["ip", "netns", "exec", inside, "ethtool", "-K", interface, *offloads], check=True, capture_output=True)
+        folder = tmp_path / "ovs"
+        folder.mkdir()
+        other = OpenVSwitch(bed, folder)
+        try:
+            other.start()
+            netdev = ("datapath_type=netdev", "fail_mode=secure")
+            other.vsctl("add-br", "phy", "--", "set", "bridge", "phy", "datapath_type=netdev", "--", "add-port", "phy", "under")
+            other.vsctl("add-br", "over", "--", "set", "bridge", "over", *netdev)
+            options = (f"options:remote_ip={underlay4(1)}", "options:key=9")
+            other.vsctl("add-port", "over", bed.interfaces[0], "--", "set", "interface", bed.interfaces[0], "ofport_request=1")
+            other.vsctl("add-port", "over", "tun", "--", "set", "interface", "tun", f"type={kind}", "ofport_request=2", *options)
+            ip("addr", "flush", "dev", UNDERLAY_INTERFACE, inside=bed.switch_namespace)
+            ip("addr", "add", f"{underlay4(2)}/24", "dev", "phy", inside=bed.switch_namespace)
+            ip("link", "set", "phy", "up", inside=bed.switch_namespace)
+            for flow in FLOWS:
+                other.ofctl("add-flow", "over", flow)
+            ours = tunnel("peer", 2, kind, remote_ip=underlay4(2), key=9)
+            with overlay.switch(1, tmp_path, ours) as switch:
+                switch.add_flows(*FLOWS)
+                deadline = time.monotonic() + 20
+                while overlay.ping("a1", "b1", number=1, wait=0.5) == 0:
+                    assert time.monotonic() < deadline, other.ofctl("dump-flows", "over")
+                for family in (4, 6):
+                    assert overlay.ping("a1", "b1", family) == 3
+                for source, destination in (("a1", "b1"), ("b1", "a1")):
+                    result = overlay.transfer(source, destination, 5_000_000)
+                    assert result.ok, result
+        finally:
+            other.stop()
