@@ -164,7 +164,8 @@ struct megaflow {
 	u32 subtable;	 /* NO_SUBTABLE while no megaflow lies here: Python writes this last, and takes it away first */
 	u32 flags;
 	u32 xdp_port;	 /* the only output port, for MEGAFLOW_XDP; 0 to drop */
-	u32 ttl_needed;	 /* how often the actions take one from the TTL: a packet needs more than this */
+	u16 ttl_needed;	 /* how often the actions take one from the TTL: a packet needs more than this */
+	u16 growth;	 /* bytes by which the actions make a packet longer, at most */
 	u64 common[COMMON_WORDS]; /* of the key, masked */
 	u64 id;		 /* the switch's number for it, given back with upcalls */
 	u32 served;	 /* packets that Python has sent on since the slot was filled, ... */
@@ -273,11 +274,15 @@ enum port_flag {
 	PORT_XDP_TRANSMIT = 1 << 2, /* XDP redirects to it arrive */
 	PORT_LIVE = 1 << 3,	    /* a FAST FAILOVER bucket that watches it is taken */
 	PORT_TUNNEL = 1 << 4,	    /* `tunnels` says where its packets go */
+	PORT_UNFINISHED = 1 << 5,   /* its frames may come to XDP with open checksums, or with a tag beside them */
+	PORT_IN_PIECES = 1 << 6,    /* its frames may come to XDP in several pieces, of which there is one at hand */
 };
 
 struct port {
 	u32 ifindex; /* 0: no such port */
 	u32 flags;
+	u32 longest; /* bytes of a frame that XDP may send there: the kernel drops a longer one */
+	u32 pad;
 };
 
 /* What comes in on an interface: the port's place, 0 for none, and its flags once more. Of a tunnel device, which has several ports,

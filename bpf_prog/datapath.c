@@ -94,12 +94,12 @@ static __always_inline int short_of_ttl(struct packet *p, const struct megaflow 
 	return megaflow->ttl_needed && LAYER_IS(p, LAYER_IPV4 | LAYER_IPV6) && p->key.f.ip_ttl <= megaflow->ttl_needed;
 }
 
-/* Whether XDP can send there; 0 is nowhere. */
-static __always_inline int reaches_by_xdp(u32 out)
+/* Whether XDP can send so many bytes there; 0 is nowhere. */
+static __always_inline int reaches_by_xdp(u32 out, u32 bytes)
 {
 #ifndef TEST_RUN
 	struct port *port = ports_at(out);
-	if (out && (!port || !(port->flags & PORT_XDP_TRANSMIT)))
+	if (out && (!port || !(port->flags & PORT_XDP_TRANSMIT) || bytes > port->longest))
 		return 0;
 #endif
 	return 1;
@@ -110,7 +110,7 @@ static __always_inline int fits_xdp(struct packet *p, const struct megaflow *meg
 {
 	if (!(flags & MEGAFLOW_XDP) || flags & (MEGAFLOW_PUNT | MEGAFLOW_GATED | MEGAFLOW_METERED) || short_of_ttl(p, megaflow))
 		return 0;
-	return reaches_by_xdp(megaflow->xdp_port);
+	return reaches_by_xdp(megaflow->xdp_port, p->length + megaflow->growth);
 }
 
 #define NOT_PUNTED -1
@@ -539,6 +539,12 @@ int ofswitch_flood(struct __sk_buff *skb)
 	return finish(p, hook, &v);
 }
 
+/* Whether there is more to the frame than XDP sees. */
+static __always_inline int is_for_tc(struct xdp_md *xdp, u32 flags, u64 length)
+{
+	return flags & PORT_UNFINISHED || bpf_xdp_get_buff_len(xdp) != length;
+}
+
 /* At the egress of a tunnel device: a frame of the slow path is told where to go. Those of the fast path know. */
 int ofswitch_inject(struct __sk_buff *skb)
 {
@@ -562,6 +568,8 @@ int ofswitch_xdp(struct xdp_md *xdp)
 	enum express way = EXPRESS_NO;
 	struct verdict v;
 
+	if (in && in->flags & (PORT_UNFINISHED | PORT_IN_PIECES) && is_for_tc(xdp, in->flags, length))
+		return XDP_PASS;
 	if (in && in->flags & PORT_RECEIVE)
 		way = express(hook, data, end, in->place, cpu, length, 0, &v);
 	if (way == EXPRESS_DONE)

@@ -140,14 +140,16 @@ enum express {
 	EXPRESS_DONE,
 };
 
-/* 0 if nothing speaks against sending there; if something does, it takes more to know what becomes of the packet: a tunnel, too. No port
+/* 0 if nothing speaks against sending so many bytes there; if something does, it takes more to know what becomes of the packet: a tunnel, too. No port
  * is at place 0, whose flags are none. */
-static __always_inline u32 hindrances(struct hook hook, const struct port *port, u32 out)
+static __always_inline u32 hindrances(struct hook hook, const struct port *port, u32 out, u64 bytes)
 {
 	u32 needed = hook.tc ? PORT_FORWARD : PORT_FORWARD | PORT_XDP_TRANSMIT;
 #ifdef TEST_RUN
 	return !out || port->flags & PORT_TUNNEL;
 #endif
+	if (!hook.tc && bytes > port->longest)
+		return 1;
 	return (port->flags ^ needed) & (needed | PORT_TUNNEL);
 }
 
@@ -181,7 +183,7 @@ static __always_inline enum express express_act(struct hook hook, const struct c
 
 	if (!port)
 		return EXPRESS_FOUND;
-	u32 hindered = hindrances(hook, port, out);
+	u32 hindered = hindrances(hook, port, out, bytes + megaflow->growth);
 	if ((flags & (MEGAFLOW_DIRECT | MEGAFLOW_GATED)) == MEGAFLOW_DIRECT) {
 		if (!hindered) {
 			count_slot(slot, cpu, bytes, c->w11);

@@ -61,6 +61,9 @@ BPF_DEVMAP(xdp_ports, PORT_PLACES);
 /* Python writes once. Programs that others end with, apart so that the verifier goes through each once; behind them plug-ins' */
 BPF_PROG_ARRAY(tc_programs, PLUGIN_PROGRAM(PLUGIN_KINDS, 0));
 BPF_PROG_ARRAY(xdp_programs, PROGRAMS);
+/* In the place of xdp_programs and xdp_ports, for generic XDP */
+BPF_PROG_ARRAY(generic_programs, PROGRAMS);
+BPF_DEVMAP(generic_ports, PORT_PLACES);
 /* eBPF writes, Python reads */
 DIRECT_TABLE(struct port_counters, port_counters, PORT_PLACES * CPUS)
 /* shared memory; eBPF writes, Python reads */

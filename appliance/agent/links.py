@@ -7,12 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from appliance import ports
 from appliance.model.ports import Hook, Port, PortConfig, PortCounters
 from appliance.model.queues import QueueCounters
-from appliance.ports import Interface, LinkChange, LinkWatcher, LocalSpec, PortFeature, QueueRates, TunnelDevice
+from appliance.ports import (
+    Finished,
+    HookChoice,
+    Interface,
+    LinkChange,
+    LinkWatcher,
+    LocalSpec,
+    Offloads,
+    PortFeature,
+    QueueRates,
+    TunnelDevice,
+)
 from appliance.ports.ethtool import driver
 
 
@@ -22,6 +33,8 @@ class Placement:
 
     hook: Hook
     reason: str
+    generic: bool = False
+    """At XDP, behind the driver."""
 
 
 class Links(Protocol):
@@ -37,7 +50,13 @@ class Links(Protocol):
     def changes(self) -> list[LinkChange]:
         """What has happened since the last call; does not block."""
 
-    def place(self, interface: Interface, requested: Literal["auto", "xdp", "tc"]) -> Placement: ...
+    def place(self, interface: Interface, requested: HookChoice) -> Placement: ...
+
+    def finish_frames(self, interface: Interface, *, generic: bool) -> Finished:
+        """Have frames come to XDP with their checksums finished and their tags in them; whether they do."""
+
+    def restore_offloads(self, ifindex: int) -> None:
+        """Take back what ``finish_frames`` did."""
 
     def xdp_transmit(self, interface: Interface) -> bool:
         """Whether frames that XDP redirects to it really leave. Ask once it is attached."""
@@ -79,6 +98,7 @@ class KernelLinks:
 
     def __init__(self) -> None:
         self._watcher = LinkWatcher()
+        self._offloads = Offloads()
 
     @property
     def known(self) -> Mapping[int, Interface]:
@@ -90,8 +110,15 @@ class KernelLinks:
     def changes(self) -> list[LinkChange]:
         return self._watcher.changes()
 
-    def place(self, interface: Interface, requested: Literal["auto", "xdp", "tc"]) -> Placement:
-        return Placement(*ports.choose_hook(interface, requested, driver(interface.name), ports.xdp_features(interface.ifindex)))
+    def place(self, interface: Interface, requested: HookChoice) -> Placement:
+        hook, reason = ports.choose_hook(interface, requested, driver(interface.name), ports.xdp_features(interface.ifindex))
+        return Placement(hook, reason, requested == "xdp-generic")
+
+    def finish_frames(self, interface: Interface, *, generic: bool) -> Finished:
+        return self._offloads.finish(interface, generic=generic)
+
+    def restore_offloads(self, ifindex: int) -> None:
+        self._offloads.restore(ifindex)
 
     def xdp_transmit(self, interface: Interface) -> bool:
         return ports.xdp_transmit(driver(interface.name), ports.xdp_features(interface.ifindex))[0]

@@ -227,7 +227,7 @@ class PortManager:
 
         The last of what is returned: whether an earlier agent's program goes on there.
         """
-        placement = self._links.place(interface, spec.hook) if spec.tunnel is None else self._tunnels.placement(spec)
+        placement, finished = self._place(spec, interface)
         port = DatapathPort(
             spec.number,
             interface.name,
@@ -236,6 +236,9 @@ class PortManager:
             forward=interface.up,
             live=interface.up,
             tunnel=tunnel_of(spec),
+            generic=placement.generic,
+            finished=finished,
+            mtu=interface.mtu,
         )
         try:
             at_work = self._datapath.attach(port, wait=self._patient)
@@ -243,10 +246,25 @@ class PortManager:
             if spec.hook != "auto" or placement.hook is not Hook.XDP:
                 raise
             LOG.warning("%s: XDP is refused, so TC it is: %s", title(spec), error)
+            self._links.restore_offloads(interface.ifindex)
             placement = Placement(Hook.TC, f"XDP was refused: {error}")
             port = replace(port, hook=Hook.TC)
             at_work = self._datapath.attach(port, wait=self._patient)
         return placement, port, not at_work
+
+    def _place(self, spec: PortSpec, interface: Interface) -> tuple[Placement, bool]:
+        """Where, and whether frames come finished there. Where it may choose, the port does not take a hook that only passes on."""
+        placement = self._links.place(interface, spec.hook) if spec.tunnel is None else self._tunnels.placement(spec)
+        if placement.hook is Hook.TC:
+            return placement, True
+        finished = self._links.finish_frames(interface, generic=placement.generic)
+        if finished.yes:
+            return replace(placement, reason=f"{placement.reason}; {finished.reason}"), True
+        self._links.restore_offloads(interface.ifindex)
+        if spec.hook == "auto":
+            return Placement(Hook.TC, f"{placement.reason}, but {finished.reason}"), True
+        LOG.warning("%s: XDP passes all packets on to TC: %s", title(spec), finished.reason)
+        return replace(placement, reason=f"{placement.reason}, but it passes all on to TC: {finished.reason}"), False
 
     def _detach(self, attached: AttachedPort, why: str) -> None:
         number = attached.spec.number
@@ -266,6 +284,14 @@ class PortManager:
                 self._links.set_promiscuous(ifindex, False)
             except PortError as error:
                 LOG.warning("%s: stays promiscuous: %s", title(attached.spec), error)
+        if attached.port.hook is Hook.XDP:
+            # XDP goes on until the fast path is taken off: from here on its frames may be unfinished again.
+            attached.port = replace(attached.port, finished=False)
+            try:
+                self._datapath.update(attached.port)
+            except DatapathError as error:
+                LOG.warning("%s: %s", title(attached.spec), error)
+            self._links.restore_offloads(ifindex)
         if attached.spec.queues:
             try:
                 self._links.set_queues(ifindex, (), 0)
@@ -280,10 +306,10 @@ class PortManager:
             # Before anything that takes time: FAST FAILOVER buckets are to leave the port now.
             attached.port = replace(attached.port, forward=False, live=False)
             self._datapath.update(attached.port)
-        xdp_transmit = self._links.xdp_transmit(interface)
-        if xdp_transmit != attached.port.xdp_transmit:
-            attached.port = replace(attached.port, xdp_transmit=xdp_transmit)
-            self._datapath.update(attached.port)
+        now = replace(attached.port, xdp_transmit=self._links.xdp_transmit(interface), mtu=interface.mtu)
+        if now != attached.port:
+            attached.port = now
+            self._datapath.update(now)
         self._step(PortChanged(self._describe(attached.spec, interface)))
 
     # ── what the switch wants ──────────────────────────────────────────────────────────────────────────────────────────

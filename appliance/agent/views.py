@@ -127,7 +127,8 @@ def _tier(megaflow: Megaflow, ports: PortManager) -> str:
     if flags & MegaflowFlag.PUNT:
         return "slow_path"
     port = ports.get(IN_PORT.get(megaflow.key))
-    return "xdp" if flags & MegaflowFlag.XDP and port is not None and port.port.hook is Hook.XDP else "tc"
+    at_xdp = port is not None and port.port.hook is Hook.XDP and port.port.finished
+    return "xdp" if flags & MegaflowFlag.XDP and at_xdp else "tc"
 
 
 # ── plug-ins ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -39,7 +39,7 @@ def _configuration_flags(command: Command) -> Command:
         click.option("--protocols", metavar="VERSION[,...]", help="OpenFlow versions to offer: OpenFlow13."),
         click.option("--port", "ports", multiple=True, metavar="IFACE[=NUMBER]", help="A port. Repeat it for more."),
         click.option("--local", metavar="IFACE|none", help="This machine's own interface at port LOCAL, which the switch makes."),
-        click.option("--hook", metavar="auto|xdp|tc", help="Where the fast path meets the packets, for every port."),
+        click.option("--hook", metavar="auto|xdp|xdp-generic|tc", help="Where the fast path meets the packets, for every port."),
         click.option(
             "--controller",
             "controllers",

@@ -34,7 +34,7 @@ _HOST_NAME = re.compile(r"(?=.{1,253}$)(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-
 _MAC = re.compile(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}")
 
 FailMode = Literal["secure", "standalone"]
-HookChoice = Literal["auto", "xdp", "tc"]
+HookChoice = Literal["auto", "xdp", "xdp-generic", "tc"]
 PortType = Literal["system", "vxlan", "geneve", "gre"]
 ProtocolVersion = Literal["OpenFlow13"]
 

@@ -43,6 +43,7 @@ from appliance.datapath.layout import (
     MegaflowFlag,
     MegaflowStats,
     Op,
+    Port,
     PortCounters,
     PortFlag,
     UpcallShare,
@@ -76,6 +77,11 @@ from appliance.model.ports import Hook
 from appliance.model.tunnel import NO_TUNNEL, Tunnel
 
 GATE_SECONDS = 0.1
+ONE_PIECE_MTU = 3000
+"""At XDP a frame that is not much longer comes in one piece of memory, which is a page."""
+_BESIDES_MTU = 18
+"""Bytes of a frame that the kernel allows for besides: Ethernet's header and one tag."""
+_REDIRECT_TABLES = ("xdp_ports", "generic_ports")
 REST_SECONDS = 0.02
 """Packets are handled in microseconds, without being preempted."""
 
@@ -84,7 +90,7 @@ _COUNTERS_BYTES = ctypes.sizeof(PortCounters)
 _RECORD_BYTES = ctypes.sizeof(UpcallRecord)
 _COUNTERS = struct.Struct("=8Q")
 _RECORD = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
-_SLOT_HEAD = struct.Struct("=IIII48sQII80s")
+_SLOT_HEAD = struct.Struct("=IIIHH48sQII80s")
 _SUBTABLE = struct.Struct("=48s16x80s48x")
 _NO_WORDS = words(bytes(KEY_BYTES))
 _, _NO_OTHERS = _NO_WORDS
@@ -157,7 +163,7 @@ class BpfDatapath:
         self._flood_ports = 0
         self._transmitter = Transmitter()
         self._tunnels = Tunnels(programs, programs.shared_memory("injection", Tunnels.MEMORY_BYTES))
-        self._keeper = Keeper(programs.map_fd(array) for array in ("tc_programs", "xdp_programs"))
+        self._keeper = Keeper(programs.map_fd(array) for array in ("tc_programs", "xdp_programs", "generic_programs"))
         self._attached: set[int] = set()
         self._waiting: set[int] = set()
         """Numbers of ports where an earlier agent's programs go on."""
@@ -179,7 +185,8 @@ class BpfDatapath:
             if port.tunnel is not None:
                 self._tunnels.add(port)
             else:
-                self.programs.update("xdp_ports", port_place(port.number), _word(port.ifindex))
+                for table in _REDIRECT_TABLES:
+                    self.programs.update(table, port_place(port.number), _word(port.ifindex))
             self._write_port(port)
             # Ours may be there for another port of the same tunnel device.
             if wait and port.ifindex not in self._attached and netlink.is_ours(port.ifindex):
@@ -201,7 +208,10 @@ class BpfDatapath:
     def _hook(self, port: DatapathPort) -> None:
         xdp_program = 0
         if port.hook is Hook.XDP:
-            xdp_program = netlink.attach_xdp(port.ifindex, self.programs.xdp_fd)
+            if port.generic:
+                xdp_program = netlink.attach_xdp(port.ifindex, self.programs.generic_xdp_fd, netlink.XdpMode.GENERIC)
+            else:
+                xdp_program = netlink.attach_xdp(port.ifindex, self.programs.xdp_fd)
         else:
             netlink.detach_xdp(port.ifindex)  # an earlier agent's
         netlink.attach_tc(port.ifindex, self.programs.tc_fd, xdp_program)
@@ -213,7 +223,8 @@ class BpfDatapath:
 
     def _write_port(self, port: DatapathPort) -> None:
         self._ports[port.number] = port
-        self.programs.update("ports", port_place(port.number), struct.pack("=II", port.ifindex, _flags(port)))
+        record = struct.pack("=IIII", port.ifindex, _flags(port), port.mtu + _BESIDES_MTU, 0)
+        self.programs.update("ports", port_place(port.number), record)
         self._write_ingress(port)
         self._write_flood_list()
 
@@ -247,11 +258,12 @@ class BpfDatapath:
         port = self._ports.pop(number, None)
         if port is None:
             return
-        self.programs.update("ports", port_place(number), bytes(8))
+        self.programs.update("ports", port_place(number), bytes(ctypes.sizeof(Port)))
         self._write_flood_list()
         self._tunnels.remove(number)
         self._write_ingress(port, gone=True)
-        self.programs.delete("xdp_ports", port_place(number))
+        for table in _REDIRECT_TABLES:
+            self.programs.delete(table, port_place(number))
         self._transmitter.close(number)
         if any(other.ifindex == port.ifindex for other in self._ports.values()):
             return  # other ports of a tunnel device
@@ -377,7 +389,9 @@ class BpfDatapath:
         flags: int = 0,
     ) -> None:
         """All of a slot but for the word that puts it to use. Its statistics are 0 (``_free_slots``)."""
-        head = _SLOT_HEAD.pack(NO_SUBTABLE, flags, compiled.xdp_port, compiled.ttl_needed, key[0], megaflow_id, 0, 1, key[1])
+        head = _SLOT_HEAD.pack(
+            NO_SUBTABLE, flags, compiled.xdp_port, compiled.ttl_needed, compiled.growth, key[0], megaflow_id, 0, 1, key[1]
+        )
         at = slot * _SLOT_BYTES
         self._slots[at : at + len(head) + len(ops)] = head + ops
 
@@ -517,6 +531,8 @@ def _flags(port: DatapathPort) -> PortFlag:
         (PortFlag.XDP_TRANSMIT, port.xdp_transmit),
         (PortFlag.LIVE, port.live),
         (PortFlag.TUNNEL, port.tunnel is not None),
+        (PortFlag.UNFINISHED, not port.finished),
+        (PortFlag.IN_PIECES, port.mtu > ONE_PIECE_MTU),
     ):
         if on:
             flags |= flag

@@ -62,6 +62,7 @@ class Compiled:
     flags: MegaflowFlag
     xdp_port: int = 0
     ttl_needed: int = 0
+    growth: int = 0
     choice: CompiledChoice | None = None
     stops: tuple[int, ...] = ()
     edit: Edit | None = None
@@ -79,6 +80,7 @@ class Compiled:
 
 
 _OP_BYTES: Final = 8
+VLAN_TAG_BYTES: Final = 4
 PUNTED: Final = Compiled(b"", MegaflowFlag.PUNT)
 
 
@@ -232,7 +234,7 @@ def _compile(actions: Sequence[DatapathAction], meter_ops: Sequence[bytes] = ())
     stops = (*range(len(meter_ops)), *(len(meter_ops) + at for at in body.stops))
     if not _all_reached(len(ops), [len(meter_ops), *(at + 1 for at in stops)]):
         raise _UnsupportedError
-    return Compiled(b"".join(ops), body.flags, body.xdp_port, body.ttl_needed, body.choice, stops, body.edit)
+    return Compiled(b"".join(ops), body.flags, body.xdp_port, body.ttl_needed, body.growth, body.choice, stops, body.edit)
 
 
 def _all_reached(ops: int, starts: Iterable[int]) -> bool:
@@ -254,6 +256,7 @@ class _Compilation:
         self.flags = MegaflowFlag(0)
         self.xdp_port = 0
         self.ttl_needed = 0
+        self.growth = 0
         self.choice: CompiledChoice | None = None
         self.stops: list[int] = []
         self.edit: Edit | None = None
@@ -298,6 +301,7 @@ class _Compilation:
                 self._choose(action, ways)
             case PushTag(tpid=tpid, tci=tci) if not self._retyped:
                 self.ops.append(_op(OpCode.PUSH_TAG, arg16=tpid, arg32=tci))
+                self.growth += VLAN_TAG_BYTES
             case PopTag() if not self._retyped:
                 self.ops.append(_op(OpCode.POP_TAG))
                 self.flags |= MegaflowFlag.POPS

@@ -35,6 +35,11 @@ class DatapathPort:
     """Frames redirected to it at XDP really leave (a veth drops them silently unless its peer has NAPI on)."""
     tunnel: TunnelPort | None = None
     """``interface`` is a tunnel device, which several ports may share; this port is that end of its tunnels. At TC alone."""
+    generic: bool = False
+    """At XDP the program runs behind the driver."""
+    finished: bool = True
+    """Frames come to XDP with their checksums finished and their tags in them; if not, XDP passes them all on."""
+    mtu: int = 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class Datapath(Protocol):
         """Take packets from a port that waits: each packet meets the earlier program or ours. Others are passed over."""
 
     def update(self, port: DatapathPort) -> None:
-        """Change ``forward``, ``receive`` or ``xdp_transmit`` of an attached port."""
+        """Change the flags of an attached port."""
 
     def detach(self, number: int) -> None:
         """Stop; nothing of ours stays on the interface. The interface may already be gone."""

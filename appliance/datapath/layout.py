@@ -112,6 +112,8 @@ class PortFlag(IntFlag):
     XDP_TRANSMIT = 1 << 2
     LIVE = 1 << 3
     TUNNEL = 1 << 4
+    UNFINISHED = 1 << 5
+    IN_PIECES = 1 << 6
 
 
 class TunnelFlag(IntFlag):
@@ -177,7 +179,8 @@ class Megaflow(ctypes.Structure):
         ("subtable", ctypes.c_uint32),
         ("flags", ctypes.c_uint32),
         ("xdp_port", ctypes.c_uint32),
-        ("ttl_needed", ctypes.c_uint32),
+        ("ttl_needed", ctypes.c_uint16),
+        ("growth", ctypes.c_uint16),
         ("common", ctypes.c_uint64 * COMMON_WORDS),
         ("id", ctypes.c_uint64),
         ("served", ctypes.c_uint32),
@@ -271,7 +274,7 @@ class Metered(ctypes.Structure):
 
 
 class Port(ctypes.Structure):
-    _fields_ = (("ifindex", ctypes.c_uint32), ("flags", ctypes.c_uint32))
+    _fields_ = tuple((name, ctypes.c_uint32) for name in ("ifindex", "flags", "longest", "pad"))
 
 
 class Ingress(ctypes.Structure):

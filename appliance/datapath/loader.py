@@ -16,7 +16,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from appliance.datapath.driver import DatapathError
@@ -35,7 +37,7 @@ from appliance.datapath.layout import (
     Subtable,
     SubtableOrder,
 )
-from appliance.datapath.programs import call
+from appliance.datapath.programs import BPF_F_XDP_HAS_FRAGS, XDP, call, load_verified
 from appliance.datapath.ring_buffer import RingBuffer
 from appliance.datapath.tables import DirectTable
 
@@ -49,6 +51,7 @@ INJECT_PROGRAM = "ofswitch_inject"
 TAKE_PROGRAM = "ofswitch_take"
 APART_PROGRAM = "ofswitch_apart"
 CLOCK_PROGRAM = "ofswitch_clock"
+_XDP_CALLED = {ProgramIndex.HANDLE: "ofswitch_xdp_on", ProgramIndex.EXECUTE: "ofswitch_xdp_go"}
 
 _STUB = SOURCES / "stub"
 _INCLUDES = f"-I{_STUB / 'include'}"
@@ -179,6 +182,17 @@ def _attempt(what: str, stderr: Any, attempt: Callable[[], Any]) -> Any:
         raise DatapathError(f"cannot {what}: {error}\n{_complaint(stderr)}".rstrip()) from error
 
 
+def _instructions(bpf: Any, lib: Any, function: str, replaced: Mapping[int, int]) -> bytes:
+    """Of one compiled program, with other file descriptors of maps in the place of those that are keys of ``replaced``."""
+    start = lib.bpf_function_start(bpf.module, function.encode())
+    raw = bytearray(ctypes.string_at(start, lib.bpf_function_size(bpf.module, function.encode())))
+    for at in range(0, len(raw), _INSTRUCTION.size):
+        code, registers, offset, number = _INSTRUCTION.unpack_from(raw, at)
+        if code == _LOAD_64 and registers >> 4 == _PSEUDO_MAP_FD and number in replaced:
+            _INSTRUCTION.pack_into(raw, at, code, registers, offset, replaced[number])
+    return bytes(raw)
+
+
 class Module:
     """A source of its own, compiled, with maps of its own: a plug-in. What becomes of its programs is for ``datapath.plugins``."""
 
@@ -196,15 +210,7 @@ class Module:
 
     def instructions(self, function: str, others: Mapping[str, int]) -> bytes:
         """Of one program, with the file descriptors ``others`` in the place of those of its own maps of these names."""
-        module = self._bpf.module
-        start = self._lib.bpf_function_start(module, function.encode())
-        raw = bytearray(ctypes.string_at(start, self._lib.bpf_function_size(module, function.encode())))
-        replaced = {self.map_fd(name): fd for name, fd in others.items()}
-        for at in range(0, len(raw), _INSTRUCTION.size):
-            code, registers, offset, number = _INSTRUCTION.unpack_from(raw, at)
-            if code == _LOAD_64 and registers >> 4 == _PSEUDO_MAP_FD and number in replaced:
-                _INSTRUCTION.pack_into(raw, at, code, registers, offset, replaced[number])
-        return bytes(raw)
+        return _instructions(self._bpf, self._lib, function, {self.map_fd(name): fd for name, fd in others.items()})
 
     def map_fd(self, table: str) -> int:
         """Raises KeyError."""
@@ -255,6 +261,8 @@ class Programs:
         except ImportError as error:
             raise DatapathError("BCC's Python module is missing: apt-get install python3-bpfcc") from error
         self._lib = bcc.lib
+        self._own_fds: list[int] = []
+        """Of programs, for us to close."""
         self._direct = {table[0]: DirectTable.of(*table) for table in _direct_tables(sizes)}
         flags = [
             _INCLUDES,
@@ -270,9 +278,9 @@ class Programs:
         ]
         with _compiler() as stderr:
             self._bpf = _attempt("compile bpf_prog", stderr, lambda: bcc.BPF(text=amalgamate().encode(), cflags=flags))
-            tc, xdp = bcc.BPF.SCHED_CLS, bcc.BPF.XDP
+            tc = bcc.BPF.SCHED_CLS
             self.tc_fd = self._load(TC_PROGRAM, tc, stderr)
-            self.xdp_fd = self._load(XDP_PROGRAM, xdp, stderr)
+            self.xdp_fd = self._load_xdp(XDP_PROGRAM)
             self.inject_fd = self._load(INJECT_PROGRAM, tc, stderr)
             self.take_fd = self._load(TAKE_PROGRAM, tc, stderr)
             self._clock_fd = self._load(CLOCK_PROGRAM, tc, stderr)
@@ -288,8 +296,7 @@ class Programs:
                 ("tc_programs", ProgramIndex.EDIT, self._load("ofswitch_edit", tc, stderr)),
                 ("tc_programs", ProgramIndex.RETAG, self._load("ofswitch_retag", tc, stderr)),
                 ("tc_programs", ProgramIndex.TUNNEL, self._load("ofswitch_tunnel", tc, stderr)),
-                ("xdp_programs", ProgramIndex.HANDLE, self._load("ofswitch_xdp_on", xdp, stderr)),
-                ("xdp_programs", ProgramIndex.EXECUTE, self._load("ofswitch_xdp_go", xdp, stderr)),
+                *(("xdp_programs", index, self._load_xdp(name)) for index, name in _XDP_CALLED.items()),
             ]
         for table, index, fd in called:
             self.update(table, index, fd.to_bytes(4, sys.byteorder))
@@ -297,6 +304,26 @@ class Programs:
     def _load(self, name: str, kind: int, stderr: Any) -> int:
         function = _attempt(f"load {name}", stderr, lambda: self._bpf.load_func(name.encode(), kind))
         return int(function.fd)
+
+    def _load_xdp(self, name: str, replaced: Mapping[int, int] = MappingProxyType({}), flags: int = BPF_F_XDP_HAS_FRAGS) -> int:
+        """BCC does not know the flag: the program takes frames in pieces, so that an interface may have a long MTU."""
+        fd = load_verified(XDP, name, name, _instructions(self._bpf, self._lib, name, replaced), flags)
+        self._own_fds.append(fd)
+        return fd
+
+    @cached_property
+    def generic_xdp_fd(self) -> int:
+        """The program for generic XDP, which is loaded when it is first asked for. Raises DatapathError.
+
+        It takes no frames in pieces: the kernel (6.18) then forgets how long the Ethernet header is, and TC does not see it.
+        """
+        # The kernel lets no map be shared between programs that take pieces and others.
+        others = {"xdp_programs": "generic_programs", "xdp_ports": "generic_ports"}
+        replaced = {self.map_fd(name): self.map_fd(other) for name, other in others.items()}
+        for index, name in _XDP_CALLED.items():
+            fd = self._load_xdp(name, replaced, 0)
+            self.update("generic_programs", index, fd.to_bytes(4, sys.byteorder))
+        return self._load_xdp(XDP_PROGRAM, replaced, 0)
 
     def ticks(self) -> int:
         """The kernel's ticks (jiffies) now. Raises OSError."""
@@ -339,5 +366,7 @@ class Programs:
 
     def close(self) -> None:
         self._bpf.cleanup()
+        for fd in self._own_fds:
+            os.close(fd)
         for table in self._direct.values():
             table.close()

@@ -9,7 +9,6 @@ Invariant: without plug-ins no packet is handled differently; a plug-in in ``loa
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import os
@@ -20,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from appliance.datapath.driver import DatapathError
 from appliance.datapath.layout import PluginKind, ProgramIndex, plugin_program, port_place
 from appliance.datapath.loader import Module, Programs
-from appliance.datapath.programs import SCHED_CLS, call_with, load
+from appliance.datapath.programs import SCHED_CLS, call_with, load_verified
 from appliance.model.plugin import Plugin, PluginFile, PluginState
 
 LOG = logging.getLogger("ofswitch.plugins")
@@ -28,8 +27,6 @@ LOG = logging.getLogger("ofswitch.plugins")
 _SHARED = ("scratch", "tc_programs")
 _PASSES = 0
 _ARGUMENTS = struct.Struct("=III")
-_LOG_BYTES = 1 << 22
-_LOG_LINES = 40
 _HEAD_BYTES = 3000
 """The kernel makes a packet for a test run of little more than 3,500 bytes: of a longer one a plug-in sees so much."""
 
@@ -85,7 +82,9 @@ class PluginPrograms:
         try:
             for kind in kinds:
                 function = f"ofswitch_{kind.name.lower()}"
-                fds[kind] = _verified(f"{function} of {file.source}", function, module.instructions(function, shared))
+                fds[kind] = load_verified(
+                    SCHED_CLS, f"{function} of {file.source}", function, module.instructions(function, shared)
+                )
         except DatapathError:
             for fd in fds.values():
                 os.close(fd)
@@ -147,18 +146,3 @@ class PluginPrograms:
             module.close()
         self._fds.clear()
         self._modules.clear()
-
-
-def _verified(what: str, name: str, instructions: bytes) -> int:
-    """Load a program. Raises DatapathError with the verifier's last lines."""
-    try:
-        return load(SCHED_CLS, name, instructions)
-    except OSError:
-        pass
-    log = ctypes.create_string_buffer(_LOG_BYTES)
-    try:
-        return load(SCHED_CLS, name, instructions, log)
-    except OSError as error:
-        lines = [line for line in log.value.decode(errors="replace").splitlines() if line.strip()]
-        said = "\n".join("  " + line for line in lines[-_LOG_LINES:])
-        raise DatapathError(f"cannot load {what}: {error.strerror}\n{said}".rstrip()) from error

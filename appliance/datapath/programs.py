@@ -14,6 +14,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from appliance.datapath.driver import DatapathError
+
 BPF_PROG_LOAD = 5
 BPF_PROG_TEST_RUN = 10
 BPF_PROG_GET_NEXT_ID = 11
@@ -22,6 +24,7 @@ BPF_OBJ_GET_INFO_BY_FD = 15
 
 SCHED_CLS = 3
 XDP = 6
+BPF_F_XDP_HAS_FRAGS = 1 << 5
 
 _SYSCALL_NUMBER = {"x86_64": 321, "i686": 357, "aarch64": 280, "riscv64": 280, "armv7l": 386, "ppc64le": 361, "s390x": 351}
 _ATTRIBUTE_BYTES = 16
@@ -29,6 +32,8 @@ _INFO_BYTES = 80  # up to and with bpf_prog_info.name
 _INFO_ID = 4
 _INFO_NAME = 64
 _NAME_BYTES = 15
+_LOG_BYTES = 1 << 22
+_LOG_LINES = 40
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,14 +59,32 @@ def bpf(command: int, attribute: bytes) -> tuple[int, bytes]:
     return result, buffer.raw
 
 
-def load(kind: int, name: str, instructions: bytes, log: ctypes.Array[ctypes.c_char] | None = None) -> int:
-    """Load a program; its file descriptor. ``kind`` is BPF_PROG_TYPE_*. ``log`` takes the verifier's words. Raises OSError."""
+def load(kind: int, name: str, instructions: bytes, log: ctypes.Array[ctypes.c_char] | None = None, flags: int = 0) -> int:
+    """Load a program; its file descriptor. ``kind`` is BPF_PROG_TYPE_*, ``flags`` BPF_F_*. ``log`` takes the verifier's words.
+
+    Raises OSError.
+    """
     code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"GPL")
     head = struct.pack("=IIQQ", kind, len(instructions) // 8, ctypes.addressof(code), ctypes.addressof(licence))
     level, size, address = (1, len(log), ctypes.addressof(log)) if log is not None else (0, 0, 0)
-    fd, _ = bpf(BPF_PROG_LOAD, head + struct.pack("=IIQII16s", level, size, address, 0, 0, name.encode()[:_NAME_BYTES]))
+    fd, _ = bpf(BPF_PROG_LOAD, head + struct.pack("=IIQII16s", level, size, address, 0, flags, name.encode()[:_NAME_BYTES]))
     return fd
+
+
+def load_verified(kind: int, what: str, name: str, instructions: bytes, flags: int = 0) -> int:
+    """The same. Raises DatapathError with the verifier's last lines; ``what`` says whose program it is."""
+    try:
+        return load(kind, name, instructions, flags=flags)
+    except OSError:
+        pass
+    log = ctypes.create_string_buffer(_LOG_BYTES)
+    try:
+        return load(kind, name, instructions, log, flags)
+    except OSError as error:
+        lines = [line for line in log.value.decode(errors="replace").splitlines() if line.strip()]
+        said = "\n".join("  " + line for line in lines[-_LOG_LINES:])
+        raise DatapathError(f"cannot load {what}: {error.strerror}\n{said}".rstrip()) from error
 
 
 def returns(value: int) -> bytes:

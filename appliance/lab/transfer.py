@@ -79,14 +79,14 @@ def _receive(connection: socket.socket) -> tuple[int, int, str]:
 
 
 def transfer(source: str | None, destination: str | None, address: str, size: int, timeout: float = 60.0) -> TransferResult:
-    """Send ``size`` bytes from namespace ``source`` to ``address``, which is in namespace ``destination``.
+    """Send ``size`` bytes from namespace ``source`` to ``address``, by which it reaches namespace ``destination``.
 
     ``timeout`` is for each single wait (connect, a block), in seconds.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
     def listen() -> socket.socket:
-        return socket.create_server((address, 0), family=family)
+        return socket.create_server(("", 0), family=family)
 
     def connect() -> socket.socket:
         return socket.create_connection((address, port), timeout=timeout)

@@ -2,9 +2,10 @@
 
 from appliance.ports.counters import read_counters, since
 from appliance.ports.ethtool import PortFeature, advertise
-from appliance.ports.hook import choose_hook, xdp_transmit
+from appliance.ports.hook import HookChoice, choose_hook, xdp_transmit
 from appliance.ports.interface import Interface, PortError, find, interface_names, interfaces, set_promiscuous, set_up
 from appliance.ports.local import LocalSpec, make_local, remove_local
+from appliance.ports.offloads import Finished, Offloads
 from appliance.ports.port import describe
 from appliance.ports.queues import QueueRates, queue_counters, set_queues
 from appliance.ports.tunnel import TunnelDevice, make_tunnel_device, remove_tunnel_devices
@@ -12,10 +13,13 @@ from appliance.ports.watch import LinkChange, LinkWatcher
 from appliance.ports.xdp_features import XdpFeature, xdp_features
 
 __all__ = [
+    "Finished",
+    "HookChoice",
     "Interface",
     "LinkChange",
     "LinkWatcher",
     "LocalSpec",
+    "Offloads",
     "PortError",
     "PortFeature",
     "QueueRates",

@@ -12,7 +12,7 @@ from appliance.model.ports import Hook
 from appliance.ports.interface import Interface
 from appliance.ports.xdp_features import XdpFeature
 
-HookChoice = Literal["auto", "xdp", "tc"]
+HookChoice = Literal["auto", "xdp", "xdp-generic", "tc"]
 
 _REDIRECT_TARGETS = frozenset(
     {
@@ -38,7 +38,12 @@ _NATIVE_XDP = _REDIRECT_TARGETS | {"atlantic", "hv_netvsc", "ixgbevf", "mlx4_en"
 
 
 def choose_hook(interface: Interface, requested: HookChoice, driver: str, features: XdpFeature | None) -> tuple[Hook, str]:
-    """The hook, and the reason in words. ``features`` None: this kernel cannot be asked, so the driver's name decides."""
+    """The hook, and the reason in words. ``features`` None: this kernel cannot be asked, so the driver's name decides.
+
+    Generic XDP is nobody's choice but the user's: it runs on an skb, as TC does, and may do less.
+    """
+    if requested == "xdp-generic":
+        return Hook.XDP, "as configured, behind the driver"
     if requested != "auto":
         return Hook(requested), "as configured"
     what = interface.kind or driver

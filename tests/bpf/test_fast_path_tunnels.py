@@ -48,7 +48,7 @@ def tunnel_ports(fast_path: FastPath, *ports: TunnelPort, came: Tunnel | None = 
     numbered = dict(enumerate(ports, FIRST))
     for number, port in numbered.items():
         tunnels.add(DatapathPort(number, "lo", LOOPBACK_IFINDEX, Hook.TC, tunnel=port))
-        programs.update("ports", number, struct.pack("=II", LOOPBACK_IFINDEX, flags))
+        programs.update("ports", number, struct.pack("=IIII", LOOPBACK_IFINDEX, flags, 1 << 16, 0))
     if came is not None:
         ingress = struct.pack("=II", tunnels.ways(LOOPBACK_IFINDEX), PortFlag.TUNNEL)
         programs.update("small_ifindex", LOOPBACK_IFINDEX, ingress)
@@ -59,7 +59,7 @@ def tunnel_ports(fast_path: FastPath, *ports: TunnelPort, came: Tunnel | None = 
         fast_path.came = None
         fast_path._come_in_on(PLAIN_PORT)
         for number in numbered:
-            programs.update("ports", number, bytes(8))
+            programs.update("ports", number, bytes(16))
             tunnels.remove(number)
 
 

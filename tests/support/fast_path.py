@@ -87,7 +87,7 @@ class FastPath:
         """As in Output, of the last run."""
         self._come_in_on(in_port)
         for number in (in_port, 2, 3, LOCAL_PORT):
-            self.datapath.programs.update("ports", port_place(number), struct.pack("=II", 1, PORT_FLAGS))
+            self.datapath.programs.update("ports", port_place(number), struct.pack("=IIII", 1, PORT_FLAGS, 1 << 16, 0))
 
     def _come_in_on(self, port: int) -> None:
         self.datapath.programs.update("small_ifindex", LOOPBACK_IFINDEX, struct.pack("=II", port_place(port), PORT_FLAGS))

@@ -28,7 +28,7 @@ from appliance.model.ports import Hook, Port, PortCounters, PortState
 from appliance.model.queues import QueueCounters
 from appliance.openflow.codec import decode, encode
 from appliance.openflow.messages import EchoReply, EchoRequest, Hello, Message
-from appliance.ports import Interface, LinkChange, LocalSpec, QueueRates, TunnelDevice
+from appliance.ports import Finished, Interface, LinkChange, LocalSpec, QueueRates, TunnelDevice
 
 ROOT = Path(__file__).parents[2]
 STOCK = ROOT / "tests" / "system" / "stock"
@@ -107,6 +107,12 @@ class FakeLinks:
 
     def xdp_transmit(self, interface: Interface) -> bool:
         return False
+
+    def finish_frames(self, interface: Interface, *, generic: bool) -> Finished:
+        return Finished(True, "a test's frames are finished")
+
+    def restore_offloads(self, ifindex: int) -> None:
+        pass
 
     def describe(self, interface: Interface, number: int) -> Port:
         return Port(number, interface.name, interface.mac, state=PortState.LIVE if interface.up else PortState.LINK_DOWN)

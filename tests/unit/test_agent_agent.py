@@ -38,7 +38,7 @@ from appliance.openflow.messages import (
     PortStatsRequest,
     PortStatus,
 )
-from appliance.ports import PortError
+from appliance.ports import Finished, PortError
 from appliance.switch.events import Upcalls
 
 
@@ -346,6 +346,37 @@ def test_a_port_that_must_have_xdp_and_is_refused_it_keeps_the_switch_from_start
         AgentError, match=r"^port 1 \(eth1\): attach to eth1 at XDP \(native\): Invalid argument \(MTU too large\)$"
     ):
         box.agent.run()
+
+
+@pytest.mark.parametrize(
+    ("hook", "placed", "reason"),
+    [
+        ("auto", Hook.TC, "a test, but a tag may be beside a frame"),
+        ("xdp", Hook.XDP, "a test, but it passes all on to TC: a tag may be beside a frame"),
+    ],
+)
+def test_xdp_is_left_or_passes_on_where_frames_are_not_whole(tmp_path, hook, placed, reason):
+    box = Box(tmp_path, ports=({"interface": "eth1", "hook": hook},))
+    box.links.place = lambda interface, requested: Placement(Hook.XDP, "a test")
+    box.links.finish_frames = lambda interface, generic: Finished(False, "a tag may be beside a frame")
+    restored = []
+    box.links.restore_offloads = restored.append
+    box.agent.start()
+    (attached,) = box.agent.ports
+    assert (attached.port.hook, attached.port.finished, attached.reason) == (placed, placed is Hook.TC, reason)
+    assert restored == [101]
+    box.agent.close()
+
+
+def test_offloads_that_were_off_for_xdp_are_on_again_when_it_has_stopped(tmp_path):
+    box = Box(tmp_path, ports=({"interface": "eth1", "hook": "xdp"},))
+    box.links.place = lambda interface, requested: Placement(Hook.XDP, "a test")
+    seen = []
+    box.links.restore_offloads = lambda ifindex: seen.append((ifindex, box.datapath.ports[1].finished))
+    box.agent.start()
+    assert box.datapath.ports[1].finished
+    box.agent.close()
+    assert seen == [(101, False)], "from then on XDP passes all on, until it is taken off"
 
 
 def test_the_datapath_id_is_the_first_ports_address_unless_one_is_given(tmp_path):

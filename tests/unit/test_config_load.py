@@ -191,7 +191,7 @@ def test_a_fault_that_a_flag_overrides_is_none(write: Callable[[str], str]) -> N
                 PortSpec,
                 interface=st.from_regex(r"[a-z0-9.]{1,15}", fullmatch=True).filter(lambda name: name not in (".", "..")),
                 number=st.integers(1, 4095),
-                hook=st.sampled_from(["auto", "xdp", "tc"]),
+                hook=st.sampled_from(["auto", "xdp", "xdp-generic", "tc"]),
             ),
             min_size=1,
             max_size=4,

@@ -1,0 +1,227 @@
+"""Frames as XDP needs them: whole, with their tags in them and their checksums finished.
+
+A driver or a local stack leaves checksums, segmentation and tags to be done later, and says so beside the frame, in the skb; XDP
+sees the frame alone. So before a port's XDP program may send frames on, these offloads are turned off where the frames come from:
+on the interface itself, or, for a veth, on its other end, which may be in another namespace. Where that cannot be done, XDP passes
+all on to TC.
+
+Invariant: what was turned off here, and nothing else, is turned on again by ``restore``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from glob import iglob
+from typing import Any, TypeVar
+
+from pyroute2 import IPRoute
+from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST, genlmsg
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.generic import GenericNetlinkSocket
+from pyroute2.netlink.generic.ethtool import ethtoolbitset, ethtoolheader
+
+from appliance.ports.interface import Interface
+
+_T = TypeVar("_T")
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+_FEATURES_GET, _FEATURES_SET = 11, 12
+_VLAN = ("rx-vlan-hw-parse", "rx-vlan-stag-hw-parse")
+_MERGING = ("rx-gro", "rx-gro-hw", "rx-gro-list", "rx-lro")
+_NAMESPACES = ("/run/netns/*", "/proc/[0-9]*/ns/net")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Whether the interface's frames come finished, and why, in words."""
+
+    yes: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An interface in a network namespace; ``namespace`` None: that of the caller, else a path."""
+
+    namespace: str | None
+    ifindex: int
+
+
+class Offloads:
+    """What has been turned off for the sake of ports, by their interface's index."""
+
+    def __init__(self) -> None:
+        self._off: dict[int, list[tuple[_Place, tuple[str, ...]]]] = {}
+
+    def finish(self, interface: Interface, *, generic: bool) -> Finished:
+        """Have the interface's frames come to XDP finished. ``generic``: the program runs behind the driver, on skbs."""
+        own = _Place(None, interface.ifindex)
+        kind = interface.kind
+        if kind == "tun":
+            return _tap(interface.ifindex)
+        if kind not in ("", "veth"):
+            return Finished(False, f"what comes from a {kind} may be unfinished")
+        needed = [] if kind == "veth" and not generic else [(own, _own(generic))]
+        whose = "its"
+        if kind == "veth":
+            peer = _peer(interface.ifindex)
+            if peer is None:
+                return Finished(False, "its other end, which leaves checksums and tags to it, is in a namespace out of reach")
+            needed.append((peer, _sending))
+            whose = "its other end's"
+        off = self._off.setdefault(interface.ifindex, [])
+        for place, which in needed:
+            try:
+                off.append((place, _inside(place.namespace, lambda at=place, which=which: _turn_off(at.ifindex, which))))  # type: ignore[misc]
+                active: set[str] = _inside(place.namespace, lambda at=place: _active(at.ifindex))  # type: ignore[misc]
+                left = sorted(name for name in active if which(name))
+            except (NetlinkError, OSError) as error:
+                return Finished(False, f"{whose} offloads cannot be turned off: {error}")
+            if left:
+                return Finished(False, f"{', '.join(left)} cannot be turned off")
+        return Finished(True, f"{whose} offloads are off, so that frames come finished")
+
+    def restore(self, ifindex: int) -> None:
+        """Turn on again what ``finish`` turned off for this interface; where that is gone, there is nothing to do."""
+        for place, names in reversed(self._off.pop(ifindex, [])):
+            with suppress(NetlinkError, OSError):
+                _inside(place.namespace, lambda at=place, names=names: _set(at.ifindex, names, on=True))  # type: ignore[misc]
+
+
+def _own(generic: bool) -> Callable[[str], bool]:
+    names = frozenset(_VLAN + _MERGING if generic else _VLAN)
+    return lambda name: name in names
+
+
+def _sending(name: str) -> bool:
+    """What a sender leaves to the interface."""
+    return name.startswith(("tx-checksum-", "tx-vlan-", "tx-gso-list")) or (
+        name.startswith("tx-") and name.endswith("-segmentation")
+    )
+
+
+def _tap(ifindex: int) -> Finished:
+    with IPRoute() as ip:
+        message = ip.link("get", index=ifindex)[0]
+    data = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
+    if data is not None and not data.get_attr("IFLA_TUN_VNET_HDR"):
+        return Finished(True, "without virtio headers its frames come finished")
+    return Finished(False, "its frames may come with virtio headers, unfinished")
+
+
+# ── the other end of a veth ────────────────────────────────────────────────────────────────────────────────────────────
+def _peer(ifindex: int) -> _Place | None:
+    """None if it is in a namespace that we do not find, or may not enter."""
+    with IPRoute() as ip:
+        try:
+            message = ip.link("get", index=ifindex)[0]
+        except NetlinkError:
+            return None
+        peer, nsid = message.get_attr("IFLA_LINK"), message.get_attr("IFLA_LINK_NETNSID")
+        if not peer:
+            return None
+        if nsid is None:
+            return _Place(None, peer)
+        path = next(_namespaces_called(ip, nsid), None)
+    if path is None:
+        return None
+    try:
+        _inside(path, lambda: None)
+    except OSError:
+        return None
+    return _Place(path, peer)
+
+
+def _namespaces_called(ip: Any, nsid: int) -> Iterator[str]:
+    """Paths of the namespace that ours knows by this number."""
+    seen = set()
+    for pattern in _NAMESPACES:
+        for path in iglob(pattern):
+            try:
+                fd = os.open(path, os.O_RDONLY)
+            except OSError:
+                continue
+            try:
+                inode = os.fstat(fd).st_ino
+                if inode not in seen and (ip.get_netnsid(fd=fd) or {}).get("nsid") == nsid:
+                    yield path
+                seen.add(inode)
+            finally:
+                os.close(fd)
+
+
+def _inside(namespace: str | None, function: Callable[[], _T]) -> _T:
+    """Call it in a namespace, in a thread that ends with it. Raises OSError."""
+    if namespace is None:
+        return function()
+    results: list[_T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            fd = os.open(namespace, os.O_RDONLY)
+            try:
+                if _libc.setns(fd, _CLONE_NEWNET) != 0:
+                    code = ctypes.get_errno()
+                    raise OSError(code, f"enter {namespace}: {os.strerror(code)}")
+            finally:
+                os.close(fd)
+            results.append(function())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name=f"inside {namespace}")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+# ── ethtool's features ─────────────────────────────────────────────────────────────────────────────────────────────────
+class _Features(genlmsg):  # type: ignore[misc]  # pyroute2 has no types
+    prefix = "ETHTOOL_A_FEATURES_"
+    nla_map = (
+        (1, "ETHTOOL_A_FEATURES_HEADER", "ethtoolheader"),
+        (2, "ETHTOOL_A_FEATURES_HW", "ethtoolbitset"),
+        (3, "ETHTOOL_A_FEATURES_WANTED", "ethtoolbitset"),
+        (4, "ETHTOOL_A_FEATURES_ACTIVE", "ethtoolbitset"),
+        (5, "ETHTOOL_A_FEATURES_NOCHANGE", "ethtoolbitset"),
+    )
+    ethtoolheader = ethtoolheader
+    ethtoolbitset = ethtoolbitset
+
+
+def _ask(command: int, ifindex: int, attributes: Iterable[Any] = ()) -> list[Any]:
+    request = _Features()
+    request["cmd"], request["version"] = command, 1
+    header = ("ETHTOOL_A_FEATURES_HEADER", {"attrs": [("ETHTOOL_A_HEADER_DEV_INDEX", ifindex)]})
+    request["attrs"] = [header, *attributes]
+    with GenericNetlinkSocket() as ethtool:
+        ethtool.bind("ethtool", _Features)
+        flags = NLM_F_REQUEST | (NLM_F_ACK if command == _FEATURES_SET else 0)
+        return list(ethtool.nlm_request(request, msg_type=ethtool.prid, msg_flags=flags))
+
+
+def _active(ifindex: int) -> set[str]:
+    bits = _ask(_FEATURES_GET, ifindex)[0].get_nested("ETHTOOL_A_FEATURES_ACTIVE", "ETHTOOL_A_BITSET_BITS")
+    return {bit.get_attr("ETHTOOL_A_BITSET_BIT_NAME") for _, bit, *_ in bits["attrs"]} if bits else set()
+
+
+def _set(ifindex: int, names: Iterable[str], *, on: bool) -> None:
+    value = [("ETHTOOL_A_BITSET_BIT_VALUE", True)] if on else []
+    bits = [("ETHTOOL_A_BITSET_BITS_BIT", {"attrs": [("ETHTOOL_A_BITSET_BIT_NAME", name), *value]}) for name in names]
+    _ask(_FEATURES_SET, ifindex, [("ETHTOOL_A_FEATURES_WANTED", {"attrs": [("ETHTOOL_A_BITSET_BITS", {"attrs": bits})]})])
+
+
+def _turn_off(ifindex: int, which: Callable[[str], bool]) -> tuple[str, ...]:
+    """Those of them that were on."""
+    names = tuple(sorted(filter(which, _active(ifindex))))
+    if names:
+        _set(ifindex, names, on=False)
+    return names
