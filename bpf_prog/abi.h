@@ -143,19 +143,28 @@ enum op_code {
 	OP_SET_QUEUE = 36, /* arg32: the traffic class (major << 16 | minor) that outputs from here on go to; TC only */
 	OP_PLUGIN = 46, /* arg8: the plug-in, its arguments the operand's first 12 bytes; arg32: the slot that counts what it drops, or NO_SLOT. TC only */
 	OP_CHECKSUMS = 31, /* enter the changes so far in the checksums: before an output */
+	/* From here on: ops for PROGRAM_EXECUTE only. */
+	OP_PUSH_MPLS = 48, /* arg16: ethertype, network order */
+	OP_POP_MPLS = 49,  /* likewise; what looks at headers behind Ethernet and tags may not follow */
+	OP_SET_MPLS = 50,  /* arg8: the lowest bit, arg16: how many bits, arg32: their value, shifted */
+	OP_DEC_MPLS_TTL = 51,
+	OP_COPY_TTL_OUT = 52,
+	OP_COPY_TTL_IN = 53,
 };
+#define OP_MORE OP_PUSH_MPLS
 
 enum megaflow_flag {
 	MEGAFLOW_PUNT = 1 << 0, /* the slow path executes it */
 	MEGAFLOW_XDP = 1 << 1,	/* XDP can do all of it: at most one output, at the end */
 	MEGAFLOW_METERED = 1 << 4, /* its first ops are OP_METER */
-	MEGAFLOW_POPS = 1 << 3,	 /* takes off tags: the headers behind a third one would have to be parsed then */
+	MEGAFLOW_POPS = 1 << 3,	 /* looks at what a third tag hides, once it has taken one off: the slow path executes it for packets with a third */
 	MEGAFLOW_GATED = 1 << 2, /* earlier packets may still be under way in the slow path: see ticket */
 	MEGAFLOW_WIDE = 1 << 5,	 /* its key has more than common words: see lookup.h */
 	MEGAFLOW_DIRECT = 1 << 6, /* it does nothing but send to xdp_port, or drop */
 	/* With one of these, or both, it does nothing to a common packet but what struct edit says, and sends it to xdp_port. */
 	MEGAFLOW_EDITS = 1 << 7,  /* fields */
 	MEGAFLOW_RETAGS = 1 << 8, /* the outermost tag */
+	MEGAFLOW_PUSHES_MPLS = 1 << 9, /* which a segmentation-offload frame with two tags does not survive: as with MEGAFLOW_POPS */
 };
 
 /* A slot of the megaflow table. eBPF writes `ticket`, and may clear MEGAFLOW_GATED; Python writes all the rest, before the slot can be
@@ -164,7 +173,7 @@ struct megaflow {
 	u32 subtable;	 /* NO_SUBTABLE while no megaflow lies here: Python writes this last, and takes it away first */
 	u32 flags;
 	u32 xdp_port;	 /* the only output port, for MEGAFLOW_XDP; 0 to drop */
-	u16 ttl_needed;	 /* how often the actions take one from the TTL: a packet needs more than this */
+	u16 ttl_needed;	 /* how often the actions take one from the outermost TTL, which must be more: of IP, of MPLS << 5, of others << 10 */
 	u16 growth;	 /* bytes by which the actions make a packet longer, at most */
 	u64 common[COMMON_WORDS]; /* of the key, masked */
 	u64 id;		 /* the switch's number for it, given back with upcalls */

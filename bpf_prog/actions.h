@@ -263,25 +263,47 @@ static __always_inline int change(struct packet *p, struct hook hook, const stru
 	return 0;
 }
 
+/* The ops from OP_MORE on: their code is not in the program that most packets go through. */
+static __always_inline int change_more(struct packet *p, struct hook hook, const struct op *op)
+{
+	switch (op->code) {
+	case OP_PUSH_MPLS:
+		return push_mpls(p, hook, op->arg16);
+	case OP_POP_MPLS:
+		return pop_mpls(p, hook, op->arg16);
+	case OP_SET_MPLS:
+		return set_mpls(p, hook, ((1u << (op->arg16 & 31)) - 1) << (op->arg8 & 31), op->arg32);
+	case OP_DEC_MPLS_TTL:
+		return set_mpls(p, hook, ENTRY_TTL, (bpf_ntohl(p->key.f.mpls) - 1) & ENTRY_TTL);
+	case OP_COPY_TTL_OUT:
+		return copy_ttl_out(p, hook);
+	case OP_COPY_TTL_IN:
+		return copy_ttl_in(p, hook);
+	}
+	return 0;
+}
+
 static __always_inline void count_megaflow(struct packet *p, u32 slot)
 {
 	count_slot(slot, p->cpu, p->bytes, p->key.w[11]);
 }
 
-/* Executes RUN_OPS ops from `first` on, and leaves the rest to the next program. */
+/* Executes RUN_OPS ops from `first` on, and leaves the rest to the next program. The first program, which most packets do not leave,
+ * starts at 0 and leaves the ops from OP_MORE on to the next, too. */
 static __always_inline void execute(struct packet *p, struct hook hook, const struct megaflow *megaflow, u32 first, struct verdict *v)
 {
-	int dropped = hook.tc ? TC_ACT_SHOT : XDP_DROP;
+	int dropped = hook.tc ? TC_ACT_SHOT : XDP_DROP, is_first = __builtin_constant_p(first);
 
-	u64 at = first;
-	opaque(at); /* 64 bits, compared and used in one register */
-	if (at > MAX_OPS - RUN_OPS) {
-		verdict(v, FATE_DROPPED, DROP_NO_ACTION, dropped);
-		return;
-	}
-	const struct op *ops = megaflow->ops + at;
-	no_unroll for (int i = 0; i < RUN_OPS; i++) {
-		const struct op *op = &ops[i];
+	p->first = first + RUN_OPS;
+	no_unroll for (u32 i = 0; i < RUN_OPS; i++) {
+		u64 at = first + i; /* 64 bits, compared and used in one register */
+		if (!is_first)
+			opaque(at);
+		if (at >= MAX_OPS) {
+			verdict(v, FATE_DROPPED, DROP_NO_ACTION, dropped);
+			return;
+		}
+		const struct op *op = &megaflow->ops[at];
 		u32 code = op->code;
 
 		if (code == OP_END) {
@@ -334,12 +356,15 @@ static __always_inline void execute(struct packet *p, struct hook hook, const st
 			p->sent = 1;
 			continue;
 		}
-		if (change(p, hook, op) < 0) {
+		if (is_first && code >= OP_MORE) {
+			p->first = i;
+			break;
+		}
+		if ((code < OP_MORE ? change(p, hook, op) : change_more(p, hook, op)) < 0) {
 			verdict(v, FATE_DROPPED, DROP_REWRITE_FAILED, dropped);
 			return;
 		}
 	}
-	p->first = first + RUN_OPS;
 	if (hook.tc)
 		tc_programs.call(hook.skb, PROGRAM_EXECUTE);
 	else

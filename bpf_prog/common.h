@@ -18,8 +18,10 @@
 
 #define PROTO_HOP 0
 #define PROTO_ICMP 1
+#define PROTO_IPIP 4
 #define PROTO_TCP 6
 #define PROTO_UDP 17
+#define PROTO_IPV6 41
 #define PROTO_ROUTER 43
 #define PROTO_FRAG 44
 #define PROTO_ESP 50

@@ -9,6 +9,7 @@
 #include "parse.h"
 #include "lookup.h"
 #include "rewrite.h"
+#include "mpls.h"
 #include "select.h"
 #include "meter.h"
 #include "tunnel.h"
@@ -88,10 +89,21 @@ static __always_inline int waits_in_line(struct megaflow *megaflow)
 	return 1;
 }
 
-/* A packet whose TTL the megaflow's actions would use up: the slow path knows what becomes of it. */
+/* A packet whose TTL the megaflow's actions would use up: the slow path knows what becomes of it. One that has none may get one, of 0. */
 static __always_inline int short_of_ttl(struct packet *p, const struct megaflow *megaflow)
 {
-	return megaflow->ttl_needed && LAYER_IS(p, LAYER_IPV4 | LAYER_IPV6) && p->key.f.ip_ttl <= megaflow->ttl_needed;
+	u32 needed = megaflow->ttl_needed, ttl = p->key.f.ip_ttl;
+
+	if (!needed)
+		return 0;
+	if (LAYER_IS(p, LAYER_MPLS)) {
+		ttl = bpf_ntohl(p->key.f.mpls) & ENTRY_TTL;
+		needed >>= 5;
+	} else if (!LAYER_IS(p, LAYER_IPV4 | LAYER_IPV6)) {
+		needed >>= 10;
+	}
+	needed &= 0x1f;
+	return needed && ttl <= needed;
 }
 
 /* Whether XDP can send so many bytes there; 0 is nowhere. */
@@ -111,6 +123,14 @@ static __always_inline int fits_xdp(struct packet *p, const struct megaflow *meg
 	if (!(flags & MEGAFLOW_XDP) || flags & (MEGAFLOW_PUNT | MEGAFLOW_GATED | MEGAFLOW_METERED) || short_of_ttl(p, megaflow))
 		return 0;
 	return reaches_by_xdp(megaflow->xdp_port, p->length + megaflow->growth);
+}
+
+/* Whether the slow path has to execute for this packet what eBPF does for others. */
+static __always_inline int must_punt(struct packet *p, struct hook hook, u32 flags)
+{
+	if (flags & MEGAFLOW_POPS && is_vlan(p->key.f.eth_type))
+		return 1;
+	return flags & MEGAFLOW_PUSHES_MPLS && hook.tc && p->frame_tags && hook.skb->gso_size;
 }
 
 #define NOT_PUNTED -1
@@ -169,7 +189,7 @@ static __always_inline void handle(struct packet *p, struct hook hook, struct ve
 	u32 slot = *(volatile u32 *)&p->found - 1;
 	struct megaflow *megaflow = megaflows_at(slot);
 	u32 flags = megaflow ? megaflow->flags : 0;
-	if (flags & MEGAFLOW_POPS && is_vlan(p->key.f.eth_type))
+	if (flags & (MEGAFLOW_POPS | MEGAFLOW_PUSHES_MPLS) && must_punt(p, hook, flags))
 		flags |= MEGAFLOW_PUNT;
 
 	if (!hook.tc) {
@@ -403,6 +423,7 @@ static __always_inline int go_on(struct hook hook, int drop)
 	struct megaflow *megaflow = megaflows_at(slot);
 	if (!megaflow)
 		return drop;
+	opaque(megaflow); /* or each op would be found by the slot's number again, whose bounds kernel 6.1 does not see there */
 	execute(p, hook, megaflow, p->first, &v);
 	return finish(p, hook, &v);
 }

@@ -357,7 +357,7 @@ static __always_inline int push_tag(struct packet *p, struct hook hook, u16 tpid
 
 static __always_inline int pop_tag(struct packet *p, struct hook hook)
 {
-	if (!p->key.f.vlan_tci)
+	if (!(p->frame_tags + p->metadata_tag))
 		return 0;
 	if (hook.tc) {
 		/* The kernel keeps the outermost tag in metadata: the next one moves there out of the frame. */
@@ -385,28 +385,29 @@ static __always_inline int pop_tag(struct packet *p, struct hook hook)
 
 static __always_inline int set_vlan(struct packet *p, struct hook hook, u16 mask, u16 value)
 {
-	if (!p->key.f.vlan_tci)
+	u16 tci;
+
+	if (!(p->frame_tags + p->metadata_tag))
 		return 0;
-	u16 tci = (bpf_ntohs(p->key.f.vlan_tci) & ~mask) | (value & mask);
-	p->key.f.vlan_tci = key_tci(tci);
 	if (hook.tc && p->metadata_tag) {
 		u16 tpid = hook.skb->vlan_proto;
-		tci = (tci & ~VLAN_PRESENT) | (hook.skb->vlan_tci & VLAN_PRESENT);
+		tci = (hook.skb->vlan_tci & ~mask) | value;
+		p->key.f.vlan_tci = key_tci(tci);
 		if (bpf_skb_vlan_pop(hook.skb) < 0)
 			return -1;
 		return bpf_skb_vlan_push(hook.skb, tpid, tci);
 	}
-	u16 old;
 	if (hook.tc) {
-		if (bpf_skb_load_bytes(hook.skb, ETH_HEADER_BYTES, &old, 2) < 0)
+		if (bpf_skb_load_bytes(hook.skb, ETH_HEADER_BYTES, &tci, 2) < 0)
 			return -1;
 	} else {
 		u16 *in_frame = frame_at(hook, ETH_HEADER_BYTES, 2);
 		if (!in_frame)
 			return -1;
-		old = *in_frame;
+		tci = *in_frame;
 	}
-	tci = (tci & ~VLAN_PRESENT) | (bpf_ntohs(old) & VLAN_PRESENT);
+	tci = (bpf_ntohs(tci) & ~mask) | value;
+	p->key.f.vlan_tci = key_tci(tci);
 	tci = bpf_htons(tci);
 	return store(p, hook, ETH_HEADER_BYTES, &tci, 2, 1);
 }

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import takewhile
 from typing import Final
 
 from appliance.datapath.edit import Edit, edit
-from appliance.datapath.layout import EDIT_OPS, MAX_OPS, NO_SLOT, RUN_OPS, ChoiceKind, MegaflowFlag, OpCode, port_place
-from appliance.model.actions import Meter, SetField, SetQueue
-from appliance.model.fields import VLAN_PRESENT, Layer
+from appliance.datapath.layout import EDIT_OPS, MAX_OPS, NO_SLOT, ChoiceKind, MegaflowFlag, OpCode, port_place
+from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, Meter, PopMpls, PopPbb, PushMpls, PushPbb, SetField, SetQueue
+from appliance.model.fields import ETH_TYPE_QINQ, ETH_TYPE_VLAN, MAX_VLAN_TAGS, VLAN_PRESENT, Layer
 from appliance.model.megaflow import (
     MAX_LEADING_METERS,
     CallPlugin,
@@ -81,6 +81,7 @@ class Compiled:
 
 _OP_BYTES: Final = 8
 VLAN_TAG_BYTES: Final = 4
+MPLS_BYTES: Final = 4
 PUNTED: Final = Compiled(b"", MegaflowFlag.PUNT)
 
 
@@ -115,6 +116,10 @@ def _address16(code: OpCode) -> Callable[[int], list[bytes]]:
         return [bytes((OpCode.OPERAND_0, 0)) + raw[:6], bytes((OpCode.OPERAND_1, 0)) + raw[6:12], _wire(code, arg32=raw[12:])]
 
     return ops
+
+
+def _mpls(bits: int, shift: int) -> Callable[[int], list[bytes]]:
+    return lambda value: [_op(OpCode.SET_MPLS, arg8=shift, arg16=bits, arg32=value << shift)]
 
 
 def _port(code: OpCode, layer: Layer) -> Callable[[int], list[bytes]]:
@@ -155,6 +160,10 @@ _SETTERS: Final[dict[str, _Setter]] = {
     "eth_type": _Setter(_half(OpCode.SET_ETH_TYPE), layered=False),
     "vlan_vid": _Setter(_vlan(VLAN_PRESENT - 1, 0), layered=False),
     "vlan_pcp": _Setter(_vlan(0xE000, 13), layered=False),
+    "mpls_label": _Setter(_mpls(20, 12)),
+    "mpls_tc": _Setter(_mpls(3, 9)),
+    "mpls_bos": _Setter(_mpls(1, 8)),
+    "mpls_ttl": _Setter(_mpls(8, 0)),
     "ip_dscp": _Setter(_tos(0xFC, 2), checksum=True),
     "ip_ecn": _Setter(_tos(0x03, 0), checksum=True),
     "ip_proto": _Setter(_byte(OpCode.SET_IP_PROTO), checksum=True),
@@ -192,6 +201,11 @@ _RETYPES: Final = {"eth_type", "ip_proto"}
 
 _RETYPES_ICMP: Final = {"icmpv6_type", "icmpv6_code"}
 """After these, a neighbour discovery message may be another one, or one no more."""
+
+_VLAN_FIELDS: Final = {"vlan_vid", "vlan_pcp"}
+_TPIDS: Final = (ETH_TYPE_VLAN, ETH_TYPE_QINQ)
+
+_TTLS: Final = {"ip_ttl", "mpls_ttl"}
 
 _ND_FIELDS: Final = {"ipv6_nd_target", "ipv6_nd_sll", "ipv6_nd_tll"}
 
@@ -232,20 +246,17 @@ def _compile(actions: Sequence[DatapathAction], meter_ops: Sequence[bytes] = ())
     body.run(actions)
     ops = [*meter_ops, *body.ops]
     stops = (*range(len(meter_ops)), *(len(meter_ops) + at for at in body.stops))
-    if not _all_reached(len(ops), [len(meter_ops), *(at + 1 for at in stops)]):
+    if len(ops) > MAX_OPS:
         raise _UnsupportedError
-    return Compiled(b"".join(ops), body.flags, body.xdp_port, body.ttl_needed, body.growth, body.choice, stops, body.edit)
+    ip, mpls, other = body.decrements
+    ttl_needed = ip | mpls << 5 | other << 10
+    return Compiled(b"".join(ops), body.flags, body.xdp_port, ttl_needed, body.growth, body.choice, stops, body.edit)
 
 
-def _all_reached(ops: int, starts: Iterable[int]) -> bool:
-    """Whether programs that execute RUN_OPS ops from each of these places on, one after the other, get to the last.
-
-    A run does not begin where it would go beyond the slot.
-    """
-    begins = max(starts)
-    while begins + RUN_OPS < ops:
-        begins += RUN_OPS
-    return begins <= MAX_OPS - RUN_OPS
+_CHOICES: Final = (Select, Failover)
+_OUTPUTS: Final = (Forward, Flood, *_CHOICES)
+_UNSEEN: Final = (SetField, SetQueue, PushTag, PopTag, PushMpls, PopMpls, PushPbb, PopPbb, CopyTtlOut, CopyTtlIn)
+"""At the end of a list nobody sees them."""
 
 
 class _Compilation:
@@ -255,29 +266,34 @@ class _Compilation:
         self.ops: list[bytes] = []
         self.flags = MegaflowFlag(0)
         self.xdp_port = 0
-        self.ttl_needed = 0
         self.growth = 0
+        self.decrements = [0, 0, 0]
+        """How often one is taken from the outermost TTL of a packet of IP, of MPLS, and of neither."""
         self.choice: CompiledChoice | None = None
         self.stops: list[int] = []
         self.edit: Edit | None = None
         # A meter may have remarked the DSCP, which the IPv4 checksum covers.
         self._stale = after_meters
-        self._retyped = self._retyped_icmp = self._ttl_set = self._queued = False
+        self._queued = False
+        # What eBPF knows of the headers, without parsing them again.
+        self._retyped = self._retyped_icmp = False
+        self._tags_known = True
+        self._popped = 0
+        self._ttl_known = True
+        self._pushed_mpls = False
 
     def run(self, actions: Sequence[DatapathAction]) -> None:
         """Raises _UnsupportedError."""
-        outputs = [n for n, action in enumerate(actions) if isinstance(action, Forward | Flood | Select | Failover)]
-        last_output = outputs[-1] if outputs else -1
+        while actions and isinstance(actions[-1], _UNSEEN):
+            actions = actions[:-1]
         for n, action in enumerate(actions):
-            # What comes after the last output changes nothing that anybody sees; but a DecTtl may still fail.
-            if n > last_output and isinstance(action, SetField | PushTag | PopTag) and not _sets_ttl(action):
-                continue
             self._one(action, last=n == len(actions) - 1)
         self.ops.append(_op(OpCode.END))
-        if not _all_reached(len(self.ops), [0, *(at + 1 for at in self.stops)]):
+        if len(self.ops) > MAX_OPS:
             raise _UnsupportedError
         if self.stops:
             return
+        outputs = [action for action in actions if isinstance(action, _OUTPUTS)]
         if not outputs:
             self.flags |= MegaflowFlag.XDP
         elif len(outputs) == 1 and not self._queued and isinstance(final := actions[-1], Forward):
@@ -289,7 +305,7 @@ class _Compilation:
             self.flags |= MegaflowFlag.DIRECT
 
     def _one(self, action: DatapathAction, *, last: bool) -> None:
-        if self._stale and isinstance(action, Forward | Flood | Select | Failover):
+        if self._stale and isinstance(action, (*_OUTPUTS, PushMpls, PopMpls)):
             self.ops.append(_op(OpCode.CHECKSUMS))
             self._stale = False
         match action:
@@ -299,16 +315,6 @@ class _Compilation:
                 self.ops.append(_op(OpCode.FLOOD))
             case Select(ways=ways) | Failover(ways=ways) if last:
                 self._choose(action, ways)
-            case PushTag(tpid=tpid, tci=tci) if not self._retyped:
-                self.ops.append(_op(OpCode.PUSH_TAG, arg16=tpid, arg32=tci))
-                self.growth += VLAN_TAG_BYTES
-            case PopTag() if not self._retyped:
-                self.ops.append(_op(OpCode.POP_TAG))
-                self.flags |= MegaflowFlag.POPS
-            case DecTtl() if not self._retyped and not self._ttl_set:
-                self.ops.append(_op(OpCode.DEC_TTL))
-                self.ttl_needed += 1
-                self._stale = True
             case SetField(field=field, value=value):
                 self._set(field.name, value)
             case SetQueue(queue_id=queue_id):
@@ -316,12 +322,15 @@ class _Compilation:
                 self._queued = True
             case CallPlugin(plugin_id=plugin_id, arguments=arguments):
                 self._call_plugin(plugin_id, arguments)
+            case PushTag() | PopTag():
+                self._tag(action)
+            case PushMpls() | PopMpls() | DecMplsTtl() | DecTtl() | CopyTtlOut() | CopyTtlIn():
+                self._header(action)
             case _:
                 raise _UnsupportedError
 
     def _call_plugin(self, plugin_id: int, arguments: bytes) -> None:
-        if self._retyped:
-            raise _UnsupportedError  # it is to see the packet as it is
+        self._need_headers()  # it is to see the packet as it is
         if self._stale:
             self.ops.append(_op(OpCode.CHECKSUMS))
             self._stale = False
@@ -329,40 +338,106 @@ class _Compilation:
         self.stops.append(len(self.ops))
         self.ops.append(_op(OpCode.PLUGIN, arg8=plugin_id, arg32=NO_SLOT))
 
+    def _tag(self, action: PushTag | PopTag) -> None:
+        if not self._tags_known:
+            raise _UnsupportedError
+        if isinstance(action, PushTag):
+            self.ops.append(_op(OpCode.PUSH_TAG, arg16=action.tpid, arg32=action.tci))
+            self.growth += VLAN_TAG_BYTES
+            return
+        self.ops.append(_op(OpCode.POP_TAG))
+        self._popped += 1
+        if self._popped > MAX_VLAN_TAGS:
+            self.flags |= MegaflowFlag.POPS
+
+    def _header(self, action: PushMpls | PopMpls | DecMplsTtl | DecTtl | CopyTtlOut | CopyTtlIn) -> None:
+        """MPLS and TTLs."""
+        self._need_headers()
+        match action:
+            case PushMpls(ethertype=ethertype):
+                self.ops.append(_wire(OpCode.PUSH_MPLS, ethertype.to_bytes(2, "big")))
+                self.flags |= MegaflowFlag.PUSHES_MPLS
+                self.growth += MPLS_BYTES
+                self._pushed_mpls = True
+                self._popped = 0
+                self._retyped_icmp = False
+            case PopMpls(ethertype=ethertype):
+                self.ops.append(_wire(OpCode.POP_MPLS, ethertype.to_bytes(2, "big")))
+                self._retyped = True
+                self._tags_known = ethertype not in _TPIDS
+            case DecTtl() | DecMplsTtl():
+                self._decrement(of_mpls=isinstance(action, DecMplsTtl))
+            case CopyTtlOut():
+                self.ops.append(_op(OpCode.COPY_TTL_OUT))
+                self._ttl_known = False
+                self._stale = True
+            case CopyTtlIn():
+                self.ops.append(_op(OpCode.COPY_TTL_IN))
+
+    def _decrement(self, *, of_mpls: bool) -> None:
+        if not self._ttl_known:
+            raise _UnsupportedError
+        self.ops.append(_op(OpCode.DEC_MPLS_TTL if of_mpls else OpCode.DEC_TTL))
+        ip, mpls, other = self.decrements
+        if not of_mpls:
+            self.decrements = [ip + (not self._pushed_mpls), mpls, other]
+            self._stale = True
+        elif self._pushed_mpls:
+            # The entry has the TTL that was the outermost, or 0.
+            self.decrements = [ip + 1, mpls + 1, other + 1]
+        else:
+            self.decrements = [ip, mpls + 1, other]
+
+    def _need_headers(self) -> None:
+        """The next op depends on what is behind the tags."""
+        if self._retyped:
+            raise _UnsupportedError
+        if self._popped:
+            self.flags |= MegaflowFlag.POPS
+
     def _set(self, name: str, value: int) -> None:
         setter = _SETTERS.get(name)
-        if setter is None or (self._retyped and (setter.layered or name in _RETYPES)):
+        if setter is None:
             raise _UnsupportedError
+        if setter.layered or name == "ip_proto":
+            self._need_headers()
+        elif name in _VLAN_FIELDS or name == "eth_type":
+            if not self._tags_known:
+                raise _UnsupportedError
+            if self._popped >= (MAX_VLAN_TAGS if name in _VLAN_FIELDS else 1):
+                self.flags |= MegaflowFlag.POPS
         if self._retyped_icmp and name in _ND_FIELDS | _RETYPES_ICMP:
             raise _UnsupportedError
         self.ops.extend(setter.ops(value))
         self._stale |= setter.checksum
         self._retyped |= name in _RETYPES
+        self._tags_known &= name != "eth_type" or value not in _TPIDS
         self._retyped_icmp |= name in _RETYPES_ICMP
-        self._ttl_set |= name == "ip_ttl"
+        self._ttl_known &= name not in _TTLS
 
     def _choose(self, action: Select | Failover, ways: Sequence[Way]) -> None:
-        if self._retyped:
-            raise _UnsupportedError  # what is hashed would have to be parsed again
+        self._need_headers()  # what is hashed
         if isinstance(action, Select):
             kind, values = ChoiceKind.SELECT, [min(limit, 0xFFFFFFFF) for limit in thresholds(ways)]
         else:
             kind, values = ChoiceKind.FAILOVER, [port_place(way.watch_port) for way in ways]
         compiled = []
-        ttl_needed = 0
+        most = [0, 0, 0]
         for way, value in zip(ways, values, strict=True):
-            body = _Compilation()
-            body._retyped_icmp, body._ttl_set = self._retyped_icmp, self._ttl_set
+            body = self._on_a_way()
             body.run(way.actions)
             if body.choice is not None:
                 raise _UnsupportedError
             compiled.append(CompiledWay(value, b"".join(body.ops)))
-            self.flags |= body.flags & MegaflowFlag.POPS
-            ttl_needed = max(ttl_needed, body.ttl_needed)
-        self.ttl_needed += ttl_needed
+            self.flags |= body.flags & ~MegaflowFlag.XDP
+            most = [max(pair) for pair in zip(most, body.decrements, strict=True)]
+        self.decrements = [sum(pair) for pair in zip(self.decrements, most, strict=True)]
         self.choice = CompiledChoice(kind, tuple(compiled))
         self.ops.append(_op(OpCode.CHOOSE))
 
-
-def _sets_ttl(action: DatapathAction) -> bool:
-    return isinstance(action, SetField) and action.field.name == "ip_ttl"
+    def _on_a_way(self) -> _Compilation:
+        """For ops that follow these."""
+        way = _Compilation()
+        way._retyped_icmp, way._tags_known, way._popped = self._retyped_icmp, self._tags_known, self._popped
+        way._ttl_known, way._pushed_mpls = self._ttl_known, self._pushed_mpls
+        return way

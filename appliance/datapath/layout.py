@@ -92,6 +92,12 @@ class OpCode(IntEnum):
     SET_TUNNEL_ID = 40
     SET_TUN_SRC = 41
     SET_TUN_DST = 42
+    PUSH_MPLS = 48
+    POP_MPLS = 49
+    SET_MPLS = 50
+    DEC_MPLS_TTL = 51
+    COPY_TTL_OUT = 52
+    COPY_TTL_IN = 53
 
 
 class MegaflowFlag(IntFlag):
@@ -104,6 +110,7 @@ class MegaflowFlag(IntFlag):
     DIRECT = 1 << 6
     EDITS = 1 << 7
     RETAGS = 1 << 8
+    PUSHES_MPLS = 1 << 9
 
 
 class PortFlag(IntFlag):

@@ -7,6 +7,7 @@ packets as they would be on a wire. Invariant: the segments' payloads, in order,
 from __future__ import annotations
 
 from appliance.model.fields import Layer
+from appliance.packet import mpls
 from appliance.packet.checksum import TCP_CHECKSUM, UDP_CHECKSUM, complete, ones_complement_sum
 from appliance.packet.parse import IPV6_BYTES, UDP_BYTES, ParsedPacket, parse
 from appliance.packet.ttl import IPV4_CHECKSUM
@@ -17,8 +18,15 @@ _FIN_PSH, _CWR = 0x09, 0x80
 
 
 def segment(frame: bytes, gso_size: int) -> list[bytes]:
-    """Frames with at most ``gso_size`` bytes of TCP or UDP payload each (RFC 9293, 3.7); any other frame as it is, alone."""
+    """Frames with at most ``gso_size`` bytes of TCP or UDP payload each (RFC 9293, 3.7); any other frame as it is, alone.
+
+    What a label stack carries is cut like the packet alone, each segment behind the stack.
+    """
     parsed = parse(frame, 0)
+    carried = mpls.split(frame, parsed)
+    if carried is not None:
+        head, bare = carried
+        return [mpls.joined(head, part) for part in segment(bare, gso_size)]
     if not gso_size or not parsed.layers & (Layer.TCP | Layer.UDP):
         return [frame]
     is_tcp = bool(parsed.layers & Layer.TCP)

@@ -299,11 +299,11 @@ class TrackedKey:
         return True
 
     def push_mpls(self, ethertype: int) -> None:
-        """Push an MPLS entry: nothing is seen behind it, tags included. What is in it is not known before it is written."""
+        """Push an MPLS entry: nothing is seen behind it, and no tag before it. What is in it is not known before it is written."""
         self._encapsulated(ethertype, Layer.MPLS)
 
     def push_pbb(self) -> None:
-        """Push an I-TAG: nothing is seen behind it, tags included. Its I-SID is not known before it is written."""
+        """Push an I-TAG: nothing is seen behind it, and no tag before it. Its I-SID is not known before it is written."""
         self._encapsulated(ETH_TYPE_PBB, Layer.PBB)
 
     def pop_mpls(self, ethertype: int) -> bool:
@@ -327,8 +327,8 @@ class TrackedKey:
     def _encapsulated(self, ethertype: int, layer: Layer) -> None:
         self._forget(_BEHIND_TAGS | _OUTER_BITS)
         self._forget_tags()
-        self.key = LAYERS.put(ETH_TYPE.put(self.key, ethertype), int(layer))
-        self._written |= _ETH_TYPE_BITS | LAYERS.mask
+        self.key = LAYERS.put(ETH_TYPE.put(self.key, ethertype), int(layer)) & ~_TAGS_BITS
+        self._written |= _ETH_TYPE_BITS | LAYERS.mask | _TAGS_BITS
         self._stale &= ~self._written
 
     def _forget_tags(self) -> None:

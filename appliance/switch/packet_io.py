@@ -30,7 +30,7 @@ from appliance.model.ports import PortNo
 from appliance.model.tunnel import NO_TUNNEL, Tunnel, tunnel_of
 from appliance.openflow.errors import BadRequest, ErrorType, ProtocolError
 from appliance.openflow.messages import PacketOut
-from appliance.packet import checksum
+from appliance.packet import checksum, mpls
 from appliance.packet.execute import Emission, execute
 from appliance.packet.meter import MeterPackets
 from appliance.packet.parse import ETHERNET_BYTES, parse
@@ -45,8 +45,9 @@ from appliance.switch.packet_buffers import BufferedPacket, PacketBuffers
 from appliance.switch.ports import Ports
 from appliance.switch.validate import Validator
 
-_CHECKSUMMED = int(Layer.TCP | Layer.UDP | Layer.SCTP) << LAYERS.shift
-"""These bits of the flow key."""
+_CHECKSUMMED = int(Layer.TCP | Layer.UDP | Layer.SCTP | Layer.MPLS) << LAYERS.shift
+"""Bits of the flow key of packets that may have a partial checksum; what MPLS carries is not in the key."""
+_LABELLED = int(Layer.MPLS) << LAYERS.shift
 _TCP_HEADERS_BYTES = 54
 """Of Ethernet, IPv4 and TCP without options."""
 _NO_PORT = frozenset({PortNo.CONTROLLER, PortNo.ANY})
@@ -75,7 +76,7 @@ class _Packet:
             if gso_size:
                 self.partial = checksum.is_partial(frame, parse(frame, self.in_port))
             else:
-                frame = checksum.complete(frame, parse(frame, self.in_port))
+                frame = mpls.finished(frame, parse(frame, self.in_port))
         self.frame = frame
 
     @property
@@ -135,9 +136,10 @@ class PacketIo:
                 fast_path.megaflows.punted(live, now)
                 made.setdefault(lasting.mask, {})[lasting.key & lasting.mask] = lasting
             metered = upcall.reason is UpcallReason.ACTION
-            if unchanged:
+            cut = upcall.gso_size and (upcall.key & _LABELLED or not _leaves_segmentation(own))
+            if unchanged and not cut:
                 self._pass_on(own, upcall, now, effects)
-            elif upcall.gso_size and not _leaves_segmentation(own):
+            elif cut:
                 for frame in segment(upcall.frame, upcall.gso_size):
                     self._run(own, _Packet(frame, upcall.key), now, effects, metered=metered)
             else:
@@ -194,7 +196,7 @@ class PacketIo:
         if translation.hits:
             group_table.count(translation.hits, 1, octets)
         if not gso_size and translation.actions and upcall.key & _CHECKSUMMED and checksum.may_be_partial(frame):
-            frame = checksum.complete(frame, parse(frame, upcall.in_port))
+            frame = mpls.finished(frame, parse(frame, upcall.in_port))
         for action in translation.actions:
             if isinstance(action, Forward):
                 if self._ports.forwards(action.port):
@@ -300,7 +302,10 @@ def _only_outputs(translation: Translation) -> bool:
 
 
 def _leaves_segmentation(translation: Translation) -> bool:
-    """Whether the kernel can still cut a segmentation-offload frame after these actions: IP stays where it looks for it."""
+    """Whether the kernel can still cut a segmentation-offload frame after these actions: IP stays where it looks for it.
+
+    It does not look behind MPLS.
+    """
     goes_on = translation.again is not None or translation.forks
     return not goes_on and all(isinstance(action, _CUT_AFTER) for action in translation.actions)
 

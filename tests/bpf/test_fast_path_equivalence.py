@@ -11,11 +11,11 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Dot1Q, Ether
 from support.fast_path import FastPath, Verdict
 from vectors.strategies import actions as action_lists
-from vectors.strategies import packets
+from vectors.strategies import packets, stacks
 
 from appliance.datapath.compile import compile_actions
 from appliance.datapath.layout import MegaflowFlag
-from appliance.model.actions import SetField
+from appliance.model.actions import DecMplsTtl, SetField
 from appliance.model.fields import BY_NAME, ETH_TYPE, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_QINQ, ETH_TYPE_VLAN, VLAN_TCI
 from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Forward, PacketInReason, PopTag, PushTag, UpcallReason
 from appliance.model.ports import Hook
@@ -102,6 +102,18 @@ def test_rewrites_at_once(fast_path: FastPath, rewrite: tuple[bytes, tuple[Datap
     check(fast_path, frame, actions, hook, metadata=True)
 
 
+@settings(max_examples=400)
+@given(
+    frame=st.one_of(packets(), stacks()),
+    actions=action_lists(mpls=True, controller=False, encapsulations=False),
+    hook=st.sampled_from(Hook),
+    metadata=st.booleans(),
+)
+def test_mpls(fast_path: FastPath, frame: bytes, actions: list[DatapathAction], hook: Hook, metadata: bool) -> None:
+    assume(runnable(frame))
+    check(fast_path, frame, tuple(actions), hook, metadata)
+
+
 def check(fast_path: FastPath, frame: bytes, actions: tuple[DatapathAction, ...], hook: Hook, metadata: bool) -> None:
     key = parse(frame, IN_PORT).key
     network_tag = metadata and hook is Hook.TC and bool(VLAN_TCI.get(key))
@@ -119,13 +131,13 @@ def check(fast_path: FastPath, frame: bytes, actions: tuple[DatapathAction, ...]
         fast_path.datapath.remove([megaflow])
     if hook is Hook.XDP and (punted or not flags & MegaflowFlag.XDP or result.code == Verdict.XDP_PASS):
         assert (result.code, result.outputs) == (Verdict.XDP_PASS, ())
-        assert punted or not flags & MegaflowFlag.XDP or any(isinstance(action, DecTtl) for action in actions)
+        assert punted or not flags & MegaflowFlag.XDP or any(isinstance(action, DecTtl | DecMplsTtl) for action in actions)
     elif punted or result.upcalls:
         # The slow path gets the whole packet and executes all of it: nothing may have left before.
         assert [(upcall.frame, upcall.megaflow_id) for upcall in result.upcalls] == [(frame, megaflow)]
         assert result.outputs == ()
         # It may also punt a packet for its TTL when tags that are pushed first hide the TTL from the action.
-        assert punted or (result.upcalls[0].reason is UpcallReason.TTL and any(isinstance(a, DecTtl) for a in actions))
+        assert punted or (result.upcalls[0].reason is UpcallReason.TTL and any(isinstance(a, DecTtl | DecMplsTtl) for a in actions))
     else:
         assert not ttl_used_up
         assert [(output.action, output.frame.hex(), output.tunnel) for output in result.outputs] == [

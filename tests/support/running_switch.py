@@ -20,8 +20,11 @@ LISTEN_PORT = 16653
 
 
 class RunningSwitch:
-    def __init__(self, bed: Testbed, process: subprocess.Popen[Any], control: ControlClient, log: Path) -> None:
+    def __init__(
+        self, bed: Testbed, process: subprocess.Popen[Any], control: ControlClient, log: Path, listen_port: int = LISTEN_PORT
+    ) -> None:
         self.bed = bed
+        self._listen_port = listen_port
         self.process = process
         self.control = control
         self._log = log
@@ -37,7 +40,7 @@ class RunningSwitch:
 
         With ``fails`` it must be refused.
         """
-        target = f"tcp:127.0.0.1:{LISTEN_PORT}"
+        target = f"tcp:127.0.0.1:{self._listen_port}"
         result = self.bed.run(["ovs-ofctl", "-O", "OpenFlow13", *command.split(), target, *arguments])
         assert (result.returncode != 0) is fails, f"ovs-ofctl {command}: {result.stdout}{result.stderr}"
         return result.stdout + result.stderr
@@ -59,17 +62,23 @@ class RunningSwitch:
 
 @contextmanager
 def running_switch(
-    bed: Testbed, folder: Path, *flags: str, listen: bool = True, name: str = "switch", ports: Sequence[str] | None = None
+    bed: Testbed,
+    folder: Path,
+    *flags: str,
+    listen: bool = True,
+    name: str = "switch",
+    ports: Sequence[str] | None = None,
+    listen_port: int = LISTEN_PORT,
 ) -> Iterator[RunningSwitch]:
-    """``bed`` must be isolated. With ``listen``, controllers connect to LISTEN_PORT, and none is integrated.
+    """``bed`` must be isolated. With ``listen``, controllers connect to ``listen_port``, and none is integrated.
 
-    ``ports`` in place of all the hosts', and ``name`` are for several switches on one testbed.
+    ``ports`` in place of all the hosts', ``name`` and ``listen_port`` are for several switches on one testbed.
     """
     path, log = folder / f"{name}.sock", folder / f"{name}.log"
     attached = bed.port_flags() if ports is None else [part for port in ports for part in ("--port", port)]
     command = [sys.executable, "-m", "appliance.cli.main", "run", "--name", name, "--control-socket", str(path), *attached, *flags]
     if listen:
-        command += ["--listen", f"ptcp:{LISTEN_PORT}"]
+        command += ["--listen", f"ptcp:{listen_port}"]
     with log.open("wb") as out:
         process = bed.start(command, stdout=out, stderr=out)
     try:
@@ -83,6 +92,6 @@ def running_switch(
                     assert process.poll() is None, log.read_text(errors="replace")
                     assert time.monotonic() < deadline, log.read_text(errors="replace")
                     time.sleep(0.05)
-            yield RunningSwitch(bed, process, control, log)
+            yield RunningSwitch(bed, process, control, log, listen_port)
     finally:
         bed.stop(process)

@@ -10,13 +10,13 @@ import pytest
 from appliance.datapath.compile import PUNTED, compile_actions
 from appliance.datapath.crc import shift_tables
 from appliance.datapath.layout import CRC_SHIFTS, MAX_OPS, MegaflowFlag, OpCode
-from appliance.model.actions import SetField
+from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, PopMpls, PopPbb, PushMpls, PushPbb, SetField
 from appliance.model.fields import BY_NAME, MATCH_FIELDS
 from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PacketInReason, PopTag, PushTag
 
 OUT = Forward(2)
 TO_CONTROLLER = Controller(PacketInReason.ACTION, 0, 0, 0xFFFF)
-NOT_YET = {"mpls_label", "mpls_tc", "mpls_bos", "pbb_isid"}
+NOT_YET = {"pbb_isid"}
 
 
 def put(name: str, value: int = 1) -> SetField:
@@ -29,7 +29,7 @@ def codes(*actions: DatapathAction) -> list[OpCode]:
 
 
 @pytest.mark.parametrize("field", [field for field in MATCH_FIELDS if field.settable], ids=lambda field: field.name)
-def test_every_settable_field_but_mpls_and_pbb(field: object) -> None:
+def test_every_settable_field_but_that_of_pbb(field: object) -> None:
     name = field.name  # type: ignore[attr-defined]
     assert (compile_actions((put(name), OUT)) == PUNTED) is (name in NOT_YET)
 
@@ -62,6 +62,11 @@ def test_checksums_are_entered_once_before_each_output() -> None:
         (put("ip_proto"), DecTtl(), OUT),
         (put("icmpv6_type"), put("ipv6_nd_sll"), OUT),
         (put("ip_ttl"), DecTtl(), OUT),
+        (CopyTtlOut(), DecMplsTtl(), OUT),
+        (PopMpls(0x0800), DecTtl(), OUT),
+        (PopMpls(0x8100), PopTag(), OUT),
+        (PushPbb(0x88E7), OUT),
+        (PopPbb(), OUT),
         (put("ip_ttl", 0), DecTtl()),
         tuple(Forward(number) for number in range(1, MAX_OPS + 2)),
     ],
@@ -79,9 +84,27 @@ def test_what_xdp_can_do() -> None:
         assert not compile_actions(actions).flags & MegaflowFlag.XDP
 
 
-def test_ttl_and_pops_are_announced() -> None:
-    assert compile_actions((DecTtl(), OUT, DecTtl(), OUT)).ttl_needed == 2
-    assert compile_actions((PopTag(), OUT)).flags & MegaflowFlag.POPS
+@pytest.mark.parametrize(
+    ("actions", "needed"),
+    [
+        ((DecTtl(), OUT, DecTtl(), OUT), (2, 0, 0)),
+        ((DecMplsTtl(), OUT), (0, 1, 0)),
+        ((DecTtl(), PushMpls(0x8847), DecMplsTtl(), DecMplsTtl(), OUT), (3, 2, 2)),
+        ((PushMpls(0x8847), DecTtl(), OUT), (0, 0, 0)),
+    ],
+)
+def test_how_often_a_packet_of_ip_of_mpls_and_of_neither_loses_from_its_ttl(
+    actions: tuple[DatapathAction, ...], needed: tuple[int, int, int]
+) -> None:
+    ip, mpls, other = needed
+    assert compile_actions(actions).ttl_needed == ip | mpls << 5 | other << 10
+
+
+def test_what_a_third_tag_spoils_is_announced() -> None:
+    """What looks behind the tags once one was popped, which eBPF has not parsed."""
+    assert not compile_actions((PopTag(), PopTag(), PushTag(0x8100, 5), OUT)).flags & MegaflowFlag.POPS
+    for action in (DecTtl(), put("ipv4_src"), put("eth_type"), PushMpls(0x8847), CopyTtlIn()):
+        assert compile_actions((PopTag(), action, OUT)).flags & MegaflowFlag.POPS
 
 
 def test_as_many_outputs_as_there_are_ops() -> None:

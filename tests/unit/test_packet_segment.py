@@ -46,6 +46,28 @@ def test_udp() -> None:
     assert b"".join(bytes(Ether(part)[UDP].payload) for part in segments) == DATA
 
 
+@pytest.mark.parametrize("tags", [(), (Dot1Q(vlan=5, prio=2),), (Dot1Q(vlan=5), Dot1Q(vlan=6))], ids=["untagged", "tagged", "QinQ"])
+@pytest.mark.parametrize("ip", [IP(src="10.0.0.1", dst="10.0.0.2"), IPv6(src="fd00::1", dst="fd00::2")], ids=["v4", "v6"])
+def test_behind_labels(ip: Packet, tags: tuple[Packet, ...]) -> None:
+    """As if there were none; also where MPLS was pushed before tags, which lost their own type to it."""
+    packet = ETH
+    for tag in tags:
+        packet = packet / tag
+    frame = bytes(packet / ip / TCP(sport=1, dport=2) / Raw(DATA))
+    labels = bytes.fromhex("8847 00001040 00002140")
+    behind = [bytes(part)[:12] + labels + part[14:] for part in segment(frame, 1448)]
+    assert segment(frame[:12] + labels + frame[14:], 1448) == behind
+    assert segment(behind[-1], 1448) == behind[-1:]
+
+
+def test_labels_before_what_is_no_ip() -> None:
+    for carried in (b"", b"\x45", bytes(ETH / Raw(DATA)), b"\x45" + bytes(100), b"\x60" + bytes(20)):
+        frame = bytes(ETH)[:12] + bytes.fromhex("8847 00001140") + carried
+        assert segment(frame, 1448) == [frame]
+    endless = bytes(ETH)[:12] + bytes.fromhex("8847 00001040") + bytes(40)
+    assert segment(endless, 1448) == [endless]
+
+
 def test_what_needs_none() -> None:
     short = bytes(ETH / IP(src="10.0.0.1", dst="10.0.0.2") / TCP(sport=1, dport=2) / Raw(b"abc"))
     assert segment(short, 1448) == [short]

@@ -503,7 +503,7 @@ def test_what_is_set_in_a_pushed_header_needs_no_other_parse() -> None:
     [
         (PushMpls(0x8847), {"eth_type": 0x8847}, False),
         (PushMpls(0x8847), {"eth_type": 0x8847, "mpls_label": 0}, True),
-        (PushMpls(0x8847), {"eth_type": 0x8847, "vlan_vid": 0}, True),
+        (PushMpls(0x8847), {"eth_type": 0x8847, "vlan_vid": 0}, False),
         (PushPbb(0x88E7), {"eth_type": 0x88E7}, False),
         (PushPbb(0x88E7), {"eth_type": 0x88E7, "eth_dst": 5}, False),
         (PushPbb(0x88E7), {"eth_type": 0x88E7, "pbb_isid": 0}, True),
@@ -551,11 +551,17 @@ def test_behind_an_i_tag_that_was_popped_nothing_is_known() -> None:
         assert setup.translate(key).again is not None
 
 
-@pytest.mark.parametrize("action", [PopVlan(), PushVlan(0x8100), PopMpls(0x0800)])
-def test_what_is_done_behind_pushed_headers(action: Action) -> None:
+@pytest.mark.parametrize(
+    ("action", "made"), [(PopVlan(), ()), (PushVlan(0x8100), (PushTag(0x8100, 0),)), (SetField(F["vlan_vid"], 0x1005), ())]
+)
+def test_no_tag_is_before_a_pushed_header(action: Action, made: tuple[DatapathAction, ...]) -> None:
     translation = apply(PushMpls(0x8847), action, SetField(F["ipv4_dst"], 1), Output(2)).translate()
+    assert (translation.actions, translation.again) == ((PushMpls(0x8847), *made, Forward(2)), None)
+
+
+def test_what_is_behind_a_header_that_was_pushed_and_popped() -> None:
+    translation = apply(PushMpls(0x8847), PopMpls(0x0800), SetField(F["ipv4_dst"], 1), Output(2)).translate()
     assert translation.again is not None
-    assert translation.actions[0] == PushMpls(0x8847)
 
 
 def test_pops_of_what_is_not_there_do_nothing() -> None:

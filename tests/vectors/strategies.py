@@ -241,15 +241,16 @@ _CONTROLLER: st.SearchStrategy[DatapathAction] = st.builds(
 )
 
 
-_encapsulations: st.SearchStrategy[DatapathAction] = st.one_of(
+_mpls: st.SearchStrategy[DatapathAction] = st.one_of(
+    st.builds(PushMpls, _mpls_types),
     st.builds(PushMpls, _mpls_types),
     st.builds(PopMpls, st.sampled_from((0x0800, 0x86DD, 0x8847, 0x8848, 0x0806, 0x8100))),
     st.builds(DecMplsTtl),
     st.builds(CopyTtlOut),
     st.builds(CopyTtlIn),
-    st.builds(PushPbb, st.just(0x88E7)),
-    st.builds(PopPbb),
+    set_fields(tuple(BY_NAME[name] for name in ("mpls_label", "mpls_tc", "mpls_bos", "mpls_ttl"))),
 )
+_encapsulations: st.SearchStrategy[DatapathAction] = st.one_of(_mpls, st.builds(PushPbb, st.just(0x88E7)), st.builds(PopPbb))
 
 
 @st.composite
@@ -261,11 +262,11 @@ def actions(
     controller: bool = True,
     outputs: bool = True,
     encapsulations: bool | None = None,
+    mpls: bool = False,
 ) -> tuple[DatapathAction, ...]:
     """Up to ``max_size`` actions in any order. ``fields`` are set; ``controller`` and ``outputs`` say where to send.
 
-    ``encapsulations`` are those of MPLS, PBB and copied TTLs, which the fast path leaves to the slow path: None puts them in one
-    list of eight.
+    ``encapsulations`` are those of MPLS, PBB and copied TTLs: None puts them in one list of eight. ``mpls``: many of MPLS.
     """
     one: list[st.SearchStrategy[DatapathAction]] = [
         set_fields(fields),
@@ -282,4 +283,6 @@ def actions(
         one.append(_CONTROLLER)
     if encapsulations or (encapsulations is None and draw(st.integers(0, 7)) == 7):
         one += [_encapsulations, _encapsulations, _encapsulations]
+    if mpls:
+        one += [_mpls, _mpls, _mpls, _mpls]
     return tuple(draw(st.lists(st.one_of(one), max_size=max_size)))
