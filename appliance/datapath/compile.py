@@ -330,7 +330,9 @@ class _Compilation:
                 raise _UnsupportedError
 
     def _call_plugin(self, plugin_id: int, arguments: bytes) -> None:
-        self._need_headers()  # it is to see the packet as it is
+        self._need_headers()  # it is to see the packet as it is, and eBPF does not parse it again
+        if self._pushed_mpls:
+            raise _UnsupportedError
         if self._stale:
             self.ops.append(_op(OpCode.CHECKSUMS))
             self._stale = False

@@ -12,7 +12,7 @@ from appliance.datapath.crc import shift_tables
 from appliance.datapath.layout import CRC_SHIFTS, MAX_OPS, MegaflowFlag, OpCode
 from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, PopMpls, PopPbb, PushMpls, PushPbb, SetField
 from appliance.model.fields import BY_NAME, MATCH_FIELDS
-from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PacketInReason, PopTag, PushTag
+from appliance.model.megaflow import CallPlugin, Controller, DatapathAction, DecTtl, Flood, Forward, PacketInReason, PopTag, PushTag
 
 OUT = Forward(2)
 TO_CONTROLLER = Controller(PacketInReason.ACTION, 0, 0, 0xFFFF)
@@ -65,6 +65,7 @@ def test_checksums_are_entered_once_before_each_output() -> None:
         (CopyTtlOut(), DecMplsTtl(), OUT),
         (PopMpls(0x0800), DecTtl(), OUT),
         (PopMpls(0x8100), PopTag(), OUT),
+        (PushMpls(0x8847), CallPlugin(1, bytes(12)), OUT),
         (PushPbb(0x88E7), OUT),
         (PopPbb(), OUT),
         (put("ip_ttl", 0), DecTtl()),
