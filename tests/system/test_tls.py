@@ -63,7 +63,7 @@ def test_a_stranger_sets_up_nothing(secured: Secured, tmp_path: Path) -> None:
     trusting = files.model_copy(update={"ca_certificate": secured.files.ca_certificate})
     done = secured.ofctl(trusting, "del-flows")
     assert done.returncode != 0
-    assert "turned away: the peer's certificate is refused" in secured.switch.log
+    wait_for(lambda: "turned away: the peer's certificate is refused" in secured.switch.log)
     assert secured.switch.control.request("show")["flows"] == 1
 
 
