@@ -7,7 +7,9 @@ answers are stepped before anything else, as ``switch.events`` and ``switch.effe
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TypeVar
 
 from appliance.datapath.driver import DatapathPort
@@ -16,6 +18,7 @@ from appliance.model.megaflow import MegaflowStatistics
 from appliance.model.plugin import NO_PLUGINS, Plugins
 from appliance.model.ports import Hook, Port, PortCounters
 from appliance.model.queues import QueueCounters
+from appliance.model.tunnel import NO_TUNNEL, Tunnel, TunnelPort
 from appliance.openflow.codec import encode
 from appliance.openflow.constants import OFP_VERSION
 from appliance.openflow.messages import Desc, Error, Message
@@ -74,6 +77,7 @@ class Shell:
         connected: bool = True,
         capacity: int = 1 << 16,
         plugins: Plugins = NO_PLUGINS,
+        tunnels: Mapping[int, TunnelPort] = MappingProxyType({}),
         **switch: object,
     ) -> None:
         self.now = 1000.0
@@ -85,7 +89,7 @@ class Shell:
         self.port_counters: dict[int, PortCounters] = {}
         self.queue_counters: dict[tuple[int, int], QueueCounters] = {}
         for number in range(1, ports + 1):
-            self.datapath.attach(DatapathPort(number, f"p{number}", number, Hook.TC))
+            self.datapath.attach(DatapathPort(number, f"p{number}", number, Hook.TC, tunnel=tunnels.get(number)))
             self.step(PortAdded(port(number)))
         if connected:
             self.open(1)
@@ -143,8 +147,8 @@ class Shell:
                 self.datapath.sync()
             case Served(megaflow_id):
                 self.datapath.served(megaflow_id)
-            case SendFrame(number, frame, gso_size):
-                self.datapath.send(number, frame, gso_size)
+            case SendFrame(number, frame, gso_size, queue_id, tunnel):
+                self.datapath.send(number, frame, gso_size, queue_id, tunnel)
             case SetMeter(meter):
                 self.datapath.set_meter(meter)
             case RemoveMeter(meter_id):
@@ -195,9 +199,9 @@ class Shell:
         """All messages of one kind that a controller was ever sent."""
         return [message for to, message in self.messages if to == connection and isinstance(message, kind)]
 
-    def inject(self, in_port: int, frame: bytes) -> list[tuple[int, bytes]]:
+    def inject(self, in_port: int, frame: bytes, tunnel: Tunnel = NO_TUNNEL) -> list[tuple[int, bytes]]:
         """A frame comes in; all upcalls are worked off. Returns what left."""
         before = len(self.datapath.sent)
-        self.datapath.inject(in_port, frame)
+        self.datapath.inject(in_port, frame, tunnel)
         self.pump()
         return self.datapath.sent[before:]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from appliance.model.actions import OFP_NO_BUFFER, Meter, SetField, SetQueue
-from appliance.model.fields import IN_PORT, LAYERS, PLUGIN_BITS, Layer
+from appliance.model.fields import IN_PORT, LAYERS, PLUGIN_BITS, TUNNEL_ID, Layer
 from appliance.model.megaflow import (
     NO_MEGAFLOW,
     Controller,
@@ -45,6 +45,7 @@ from appliance.switch.packet_buffers import BufferedPacket, PacketBuffers
 from appliance.switch.ports import Ports
 from appliance.switch.validate import Validator
 
+_TUNNEL_ID_BITS = TUNNEL_ID.mask
 _CHECKSUMMED = int(Layer.TCP | Layer.UDP | Layer.SCTP | Layer.MPLS) << LAYERS.shift
 """Bits of the flow key of packets that may have a partial checksum; what MPLS carries is not in the key."""
 _LABELLED = int(Layer.MPLS) << LAYERS.shift
@@ -197,12 +198,13 @@ class PacketIo:
             group_table.count(translation.hits, 1, octets)
         if not gso_size and translation.actions and upcall.key & _CHECKSUMMED and checksum.may_be_partial(frame):
             frame = mpls.finished(frame, parse(frame, upcall.in_port))
+        tunnel = Tunnel(TUNNEL_ID.get(upcall.key)) if upcall.key & _TUNNEL_ID_BITS else NO_TUNNEL
         for action in translation.actions:
             if isinstance(action, Forward):
                 if self._ports.forwards(action.port):
-                    effects.append(SendFrame(action.port, frame, gso_size))
+                    effects.append(SendFrame(action.port, frame, gso_size, None, tunnel))
             else:
-                effects += [SendFrame(port, frame, gso_size) for port in self._ports.flood(upcall.in_port)]
+                effects += [SendFrame(port, frame, gso_size, None, tunnel) for port in self._ports.flood(upcall.in_port)]
 
     # ── both ───────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _run(self, translation: Translation, packet: _Packet, now: float, effects: list[Effect], *, metered: bool = False) -> None:

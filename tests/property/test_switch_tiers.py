@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Address
 from random import Random
 
 import pipeline_cases as cases
@@ -34,6 +35,7 @@ from appliance.model.match import Match, MatchField
 from appliance.model.megaflow import DropReason
 from appliance.model.ports import PortNo, PortState
 from appliance.model.queues import Queue
+from appliance.model.tunnel import NO_TUNNEL, Tunnel, TunnelPort
 from appliance.openflow.messages import (
     BarrierRequest,
     Bucket,
@@ -71,7 +73,9 @@ GROUPS = (1, 2, 3)
 METERS = (1, 2)
 PORTS = (1, 2, 3)
 OUTPUTS = (*PORTS, *PORTS, *PORTS, PortNo.IN_PORT, PortNo.FLOOD, PortNo.CONTROLLER)
-NAMES = ("in_port", "eth_dst", "vlan_vid")
+TUNNELS = {2: TunnelPort(key=7), 3: TunnelPort(remote=IPv4Address(9))}
+"""The ports that are tunnels': what they leave open, actions say."""
+NAMES = ("in_port", "eth_dst", "vlan_vid", "tun_dst")
 """Fields of matches. Each set of them has a priority of its own: where entries of one priority overlap, any of them may win."""
 RATES = (1, 2, 1_000_000)
 """Of meters: some drop soon."""
@@ -83,7 +87,7 @@ ANYWHERE: tuple[Action, ...] = (
     PushMpls(0x8847),
     PushPbb(0x88E7),
     SetQueue(1),
-    *(SetField(BY_NAME["eth_dst"], value) for value in cases.POOLS["eth_dst"]),
+    *(SetField(BY_NAME[name], value) for name in ("eth_dst", "tunnel_id", "tun_src", "tun_dst") for value in cases.POOLS[name]),
 )
 """Actions that go with every match."""
 IN_BUCKETS: tuple[Action, ...] = (
@@ -163,8 +167,9 @@ class Both:
 
     def __init__(self, rnd: Random) -> None:
         queues = {1: (Queue(1),)}
-        self.fast = Shell(queues=queues, max_megaflows=rnd.choice((4, 1000)), capacity=rnd.choice((3, 1000)))
-        self.slow = Shell(queues=queues, capacity=0)
+        capacity = rnd.choice((3, 1000))
+        self.fast = Shell(queues=queues, max_megaflows=rnd.choice((4, 1000)), capacity=capacity, tunnels=TUNNELS)
+        self.slow = Shell(queues=queues, capacity=0, tunnels=TUNNELS)
 
     def receive(self, wanted: Message) -> None:
         fast, slow = (
@@ -183,9 +188,10 @@ class Both:
             shell.now += seconds
         self.step(Tick())
 
-    def inject(self, in_port: int, frame: bytes) -> None:
-        sent = [shell.inject(in_port, frame) for shell in (self.fast, self.slow)]
+    def inject(self, in_port: int, frame: bytes, tunnel: Tunnel) -> None:
+        sent = [shell.inject(in_port, frame, tunnel) for shell in (self.fast, self.slow)]
         assert sent[0] == sent[1]
+        assert self.fast.datapath.tunnels == self.slow.datapath.tunnels
         event(f"left: {min(len(sent[0]), 3)}")
 
     def compare(self) -> None:
@@ -213,7 +219,10 @@ def test_both_tiers_do_and_count_the_same(rnd: Random) -> None:
     both.receive(FlowMod(priority=0, instructions=(Meter(1), ApplyActions((Group(rnd.choice(GROUPS)),)))))
     for _ in range(3):
         both.receive(flow_mod(rnd))
-    traffic = [(rnd.choice(PORTS), cases.frame(rnd)) for _ in range(4)]
+    traffic = []
+    for _ in range(4):
+        in_port = rnd.choice(PORTS)
+        traffic.append((in_port, cases.frame(rnd), cases.tunnel(rnd) if in_port in TUNNELS else NO_TUNNEL))
     for _ in range(12):
         for _ in range(rnd.randrange(3)):
             both.receive(message(rnd))

@@ -452,4 +452,4 @@ def test_the_example_for_a_switch_of_ones_own() -> None:
 
 
 def test_no_shipped_file_is_without_a_test() -> None:
-    assert {path.name for path in CONFIGS.glob("*.y*ml")} == {"lab.yaml", "firewall.yaml", "switch.yaml"}
+    assert {path.name for path in CONFIGS.glob("*.y*ml")} == {"lab.yaml", "firewall.yaml", "switch.yaml", "overlay.yaml"}

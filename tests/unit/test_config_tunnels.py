@@ -164,3 +164,13 @@ def test_what_is_dumped_is_read_back(tmp_path_factory: pytest.TempPathFactory, k
     again = load(written(path, dump(config)))
     assert [port.tunnel for port in again.ports] == [port.tunnel for port in config.ports]
     assert again.model_copy(update={"ports": ()}) == config.model_copy(update={"ports": ()})
+
+
+def test_the_example_of_an_overlay() -> None:
+    config = load(str(Path(__file__).parents[2] / "configs" / "overlay.yaml"))
+    assert [(port.number, port.interface, port.type) for port in config.ports] == [
+        (1, "eth1", "system"),
+        (2, "eth2", "system"),
+        (3, "vx1", "vxlan"),
+    ]
+    assert config.ports[2].tunnel == TunnelOptions(remote_ip="192.0.2.2", key=42)
