@@ -15,10 +15,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from appliance.config.addresses import TlsFiles
 from appliance.config.document import Document, NodePath, parse, to_text
 from appliance.config.faults import ConfigError, Fault, did_you_mean, one_of
-from appliance.config.model import Config, IntegratedController, Lab, LabHost, PortSpec, QueueSpec, TlsFiles
+from appliance.config.lab import Lab, LabHost
+from appliance.config.model import Config, IntegratedController
 from appliance.config.plugins import locate
+from appliance.config.port import PortSpec, QueueSpec
 from appliance.config.tunnel import TunnelOptions
 
 LAB_KEY = "lab"

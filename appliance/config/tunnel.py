@@ -8,8 +8,9 @@ from __future__ import annotations
 import ipaddress
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, model_validator
+from pydantic import BeforeValidator, StrictBool, model_validator
 
+from appliance.config.frozen import Frozen
 from appliance.model.tunnel import DEFAULT_TTL, TunnelPort
 
 TunnelKind = Literal["vxlan", "geneve", "gre"]
@@ -59,10 +60,8 @@ Tos = Annotated[
 ]
 
 
-class TunnelOptions(BaseModel):
+class TunnelOptions(Frozen):
     """The end of one tunnel, or with ``flow`` of any: which one, flow entries say by set-field, and ask by match."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     remote_ip: Address = FLOW
     local_ip: Address = FLOW
