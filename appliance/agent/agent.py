@@ -7,12 +7,8 @@ whatever is wrong with it, ends the loop.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import logging
 import os
-import platform
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,20 +19,20 @@ from appliance.agent import views
 from appliance.agent.connections import Connections
 from appliance.agent.control import CommandError, ControlServer
 from appliance.agent.green import Greenlet, Readable, Signal, sleep, spawn, wait_readable
+from appliance.agent.identity import derived_datapath_id, description, local_spec, version
 from appliance.agent.integrated import ADDRESS, IntegratedController
 from appliance.agent.links import Links
 from appliance.agent.outgoing import Backoff
 from appliance.agent.port_manager import PortManager
-from appliance.agent.queues import UNKNOWN_SPEED, port_speed, shares
+from appliance.agent.queues import configured_queues
 from appliance.agent.snoop import Snoop, snoop_path
 from appliance.agent.tls import Certificates
 from appliance.config import Config
 from appliance.datapath.driver import Datapath, DatapathError
-from appliance.model.queues import Queue
 from appliance.openflow import connection as wire
 from appliance.openflow.constants import OFP_VERSION
-from appliance.openflow.messages import BarrierRequest, Desc, FlowMod
-from appliance.ports import LocalSpec, PortError
+from appliance.openflow.messages import BarrierRequest, FlowMod
+from appliance.ports import PortError
 from appliance.switch import effects, events
 from appliance.switch.switch import Switch
 
@@ -68,13 +64,13 @@ class Agent:
     def __init__(self, config: Config, datapath: Datapath, links: Links) -> None:
         self.config = config
         self.switch = Switch(
-            config.datapath_id or _derived_datapath_id(config, links),
-            _description(config),
+            config.datapath_id or derived_datapath_id(config, links),
+            description(config),
             datapath.meter,
             fail_mode=config.fail_mode,
             controllers_expected=bool(config.controllers or config.listen or config.uses_integrated_controller),
             max_megaflows=config.max_megaflows,
-            queues=_queues(config, links),
+            queues=configured_queues(config, links),
             plugins=datapath.plugins,
         )
         self.faults = 0
@@ -82,7 +78,7 @@ class Agent:
         self.integrated = IntegratedController(config.integrated_apps) if config.integrated_apps else None
         self.certificates = Certificates(config.tls) if config.tls is not None else None
         self.connections = Connections(_SwitchSide(self), frozenset({OFP_VERSION}), self.certificates, self._show_to_snoopers)
-        local = _local(config, self.switch.datapath_id)
+        local = local_spec(config, self.switch.datapath_id)
         self.ports = PortManager(config.ports, links, datapath, self.step, config.name, local)
         self._datapath = datapath
         self._links = links
@@ -421,55 +417,6 @@ class _SwitchSide:
 
     def paused(self) -> None:
         self._agent.step(events.Quiet())
-
-
-def version() -> str:
-    """Of the program."""
-    try:
-        return importlib.metadata.version("ofswitch")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
-
-
-def _description(config: Config) -> Desc:
-    """OFPMP_DESC."""
-    return Desc(
-        mfr_desc="ofswitch",
-        hw_desc=f"eBPF on Linux {os.uname().release}",
-        sw_desc=f"ofswitch {version()}, Python {platform.python_version()}",
-        serial_num="None",
-        dp_desc=config.name,
-    )
-
-
-def _derived_datapath_id(config: Config, links: Links) -> int:
-    """The first port's MAC address; without one, a number that this host and name always give."""
-    names = {interface.name: interface.mac for interface in links.known.values()}
-    for spec in config.ports:
-        mac = int.from_bytes(names.get(spec.interface, b""), "big")
-        if mac:
-            return mac
-    return int.from_bytes(hashlib.sha256(f"{socket.gethostname()}/{config.name}".encode()).digest()[:6], "big") or 1
-
-
-def _local(config: Config, datapath_id: int) -> LocalSpec | None:
-    """OFPP_LOCAL's interface. Its MAC address is always the same for a datapath id, and none of the ports'."""
-    if config.local_interface is None:
-        return None
-    mac = bytearray(hashlib.sha256(f"OFPP_LOCAL {datapath_id:016x}".encode()).digest()[:6])
-    mac[0] = mac[0] & 0xFC | 0x02  # locally administered, of one station
-    return LocalSpec(config.local_interface, bytes(mac), config.name)
-
-
-def _queues(config: Config, links: Links) -> dict[int, tuple[Queue, ...]]:
-    """By port number, of the ports that have some. Rates are told as shares of the speed that the port has now."""
-    by_name = {interface.name: interface for interface in links.known.values()}
-    found = {}
-    for spec in config.ports:
-        if spec.queues:
-            interface = by_name.get(spec.interface)
-            found[spec.number] = shares(spec, UNKNOWN_SPEED if interface is None else port_speed(links, interface))
-    return found
 
 
 def _number(request: Mapping[str, Any], name: str, default: int | None) -> int | None:

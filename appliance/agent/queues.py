@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from appliance.agent.links import Links
-from appliance.config import PortSpec
+from appliance.config import Config, PortSpec
 from appliance.model.queues import QUEUE_RATE_MAX, Queue
 from appliance.ports import Interface, QueueRates
 
@@ -20,7 +20,18 @@ def rates(spec: PortSpec) -> tuple[QueueRates, ...]:
     return tuple(QueueRates(queue.id, queue.min_rate or 0, queue.max_rate or 0) for queue in spec.queues)
 
 
-def shares(spec: PortSpec, speed: int) -> tuple[Queue, ...]:
+def configured_queues(config: Config, links: Links) -> dict[int, tuple[Queue, ...]]:
+    """By port number, of the ports that have some. Shares are of the speed that the port has now."""
+    by_name = {interface.name: interface for interface in links.known.values()}
+    found = {}
+    for spec in config.ports:
+        if spec.queues:
+            interface = by_name.get(spec.interface)
+            found[spec.number] = _shares(spec, UNKNOWN_SPEED if interface is None else port_speed(links, interface))
+    return found
+
+
+def _shares(spec: PortSpec, speed: int) -> tuple[Queue, ...]:
     """``speed`` is in bits a second."""
     return tuple(Queue(queue.id, _share(queue.min_rate, speed), _share(queue.max_rate, speed)) for queue in spec.queues)
 
