@@ -298,8 +298,9 @@ struct port {
  * the flags are PORT_TUNNEL alone, and bit n of `place` says that one of the ports has fixed what the bits of n stand for
  * (TUNNEL_LOCAL, TUNNEL_REMOTE, TUNNEL_KEY). */
 struct ingress {
-	u32 place;
-	u32 flags;
+	u16 place;
+	u16 flags;
+	u32 in_port; /* its number, as keys have it */
 };
 
 /* What of a tunnel's end a port has fixed; what it has not, each packet's own fields say. */

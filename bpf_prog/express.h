@@ -71,8 +71,8 @@ struct common {
 	u64 w3, w4, w5, w6, w9, w11;
 };
 
-/* False for packets of any other kind. `tci` is as for `parse`, `number` the port's place. */
-static __always_inline int parse_common(struct common *c, void *data, void *end, u32 number, u16 vlan_tci)
+/* False for packets of any other kind. `in_port` and `vlan_tci` are as in the key. */
+static __always_inline int parse_common(struct common *c, void *data, void *end, u32 in_port, u16 vlan_tci)
 {
 	struct eth_header *eth = data;
 	struct ipv4_header *ip = data + sizeof(*eth);
@@ -90,7 +90,7 @@ static __always_inline int parse_common(struct common *c, void *data, void *end,
 	} else if (ip->proto != PROTO_UDP) {
 		return 0;
 	}
-	c->w3 = join32(bpf_htonl(number_at(number)), join16(vlan_tci, 0));
+	c->w3 = join32(in_port, join16(vlan_tci, 0));
 	c->w4 = *(u64 *)data;
 	c->w5 = join32(*(u32 *)(data + 8), join16(bpf_htons(ETHERTYPE_IPV4), bpf_htons(layers)));
 	c->w6 = join32(*(u32 *)l4, join16(*(u16 *)&ip->ttl, join8(FRAGMENT_NONE, ip->tos))); /* ports, TTL and protocol, TOS */
@@ -101,7 +101,7 @@ static __always_inline int parse_common(struct common *c, void *data, void *end,
 /* hash_hint and differ of lookup.h for it. */
 static __always_inline u64 common_hint(const struct common *c)
 {
-	return c->w3 * HASH_3 + c->w4 * HASH_4 + c->w5 * HASH_5 + c->w6 * HASH_6 + c->w9 * HASH_9;
+	return (c->w3 + c->w5) * HASH_5 + (c->w4 + c->w6) * HASH_6 + c->w9 * HASH_9;
 }
 
 static __always_inline u64 common_differ(const struct common *c, const struct subtable *subtable, const struct megaflow *megaflow)
@@ -137,11 +137,10 @@ enum express {
 	EXPRESS_FOUND, /* parsed, and p->found */
 	EXPRESS_EDIT,  /* likewise, and it is edited */
 	EXPRESS_RETAG, /* or its tag alone, at TC, where to write is to make sure first that the packet is nobody else's */
-	EXPRESS_DONE,
 };
 
-/* 0 if nothing speaks against sending so many bytes there; if something does, it takes more to know what becomes of the packet: a tunnel, too. No port
- * is at place 0, whose flags are none. */
+/* 0 if nothing speaks against sending so many bytes there; if something does, it takes more to know what becomes of the packet: a tunnel,
+ * too. No port is at place 0, whose flags are none. */
 static __always_inline u32 hindrances(struct hook hook, const struct port *port, u32 out, u64 bytes)
 {
 	u32 needed = hook.tc ? PORT_FORWARD : PORT_FORWARD | PORT_XDP_TRANSMIT;
@@ -174,44 +173,47 @@ static __always_inline void send_direct(struct hook hook, const struct port *por
 	count(number, cpu, bytes, hook, v);
 }
 
-/* What a packet's megaflow, the one in `slot`, does with it: all of it, or nothing and what is left to do. */
-static __always_inline enum express express_act(struct hook hook, const struct common *c, const struct megaflow *megaflow, u32 slot, u32 number,
-						u32 cpu, u64 bytes, struct verdict *v)
+/* What a packet's megaflow, the one in `slot`, does with it. 0 if it is left to others; `way` has said what for. */
+static __always_inline int express_act(struct hook hook, const struct common *c, const struct megaflow *megaflow, u32 slot, u32 number,
+				       u32 cpu, u64 bytes, volatile u32 *way, struct verdict *v)
 {
 	u32 flags = megaflow->flags, out = megaflow->xdp_port;
 	const struct port *port = ports_at(out);
 
+	*way = EXPRESS_FOUND;
 	if (!port)
-		return EXPRESS_FOUND;
+		return 0;
 	u32 hindered = hindrances(hook, port, out, bytes + megaflow->growth);
 	if ((flags & (MEGAFLOW_DIRECT | MEGAFLOW_GATED)) == MEGAFLOW_DIRECT) {
 		if (!hindered) {
 			count_slot(slot, cpu, bytes, c->w11);
 			send_direct(hook, port, out, number, cpu, bytes, v);
-			return EXPRESS_DONE;
+			return 1;
 		}
 		if (out)
-			return EXPRESS_FOUND;
+			return 0;
 		count_slot(slot, cpu, bytes, c->w11);
 		verdict(v, FATE_DROPPED, DROP_NO_ACTION, hook.tc ? TC_ACT_SHOT : XDP_DROP);
 		count(number, cpu, bytes, hook, v);
-		return EXPRESS_DONE;
+		return 1;
 	}
 	if (!(flags & (MEGAFLOW_EDITS | MEGAFLOW_RETAGS)) || flags & MEGAFLOW_GATED || hindered ||
 	    byte_of(c->w6, TTL_BYTE) <= megaflow->ttl_needed)
-		return EXPRESS_FOUND;
-	return !hook.tc || flags & MEGAFLOW_EDITS ? EXPRESS_EDIT : EXPRESS_RETAG;
+		return 0;
+	*way = !hook.tc || flags & MEGAFLOW_EDITS ? EXPRESS_EDIT : EXPRESS_RETAG;
+	return 0;
 }
 
-/* `number` is the place of a port that may be received from. */
-static __always_inline enum express express(struct hook hook, void *data, void *end, u32 number, u32 cpu, u64 bytes, u16 vlan_tci,
-					    struct verdict *v)
+/* Whether the packet is done with; if not, `way` says what is left to do. `in` is a port that may be received from. */
+static __always_inline int express(struct hook hook, void *data, void *end, const struct ingress *in, u32 cpu, u64 bytes, u16 vlan_tci,
+				   volatile u32 *way, struct verdict *v)
 {
-	enum express way = EXPRESS_PARSED;
 	struct common c;
+	int done = 0;
 
-	if (!parse_common(&c, data, end, number, vlan_tci))
-		return EXPRESS_NO;
+	if (!parse_common(&c, data, end, in->in_port, vlan_tci))
+		return 0;
+	*way = EXPRESS_PARSED;
 	u64 hint = common_hint(&c);
 	struct cache_set *set = cache_set(hint, cpu);
 	u32 slot = set ? cached_slot(set, hint) : NO_SLOT;
@@ -219,24 +221,24 @@ static __always_inline enum express express(struct hook hook, void *data, void *
 	if (megaflow) {
 		struct subtable *subtable = subtables_at(*(volatile u32 *)&megaflow->subtable);
 		if (subtable && !common_differ(&c, subtable, megaflow))
-			way = express_act(hook, &c, megaflow, slot, number, cpu, bytes, v);
+			done = express_act(hook, &c, megaflow, slot, in->place, cpu, bytes, way, v);
 	}
 #ifndef TEST_RUN
-	if (way == EXPRESS_DONE)
-		return way;
+	if (done)
+		return 1;
 #endif
 	struct packet *p = scratch.lookup(&cpu);
 	if (!p)
-		return EXPRESS_NO;
+		return done;
 	leave_parsed(p, &c);
-	p->found = way == EXPRESS_PARSED ? 0 : slot + 1;
+	p->found = *way == EXPRESS_PARSED ? 0 : slot + 1;
 #ifdef TEST_RUN
-	if (way == EXPRESS_DONE) {
+	if (done) {
 		p->metadata_tag = vlan_tci ? 1 : 0;
 		note_run(p, hook, v);
 	}
 #endif
-	return way;
+	return done;
 }
 
 /* The words that an edit changes, from the key and back. */

@@ -57,10 +57,11 @@ static __always_inline u64 differ(const u64 *key, const struct subtable *subtabl
 	return diff;
 }
 
-/* Where the cache may have it: by the words in which flows differ most. Its best bits are the highest. */
+/* Where the cache may have it: by the words in which flows differ most, two at a time where they hardly differ together. Its best bits
+ * are the highest. */
 static __always_inline u64 hash_hint(const u64 *w)
 {
-	return w[3] * HASH_3 + w[4] * HASH_4 + w[5] * HASH_5 + w[6] * HASH_6 + w[8] * HASH_8 + w[9] * HASH_9 + w[10] * HASH_10;
+	return (w[3] + w[5]) * HASH_5 + (w[4] + w[6]) * HASH_6 + w[9] * HASH_9 + (w[8] + w[10]) * HASH_8;
 }
 
 static __always_inline struct cache_set *cache_set(u64 hint, u32 cpu)

@@ -47,7 +47,9 @@ from appliance.datapath.layout import (
     PortCounters,
     PortFlag,
     UpcallShare,
+    port_ingress,
     port_place,
+    tunnel_ingress,
     words,
 )
 from appliance.datapath.layout import Megaflow as MegaflowSlot
@@ -233,9 +235,9 @@ class BpfDatapath:
         ways = 0 if port.tunnel is None else self._tunnels.ways(port.ifindex)
         table = "small_ifindex" if port.ifindex < self._sizes.small_ifindex else "large_ifindex"
         if ways:
-            self.programs.update(table, port.ifindex, struct.pack("=II", ways, PortFlag.TUNNEL))
+            self.programs.update(table, port.ifindex, tunnel_ingress(ways))
         elif not gone:
-            self.programs.update(table, port.ifindex, struct.pack("=II", port_place(port.number), _flags(port)))
+            self.programs.update(table, port.ifindex, port_ingress(port.number, _flags(port)))
         elif table == "small_ifindex":
             self.programs.update(table, port.ifindex, bytes(8))
         else:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from enum import IntEnum, IntFlag
 
 from appliance.model.megaflow import MAX_BANDS, MAX_WAYS
@@ -41,6 +42,16 @@ def port_place(number: int) -> int:
 def number_at(place: int) -> int:
     """The number of the port at a place."""
     return LOCAL_PORT if place == LOCAL_PLACE else place
+
+
+def port_ingress(number: int, flags: int) -> bytes:
+    """struct ingress of the interface of a port."""
+    return struct.pack("=HH", port_place(number), flags) + number.to_bytes(4, "big")
+
+
+def tunnel_ingress(ways: int) -> bytes:
+    """struct ingress of a tunnel device."""
+    return struct.pack("=HH4x", ways, PortFlag.TUNNEL)
 
 
 def words(raw: bytes) -> tuple[bytes, bytes]:
@@ -285,7 +296,7 @@ class Port(ctypes.Structure):
 
 
 class Ingress(ctypes.Structure):
-    _fields_ = (("place", ctypes.c_uint32), ("flags", ctypes.c_uint32))
+    _fields_ = (("place", ctypes.c_uint16), ("flags", ctypes.c_uint16), ("in_port", ctypes.c_uint32))
 
 
 _ADDRESS = ctypes.c_uint32 * 4

@@ -15,7 +15,7 @@ from support.fast_path import LOOPBACK_IFINDEX, FastPath, Verdict
 from vectors import frames
 
 from appliance.datapath.driver import DatapathPort
-from appliance.datapath.layout import PortFlag
+from appliance.datapath.layout import PortFlag, tunnel_ingress
 from appliance.model.actions import SetField
 from appliance.model.fields import BY_NAME, IN_PORT
 from appliance.model.megaflow import DatapathAction, DropReason, Forward
@@ -50,7 +50,7 @@ def tunnel_ports(fast_path: FastPath, *ports: TunnelPort, came: Tunnel | None = 
         tunnels.add(DatapathPort(number, "lo", LOOPBACK_IFINDEX, Hook.TC, tunnel=port))
         programs.update("ports", number, struct.pack("=IIII", LOOPBACK_IFINDEX, flags, 1 << 16, 0))
     if came is not None:
-        ingress = struct.pack("=II", tunnels.ways(LOOPBACK_IFINDEX), PortFlag.TUNNEL)
+        ingress = tunnel_ingress(tunnels.ways(LOOPBACK_IFINDEX))
         programs.update("small_ifindex", LOOPBACK_IFINDEX, ingress)
     fast_path.came = came
     try:
@@ -110,7 +110,7 @@ def test_a_packet_of_another_device_comes_by_none_of_the_ports(fast_path: FastPa
     with tunnel_ports(fast_path, came=Tunnel(0, int(A), int(B))):
         fast_path.datapath._tunnels.add(DatapathPort(FIRST, "other", 77, Hook.TC, tunnel=port))
         try:
-            fast_path.datapath.programs.update("small_ifindex", LOOPBACK_IFINDEX, struct.pack("=II", 0xFF, PortFlag.TUNNEL))
+            fast_path.datapath.programs.update("small_ifindex", LOOPBACK_IFINDEX, tunnel_ingress(0xFF))
             assert fast_path.execute(UDP, Hook.TC).code == Verdict.TC_SHOT
         finally:
             fast_path.datapath._tunnels.remove(FIRST)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from appliance.datapath.bpf import BpfDatapath
-from appliance.datapath.layout import OpCode, PortFlag, number_at, port_place
+from appliance.datapath.layout import OpCode, PortFlag, number_at, port_ingress, port_place
 from appliance.datapath.loader import Sizes
 from appliance.datapath.programs import bpf
 from appliance.model.fields import IN_PORT, KEY_BYTES, KEY_MASK, LAYERS
@@ -90,7 +90,7 @@ class FastPath:
             self.datapath.programs.update("ports", port_place(number), struct.pack("=IIII", 1, PORT_FLAGS, 1 << 16, 0))
 
     def _come_in_on(self, port: int) -> None:
-        self.datapath.programs.update("small_ifindex", LOOPBACK_IFINDEX, struct.pack("=II", port_place(port), PORT_FLAGS))
+        self.datapath.programs.update("small_ifindex", LOOPBACK_IFINDEX, port_ingress(port, PORT_FLAGS))
 
     @contextmanager
     def coming_in_on(self, port: int) -> Iterator[None]:
