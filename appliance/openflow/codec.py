@@ -78,20 +78,26 @@ def encode(message: Message) -> bytes:
 
     Raises ValueError for a value that is too wide, a field that OpenFlow 1.3 does not have, or a message that gets too long.
     """
-    return b"".join(encode_in_parts(message))
-
-
-def encode_in_parts(message: Message) -> Iterator[bytes]:
-    """The same, one message at a time, each made when it is asked for."""
-    version = message.version if isinstance(message, Hello) else OFP_VERSION
+    if isinstance(message, MultipartRequest | MultipartReply):
+        return b"".join(encode_in_parts(message))
     try:
-        if isinstance(message, MultipartRequest | MultipartReply):
-            reply = isinstance(message, MultipartReply)
-            kind = MessageType.MULTIPART_REPLY if reply else MessageType.MULTIPART_REQUEST
-            for body in encode_multipart(message):
-                yield _frame(version, kind, body, message.xid)
-        else:
-            kind, encoder = _ENCODERS[type(message)]
-            yield _frame(version, kind, encoder(message), message.xid)
+        kind, encoder = _ENCODERS[type(message)]
+        version = message.version if isinstance(message, Hello) else OFP_VERSION
+        return _frame(version, kind, encoder(message), message.xid)
     except (error, OverflowError, KeyError) as fault:
-        raise ValueError(f"{type(message).__name__} cannot be encoded: {fault}") from fault
+        raise _unencodable(message, fault) from fault
+
+
+def encode_in_parts(message: MultipartRequest | MultipartReply) -> Iterator[bytes]:
+    """The same, one message at a time, each made when it is asked for."""
+    reply = isinstance(message, MultipartReply)
+    kind = MessageType.MULTIPART_REPLY if reply else MessageType.MULTIPART_REQUEST
+    try:
+        for body in encode_multipart(message):
+            yield _frame(OFP_VERSION, kind, body, message.xid)
+    except (error, OverflowError, KeyError) as fault:
+        raise _unencodable(message, fault) from fault
+
+
+def _unencodable(message: Message, fault: Exception) -> ValueError:
+    return ValueError(f"{type(message).__name__} cannot be encoded: {fault}")

@@ -11,12 +11,14 @@ Source: OpenFlow Switch Specification 1.3.5, sections 6.3.4 to 6.3.6, 7.3.9, 7.3
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from appliance.model.actions import OFP_NO_BUFFER, OFPCML_NO_BUFFER
 from appliance.model.fields import IN_PORT, METADATA, TUN_DST, TUN_SRC, TUNNEL_ID
-from appliance.model.match import Match, MatchField
+from appliance.model.match import Match, MatchField, MatchShape
 from appliance.model.megaflow import Controller as ControllerAction
 from appliance.model.megaflow import PacketInReason
+from appliance.model.tunnel import Tunnel
 from appliance.openflow.constants import OFPCML_MAX
 from appliance.openflow.errors import BadRequest, ErrorType, ProtocolError, RoleRequestFailed, SwitchConfigFailed
 from appliance.openflow.flow import FlowRemovedReason
@@ -120,6 +122,17 @@ class Controller:
         return tuple(self.auxiliary)[select_hash(key) % len(self.auxiliary)]
 
 
+@lru_cache(maxsize=1024)
+def _where_from(in_port: int, metadata: int, tunnel: Tunnel) -> Match:
+    """A packet-in's match. There are few of them, of few shapes, and thousands of packets of each."""
+    fields = [MatchField(IN_PORT, in_port)]
+    if metadata:
+        fields.append(MatchField(METADATA, metadata))
+    fields += [MatchField(field, value) for field, value in zip(_TUNNEL_FIELDS, tunnel, strict=True) if value]
+    match = Match.of(fields)
+    return Match(MatchShape(tuple([(item.field, item.mask) for item in fields])), match.value, match.mask)
+
+
 def _changes_the_switch(message: Message) -> bool:
     match message:
         case FlowMod() | GroupMod() | MeterMod() | PortMod() | TableMod() | PacketOut():
@@ -206,11 +219,7 @@ class Controllers:
         A frame longer than the action's ``max_len``, or where no action sent it (an invalid TTL) than ``miss_send_len``, is cut
         and kept, if there is a buffer free.
         """
-        fields = [MatchField(IN_PORT, IN_PORT.get(key))]
-        if action.metadata:
-            fields.append(MatchField(METADATA, action.metadata))
-        fields += [MatchField(field, value) for field, value in zip(_TUNNEL_FIELDS, kept.tunnel, strict=True) if value]
-        match = Match.of(fields)
+        match = _where_from(IN_PORT.get(key), action.metadata, kept.tunnel)
         for controller in self:
             if not controller.wants(controller.packet_in_mask, action.reason):
                 continue

@@ -16,6 +16,7 @@ from appliance.model.fields import IN_PORT, LAYERS, PLUGIN_BITS, TUNNEL_ID, Laye
 from appliance.model.megaflow import (
     NO_MEGAFLOW,
     Controller,
+    DatapathAction,
     DecTtl,
     Flood,
     Forward,
@@ -56,7 +57,8 @@ _NO_PORT = frozenset({PortNo.CONTROLLER, PortNo.ANY})
 _REST = Forward(0)
 """Stands behind the actions of a translation that goes on later: its emission is the frame to go on with."""
 
-_OUTPUTS = frozenset({Forward, Flood})
+_PORTS = frozenset({Forward, Flood})
+_ANYWHERE = frozenset({Forward, Flood, Controller})
 _CUT_AFTER = (Forward, Flood, SetField, PushTag, PopTag, DecTtl, SetQueue, Meter)
 """Actions after which a segmentation-offload frame still is one."""
 
@@ -120,7 +122,7 @@ class PacketIo:
             if translation is None:
                 translation = fast_path.translate(upcall.key, now)
             own = translation
-            unchanged = _only_outputs(translation)
+            unchanged = _only_outputs(translation, _PORTS if upcall.gso_size else _ANYWHERE)
             if not unchanged and may_run_out(translation.actions, upcall.key):
                 own = fast_path.translate(upcall.key, now, one_packet=True)
             learned, consequences = fast_path.learn(own, now)
@@ -203,8 +205,11 @@ class PacketIo:
             if isinstance(action, Forward):
                 if self._ports.forwards(action.port):
                     effects.append(SendFrame(action.port, frame, gso_size, None, tunnel))
-            else:
+            elif isinstance(action, Flood):
                 effects += [SendFrame(port, frame, gso_size, None, tunnel) for port in self._ports.flood(upcall.in_port)]
+            elif isinstance(action, Controller) and self._shows(action, upcall.in_port):
+                kept = BufferedPacket(frame, upcall.in_port, 0, tunnel_of(upcall.key))
+                effects += self._controllers.packet_in(action, frame, upcall.key, kept, now)
 
     # ── both ───────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _run(self, translation: Translation, packet: _Packet, now: float, effects: list[Effect], *, metered: bool = False) -> None:
@@ -289,18 +294,22 @@ class PacketIo:
                     SendFrame(port, emission.frame, packet.gso_size, emission.queue_id, tunnel)
                     for port in self._ports.flood(packet.in_port)
                 ]
-            case Controller(reason=reason):
-                if reason is not PacketInReason.NO_MATCH or self._ports.sends_packet_in(packet.in_port):
+            case Controller() as action:
+                if self._shows(action, packet.in_port):
                     frame = emission.frame
                     kept = BufferedPacket(frame, packet.in_port, packet.gso_size, emission.tunnel)
                     if packet.partial:
                         frame = checksum.complete(frame, parse(frame, packet.in_port))
-                    effects += self._controllers.packet_in(emission.action, frame, packet.key, kept, now)
+                    effects += self._controllers.packet_in(action, frame, packet.key, kept, now)
+
+    def _shows(self, action: Controller, in_port: int) -> bool:
+        """Whether the controllers are to see a packet from this port."""
+        return action.reason is not PacketInReason.NO_MATCH or self._ports.sends_packet_in(in_port)
 
 
-def _only_outputs(translation: Translation) -> bool:
-    """Whether the packet leaves as it came, by ports only, and goes no further."""
-    return _OUTPUTS.issuperset(map(type, translation.actions)) and translation.again is None and not translation.forks
+def _only_outputs(translation: Translation, to: frozenset[type[DatapathAction]]) -> bool:
+    """Whether the packet leaves as it came, by nothing but these actions, and goes no further."""
+    return to.issuperset(map(type, translation.actions)) and translation.again is None and not translation.forks
 
 
 def _leaves_segmentation(translation: Translation) -> bool:
