@@ -206,18 +206,19 @@ class Testbed:
         return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
     # ── traffic ────────────────────────────────────────────────────────────────────────────────────────────────────────
-    def ping(self, source: str, destination: str, family: int = 4, number: int = 2, wait: float = 2.0) -> PingResult:
-        """``number`` echo requests, 0.2 s apart; each has ``wait`` seconds to come back."""
+    def ping(self, source: str, destination: str, family: int = 4, number: int = 2, wait: float = 5.0) -> PingResult:
+        """``number`` echo requests, one after the other; each has ``wait`` seconds to come back.
+
+        Each by a ``ping`` of its own: one that has had an answer waits for its last one hardly longer than for those before.
+        """
         if shutil.which("ping") is None:
             raise LabError("the ping command is missing: apt-get install iputils-ping")
-        address = self[destination].address(family)
-        argv = ["ping", f"-{family}", "-n", "-c", str(number), "-i", "0.2", "-W", str(wait), address]
+        argv = ["ping", f"-{family}", "-n", "-c", "1", "-W", str(wait), self[destination].address(family)]
         environment = {**os.environ, "LC_ALL": "C"}
-        output = self.run(argv, host=source, timeout=number * (wait + 0.2) + 10, environment=environment).stdout
-        counts = re.search(r"(\d+) packets transmitted, (\d+)(?: packets)? received", output)
-        times = re.search(r"= ([0-9.]+)/", output)
-        sent, received = (int(counts[1]), int(counts[2])) if counts else (number, 0)
-        return PingResult(source, destination, family, sent, received, float(times[1]) if times else None)
+        outputs = [self.run(argv, host=source, timeout=wait + 30, environment=environment).stdout for _ in range(number)]
+        times = [float(time[1]) for output in outputs if (time := re.search(r"= ([0-9.]+)/", output))]
+        received = sum(", 1 received" in output or ", 1 packets received" in output for output in outputs)
+        return PingResult(source, destination, family, number, received, min(times, default=None))
 
     def ping_all(self, families: Sequence[int] = (4, 6), number: int = 2) -> Iterator[PingResult]:
         """Every ordered pair, one after the other; each result as it comes."""

@@ -103,12 +103,14 @@ class Overlay:
         """That of the host's site."""
         return self.beds[ord(host[0]) - 97]
 
-    def ping(self, source: str, destination: str, family: int = 4, *options: str, number: int = 3, wait: float = 2.0) -> int:
-        """How many of ``number`` echo requests were answered. ``options`` are ping's."""
+    def ping(self, source: str, destination: str, family: int = 4, *options: str, number: int = 3, wait: float = 5.0) -> int:
+        """How many of ``number`` echo requests, each by a ping of its own, were answered. ``options`` are ping's."""
         address = self.bed(destination)[destination].address(family)
-        argv = ["ping", f"-{family}", "-n", "-c", str(number), "-i", "0.2", "-W", str(wait), *options, address]
-        output = self.bed(source).run(argv, host=source, environment={**os.environ, "LC_ALL": "C"}).stdout
-        return output.count(" bytes from ")
+        argv = ["ping", f"-{family}", "-n", "-c", "1", "-W", str(wait), *options, address]
+        environment = {**os.environ, "LC_ALL": "C"}
+        bed = self.bed(source)
+        outputs = (bed.run(argv, host=source, timeout=wait + 30, environment=environment).stdout for _ in range(number))
+        return sum(" bytes from " in output for output in outputs)
 
     def transfer(self, source: str, destination: str, size: int, family: int = 4) -> TransferResult:
         """``size`` bytes by TCP, checked at the other end."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.running_switch import RunningSwitch, running_switch
+from support.waiting import lost, until
 
 from appliance.lab.testbed import Testbed
 
@@ -44,15 +44,13 @@ def start_controller(bed: Testbed, app: Path = APP) -> subprocess.Popen[Any]:
     return bed.start([sys.executable, "-c", STOCK_RUNNER, str(PORT), str(app)], stdout=null, stderr=null)
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-
-
 def states(switch: RunningSwitch) -> list[str]:
     return [controller["state"] for controller in switch.control.request("show")["controllers"]]
+
+
+def until_forwarding(bed: Testbed) -> None:
+    """The app installs its table-miss entry before os-ken lets it have packet-ins."""
+    until(lambda: bed.ping("h1", "h2", number=1, wait=0.5).ok, "the app at work")
 
 
 @contextmanager
@@ -60,7 +58,7 @@ def controlled(bed: Testbed, folder: Path, *flags: str) -> Iterator[tuple[Runnin
     """A switch and its controller, connected."""
     controller = start_controller(bed)
     with running_switch(bed, folder, *FLAGS, *flags, listen=False) as switch:
-        until(lambda: switch.control.request("show")["flows"], "the table-miss entry")
+        until_forwarding(bed)
         yield switch, controller
 
 
@@ -80,7 +78,7 @@ def test_hosts_reach_each_other_and_the_fast_path_does_the_work(bed, tmp_path):
         after = switch.packets()
         forwarded, punted = after["tc"] - before["tc"], after["slow_path"] - before["slow_path"]
         assert forwarded > 200
-        assert punted <= 20, (before, after)
+        assert forwarded > 10 * punted, (before, after)
         show = switch.control.request("show")
         assert show["faults"] == 0, switch.log
         assert [controller["version"] for controller in show["controllers"]] == ["1.3"]
@@ -93,7 +91,7 @@ def test_fail_secure_keeps_the_flows_that_are_there_and_sets_up_no_others(bed, t
         lose(switch, controller)
         assert switch.control.request("show")["flows"] == flows
         assert bed.ping("h1", "h2").ok
-        assert bed.ping("h1", "h3", number=1).received == 0
+        assert bed.ping("h1", "h3", number=1, wait=0.5).received == 0
         assert not switch.control.request("show")["standalone"]
 
 
@@ -106,6 +104,7 @@ def test_fail_standalone_learns_by_itself_until_a_controller_is_back(bed, tmp_pa
             assert result.ok, result
         start_controller(bed)
         until(lambda: states(switch) == ["connected"], "the controller is back")
+        until_forwarding(bed)
         assert not switch.control.request("show")["standalone"]
         for result in bed.ping_all(families=(4,)):
             assert result.ok, result
@@ -122,6 +121,7 @@ def test_the_agent_may_die_packets_go_on_and_the_next_agent_takes_over(bed, tmp_
         again.mkdir()
         with running_switch(bed, again, *FLAGS, listen=False) as second:
             until(lambda: second.control.request("show")["flows"], "the table-miss entry")
+            until_forwarding(bed)
             for result in bed.ping_all(families=(4,)):
                 assert result.ok, result
             assert second.control.request("show")["faults"] == 0, second.log
@@ -156,7 +156,7 @@ def test_a_crash_and_a_new_agent_lose_no_packet(bed, tmp_path):
     with running_switch(bed, tmp_path, *FLAGS, listen=False) as first:
         until(lambda: first.control.request("show")["flows"] == 2, "the flow entries")
         assert bed.ping("h1", "h2").ok
-        words = ["ping", "-i", "0.01", "-c", "1000", "-W", "1", bed["h2"].address4]
+        words = ["ping", "-n", "-i", "0.01", bed["h2"].address4]
         pinging = bed.start(words, host="h1", stdout=subprocess.PIPE)
         first.process.kill()
         first.process.wait()
@@ -164,9 +164,10 @@ def test_a_crash_and_a_new_agent_lose_no_packet(bed, tmp_path):
             assert "the programs of an agent that died go on" in second.log
             until(lambda: "took over from an agent that died; 2 flow entries" in second.log, "the take-over")
             until(lambda: second.packets()["tc"] > 100, "packets by the new agent's programs")
+            pinging.send_signal(signal.SIGINT)
             output = pinging.communicate(timeout=60)[0].decode()
             assert second.control.request("show")["faults"] == 0, second.log
-    assert "1000 packets transmitted, 1000 received" in output
+    assert lost(output) == []
 
 
 def test_a_barrier_ends_the_dead_agents_rules(bed, tmp_path):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import own_namespace
 import pytest
 from pyroute2 import IPRoute
+from support.waiting import SECONDS
 
 from appliance import ports
 from appliance.model.ports import UNKNOWN_COUNT, Hook, PortConfig, PortState
@@ -138,7 +139,7 @@ def settle(watcher: LinkWatcher, done: Callable[[list[LinkChange]], bool]) -> li
     """The changes until ``done`` says so; the kernel tells of carrier changes up to a second late."""
     found: list[LinkChange] = []
     while not done(found):
-        readable, _, _ = select.select([watcher], [], [], 3)
+        readable, _, _ = select.select([watcher], [], [], SECONDS)
         assert readable, f"nothing came after {found}"
         found.extend(watcher.changes())
     return found

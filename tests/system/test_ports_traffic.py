@@ -22,6 +22,7 @@ import pytest
 from support.running_switch import RunningSwitch, running_switch
 from support.tags import tagged
 from support.tap import tap_cable
+from support.waiting import SECONDS
 
 from appliance.lab.testbed import Testbed
 from appliance.lab.transfer import transfer
@@ -77,15 +78,16 @@ class Network:
 
     # ── traffic ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def ping(self, family: int, size: int = 56, net: int = 0, *options: str) -> None:
-        command = ["ping", "-q", "-c3", "-i0.05", "-W2", f"-s{size}", *options, self.address(2, family, net)]
-        result = self.switch.bed.run(command, host="h1")
-        assert " 0% packet loss" in result.stdout, f"{' '.join(command)}: {result.stdout}{result.stderr}\n{self.tiers()}"
+        command = ["ping", "-q", "-c1", "-W5", f"-s{size}", *options, self.address(2, family, net)]
+        for _ in range(3):
+            result = self.switch.bed.run(command, host="h1")
+            assert " 0% packet loss" in result.stdout, f"{' '.join(command)}: {result.stdout}{result.stderr}\n{self.tiers()}"
 
     def tcp(self, family: int, net: int = 0) -> None:
         """Both ways, every byte compared."""
         for source, destination in ((1, 2), (2, 1)):
             namespaces = (self.switch.bed[f"h{host}"].namespace for host in (source, destination))
-            result = transfer(*namespaces, self.address(destination, family, net), MEGABYTES, 10)
+            result = transfer(*namespaces, self.address(destination, family, net), MEGABYTES)
             assert result.ok, (result, self.tiers())
 
     def udp(self, family: int, sizes: range, net: int = 0) -> None:
@@ -100,7 +102,7 @@ class Network:
             answering.bind(("", 0))
             where = (address, answering.getsockname()[1])
             for opened in (asking, answering):
-                opened.settimeout(2)
+                opened.settimeout(SECONDS)
             thread = threading.Thread(target=echo, args=(answering, len(sizes)))
             thread.start()
             try:

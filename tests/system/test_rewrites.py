@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.running_switch import RunningSwitch, running_switch
+from support.waiting import SECONDS
 
 from appliance.lab.testbed import Testbed
 
@@ -38,14 +39,15 @@ def clean(switch: RunningSwitch) -> None:
     switch.ofctl("del-flows")
 
 
-def transfer(switch: RunningSwitch, family: int, slow_path_allowed: int = 20) -> None:
+def transfer(switch: RunningSwitch, family: int) -> None:
     """h1 sends to h2: all bytes arrive as they were sent, and the fast path did the work."""
     before = switch.packets()
     result = switch.bed.transfer("h1", "h2", SIZE, family)
     after = switch.packets()
     assert result.ok, result
-    assert after["slow_path"] - before["slow_path"] <= slow_path_allowed, (before, after)
-    assert after["tc"] - before["tc"] > 200
+    forwarded = after["tc"] - before["tc"]
+    assert forwarded > 200
+    assert forwarded > 10 * (after["slow_path"] - before["slow_path"]), (before, after)
 
 
 def nat(family: int) -> tuple[str, ...]:
@@ -77,11 +79,11 @@ def test_ports(switch: RunningSwitch, family: int) -> None:
     bed, data = switch.bed, random.Random(1).randbytes(20_000_000)
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     listener = bed.inside("h2", lambda: socket.create_server((bed["h2"].address(family), 5001), family=kind))
-    with listener, bed.inside("h1", lambda: socket.create_connection((bed["h2"].address(family), 80), 5)) as client:
+    with listener, bed.inside("h1", lambda: socket.create_connection((bed["h2"].address(family), 80), SECONDS)) as client:
         server, _ = listener.accept()
         with server, ThreadPoolExecutor(1) as sender:
             sent = sender.submit(lambda: (client.sendall(data), client.shutdown(socket.SHUT_WR)))
-            server.settimeout(30)
+            server.settimeout(SECONDS)
             received = bytearray()
             while chunk := server.recv(1 << 20):
                 received += chunk
