@@ -416,7 +416,8 @@ class _SwitchSide:
         self._agent.step(events.ConnectionClosed(connection))
 
     def paused(self) -> None:
-        self._agent.step(events.Quiet())
+        if self._agent.switch.is_behind:
+            self._agent.step(events.Quiet())
 
 
 def _number(request: Mapping[str, Any], name: str, default: int | None) -> int | None:

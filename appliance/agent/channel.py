@@ -14,7 +14,7 @@ import socket
 import time
 from typing import Protocol
 
-from appliance.agent.green import Signal, Timeout, sleep, spawn, wait_readable, wait_writable
+from appliance.agent.green import Readable, Signal, Timeout, sleep, spawn, wait_writable
 from appliance.openflow import connection as wire
 from appliance.openflow.connection import Connection, ConnectionClosed, Event, Negotiated
 from appliance.openflow.messages import Message, PacketIn
@@ -105,6 +105,9 @@ class Channel:
         self._owner = owner
         self._to_write = Signal()
         self._drained = Signal()
+        self._readable = Readable(transport.socket.fileno())
+        self._answers_follow = False
+        """What is queued now is written soon, by ``_answer``."""
         self._writing = memoryview(b"")
         self._written = self._written_before = 0
         self.reason: str | None = None
@@ -123,7 +126,8 @@ class Channel:
             self.dropped_packet_ins += 1
             return
         self.connection.send(message)
-        self._wake_writer()
+        if not self._answers_follow:
+            self._wake_writer()
 
     def tick(self, now: float) -> None:
         """Wanted about once a second: probes a silent controller, gives up one that is gone."""
@@ -155,6 +159,7 @@ class Channel:
                     sleep(0.01)
         finally:
             writer.kill()
+            self._readable.close()
             self.transport.close()
 
     # ── in ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -165,6 +170,7 @@ class Channel:
         """When the first came of what the owner does not know yet to be a whole."""
         while self.reason is None:
             if self.backlog > PAUSE_BYTES:
+                self._readable.close()  # it is not to be read for a while
                 self._drained.clear()
                 self._drained.wait()
                 continue
@@ -174,7 +180,7 @@ class Channel:
                 if heard_at is not None:
                     self._owner.paused()
                     heard_at = None
-                wait_readable(self.transport.socket.fileno())
+                self._readable.wait()
                 began_at = time.monotonic()
                 continue
             except OSError as error:
@@ -184,7 +190,11 @@ class Channel:
                 self.close("closed by the controller")
                 return
             now = time.monotonic()
-            self._take(self.connection.receive_data(data, now))
+            self._answers_follow = True
+            try:
+                self._take(self.connection.receive_data(data, now))
+            finally:
+                self._answers_follow = False
             self._answer()
             if heard_at is None:
                 heard_at = now

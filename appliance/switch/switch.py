@@ -197,6 +197,11 @@ class Switch:
         """Packets that came up, by reason."""
         return self._packets.upcalls_by_reason
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether flow-mods have not been brought into the fast path yet: ``Quiet`` would do it."""
+        return self._megaflows.stale
+
     # ── stepping ───────────────────────────────────────────────────────────────────────────────────────────────────────
     def needs(self, event: Event, now: float) -> Need:
         """What to read and step before ``step(event, now)``."""
