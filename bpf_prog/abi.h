@@ -105,7 +105,7 @@ enum op_code {
 	OP_END = 0,
 	OP_FORWARD = 1,       /* arg32 port: send the packet there; the last op */
 	OP_OUTPUT = 2,	      /* arg32 port: send a copy there and go on */
-	OP_FLOOD = 3,	      /* send to every flood port but the packet's own; the last op */
+	OP_FLOOD = 3,	      /* send a copy to every flood port but the packet's own, and go on; TC only */
 	OP_PUSH_TAG = 4,      /* arg16 TPID, arg32 TCI */
 	OP_POP_TAG = 5,
 	OP_SET_VLAN = 6,      /* arg16 TCI mask, arg32 TCI value */
@@ -134,7 +134,7 @@ enum op_code {
 	OP_SET_ND_SLL = 29,
 	OP_SET_ND_TLL = 30,
 	OP_OPERAND_0 = 32, /* arg16 and arg32 together: bytes 0 to 5 of an address */
-	OP_OPERAND_1 = 33, /* bytes 6 to 11 */
+	OP_OPERAND_1 = 33, /* bytes 6 to 11; arg8: byte 12 */
 	OP_METER = 34,  /* arg16: index of the meter; arg32: the slot that counts what it drops. Before all others, with MEGAFLOW_METERED */
 	OP_CHOOSE = 35, /* arg32: index of the choice; the last op: its way's ops go on */
 	OP_SET_TUNNEL_ID = 40, /* arg16 and arg32 together: the lower 48 bits */
@@ -142,6 +142,8 @@ enum op_code {
 	OP_SET_TUN_DST = 42,
 	OP_SET_QUEUE = 36, /* arg32: the traffic class (major << 16 | minor) that outputs from here on go to; TC only */
 	OP_PLUGIN = 46, /* arg8: the plug-in, its arguments the operand's first 12 bytes; arg32: the slot that counts what it drops, or NO_SLOT. TC only */
+	OP_CONTROLLER = 37, /* send a copy up for the controllers, and go on. The operand: cookie, first half of the metadata, table; arg8: OFPR_*,
+			       arg16: max_len, arg32: second half of the metadata. Cookie and metadata in network order. TC only */
 	OP_CHECKSUMS = 31, /* enter the changes so far in the checksums: before an output */
 	/* From here on: ops for PROGRAM_EXECUTE only. */
 	OP_PUSH_MPLS = 48, /* arg16: ethertype, network order */
@@ -366,7 +368,7 @@ struct port_counters {
 	u64 forwarded_tc;
 	u64 dropped;
 	u64 punted;
-	u64 pad;
+	u64 lost; /* copies for the controllers that found no room in the queue to the slow path */
 };
 
 /* Programs that others end with, by index in `tc_programs` and `xdp_programs`. */
@@ -380,7 +382,8 @@ enum program {
 	PROGRAM_EDIT = 6,    /* TC only: struct edit, and the end */
 	PROGRAM_RETAG = 7,   /* TC only: likewise, without MEGAFLOW_EDITS */
 	PROGRAM_TUNNEL = 8,  /* TC only: before HANDLE, for what came on a tunnel device */
-	PROGRAMS = 9,
+	PROGRAM_COPY = 9,    /* TC only: OP_CONTROLLER, the one before p->first */
+	PROGRAMS = 10,
 };
 
 /* What a plug-in may be called for. Its program for that is in `tc_programs` at PLUGIN_PROGRAM(kind, id). */
@@ -411,6 +414,7 @@ enum upcall_reason {
 	UPCALL_ACTION = 1,
 	UPCALL_TTL = 2,
 	UPCALL_CATCHING_UP = 3,
+	UPCALL_COPY = 4, /* for the controllers: the packet as it is now. It has been counted, and is not dropped if there is no room */
 };
 
 enum drop_reason {
@@ -450,5 +454,8 @@ struct upcall {
 	u16 vlan_present; /* the outermost tag is not in the frame but here */
 	u16 vlan_tpid;	  /* host order */
 	u16 vlan_tci;	  /* host order, with DEI */
-	u16 pad;
+	u16 max_len;	  /* from here on for UPCALL_COPY only: what the packet-in says besides. Its metadata is in the key */
+	u64 cookie; /* network order */
+	u32 table;
+	u32 packet_in_reason;
 };

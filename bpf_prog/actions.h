@@ -143,7 +143,7 @@ static __always_inline void send_last(struct packet *p, struct hook hook, u32 nu
 }
 
 /* Copies to every flood port but the packet's own. */
-static __always_inline void flood(struct packet *p, struct hook hook, struct verdict *v)
+static __always_inline void flood(struct packet *p, struct hook hook)
 {
 	u32 zero = 0, in_port = p->number;
 	struct settings *s = settings.lookup(&zero);
@@ -158,7 +158,7 @@ static __always_inline void flood(struct packet *p, struct hook hook, struct ver
 		if (number && *number != in_port)
 			send_copy(p, hook, *number);
 	}
-	verdict(v, FATE_FORWARDED, 0, TC_ACT_STOLEN);
+	p->sent = 1;
 }
 
 /* One op that changes the packet. */
@@ -173,6 +173,7 @@ static __always_inline int change(struct packet *p, struct hook hook, const stru
 		return 0;
 	case OP_OPERAND_1:
 		__builtin_memcpy((u8 *)p->operand + 6, mac, 6);
+		((u8 *)p->operand)[12] = op->arg8;
 		return 0;
 	case OP_PUSH_TAG:
 		return push_tag(p, hook, op->arg16, op->arg32);
@@ -316,9 +317,13 @@ static __always_inline void execute(struct packet *p, struct hook hook, const st
 		}
 		if (hook.tc && code == OP_FLOOD) {
 #ifdef TEST_RUN
-			verdict(v, FATE_FORWARDED, 0, test_output(OP_FLOOD, 0) ? TEST_STOPPED : TC_ACT_SHOT);
+			p->sent = 1;
+			if (!test_output(OP_FLOOD, 0))
+				continue;
+			verdict(v, FATE_FORWARDED, 0, TEST_STOPPED);
 			return;
 #endif
+			p->first = first + i + 1;
 			tc_programs.call(hook.skb, PROGRAM_FLOOD);
 			verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, dropped); /* the call does not return */
 			return;
@@ -341,6 +346,12 @@ static __always_inline void execute(struct packet *p, struct hook hook, const st
 			p->drop_slot = op->arg32;
 			tc_programs.call(hook.skb, PLUGIN_PROGRAM(PLUGIN_ACTION, op->arg8));
 			verdict(v, FATE_DROPPED, DROP_PLUGIN, dropped); /* there is none of that number: the call has returned */
+			return;
+		}
+		if (hook.tc && code == OP_CONTROLLER) {
+			p->first = first + i + 1;
+			tc_programs.call(hook.skb, PROGRAM_COPY);
+			verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, dropped); /* the call does not return */
 			return;
 		}
 		if (hook.tc && code == OP_SET_QUEUE) {

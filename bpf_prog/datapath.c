@@ -161,7 +161,7 @@ static __always_inline void begin(struct packet *p, u32 slot)
 
 static __always_inline void send_up(struct packet *p, struct hook hook, u32 reason, u64 megaflow, struct verdict *v)
 {
-	int refused = punt(p, hook, reason, megaflow);
+	int refused = punt(p, hook, reason, megaflow, NULL);
 
 	if (refused == PUNTED)
 		verdict(v, FATE_PUNTED, 0, TC_ACT_STOLEN);
@@ -546,17 +546,40 @@ int ofswitch_clock(struct __sk_buff *skb)
 	return 0;
 }
 
-/* The end of a packet that is flooded. */
 int ofswitch_flood(struct __sk_buff *skb)
 {
 	struct hook hook = {.tc = 1, .skb = skb};
 	struct packet *p = scratch_packet();
-	struct verdict v;
 
 	if (!p)
 		return TC_ACT_SHOT;
-	flood(p, hook, &v);
-	return finish(p, hook, &v);
+	flood(p, hook);
+	tc_programs.call(skb, PROGRAM_EXECUTE);
+	return TC_ACT_SHOT;
+}
+
+/* A copy for the controllers. */
+int ofswitch_copy(struct __sk_buff *skb)
+{
+	struct hook hook = {.tc = 1, .skb = skb};
+	struct packet *p = scratch_packet();
+
+	if (!p)
+		return TC_ACT_SHOT;
+	u32 slot = p->slot;
+	struct megaflow *megaflow = megaflows_at(slot);
+	u64 at = p->first - 1;
+	opaque(at);
+	if (!megaflow || at >= MAX_OPS)
+		return TC_ACT_SHOT;
+	if (punt(p, hook, UPCALL_COPY, megaflow->id, &megaflow->ops[at]) != PUNTED) {
+		struct port_counters *counters = port_counters_at(p->number + (u64)p->cpu * PORT_PLACES);
+		if (counters)
+			counters->lost++;
+	}
+	p->sent = 1;
+	tc_programs.call(skb, PROGRAM_EXECUTE);
+	return TC_ACT_SHOT;
 }
 
 /* Whether there is more to the frame than XDP sees. */

@@ -321,8 +321,10 @@ static __always_inline u32 hidden_tags(const struct packet *p)
 	return tags > MAX_VLAN_TAGS ? tags - MAX_VLAN_TAGS : 0;
 }
 
-static __always_inline void tags_changed(struct packet *p)
+/* `before` is how many there were in the frame. */
+static __always_inline void tags_changed(struct packet *p, u32 before)
 {
+	p->length += (p->frame_tags - before) * VLAN_TAG_BYTES;
 	p->network = ETH_HEADER_BYTES + p->frame_tags * VLAN_TAG_BYTES;
 	if (hidden_tags(p))
 		p->key.f.layers = 0;
@@ -332,6 +334,8 @@ static __always_inline void tags_changed(struct packet *p)
 
 static __always_inline int push_tag(struct packet *p, struct hook hook, u16 tpid, u16 tci)
 {
+	u32 before = p->frame_tags;
+
 	if (hook.tc) {
 		if (bpf_skb_vlan_push(hook.skb, bpf_htons(tpid), tci) < 0)
 			return -1;
@@ -349,7 +353,7 @@ static __always_inline int push_tag(struct packet *p, struct hook hook, u16 tpid
 		to[3] = bpf_htonl((u32)tpid << 16 | tci);
 		p->frame_tags++;
 	}
-	tags_changed(p);
+	tags_changed(p, before);
 	p->key.f.inner_vlan_tci = p->key.f.vlan_tci;
 	p->key.f.vlan_tci = key_tci(tci);
 	return 0;
@@ -357,6 +361,8 @@ static __always_inline int push_tag(struct packet *p, struct hook hook, u16 tpid
 
 static __always_inline int pop_tag(struct packet *p, struct hook hook)
 {
+	u32 before = p->frame_tags;
+
 	if (!(p->frame_tags + p->metadata_tag))
 		return 0;
 	if (hook.tc) {
@@ -377,7 +383,7 @@ static __always_inline int pop_tag(struct packet *p, struct hook hook)
 			return -1;
 		p->frame_tags--;
 	}
-	tags_changed(p);
+	tags_changed(p, before);
 	p->key.f.vlan_tci = p->key.f.inner_vlan_tci;
 	p->key.f.inner_vlan_tci = 0;
 	return 0;

@@ -22,12 +22,24 @@ static __always_inline void fill_upcall(struct upcall *u, struct packet *p, stru
 	u->megaflow = megaflow;
 	u->in_port = bpf_ntohl(p->key.f.in_port);
 	u->reason = reason;
-	u->length = p->length;
+	u->length = hook.skb->len;
 	u->gso_size = hook.skb->gso_size;
-	u->vlan_present = p->metadata_tag;
+	u->vlan_present = hook.skb->vlan_present;
 	u->vlan_tpid = bpf_ntohs((u16)hook.skb->vlan_proto);
 	u->vlan_tci = hook.skb->vlan_tci;
-	u->pad = 0;
+}
+
+/* What OP_CONTROLLER says of the packet-in. */
+static __always_inline void fill_copy(struct upcall *u, const struct packet *p, const struct op *op)
+{
+	u32 *metadata = (u32 *)&u->key.metadata;
+
+	u->cookie = p->operand[0];
+	metadata[0] = ((const u32 *)p->operand)[2];
+	metadata[1] = op->arg32;
+	u->table = ((const u8 *)p->operand)[12];
+	u->packet_in_reason = op->arg8;
+	u->max_len = op->arg16;
 }
 
 static __always_inline u32 in_queue(const struct upcall_share *share)
@@ -41,11 +53,12 @@ static __always_inline int has_share(u32 own, u32 all, u32 units)
 	return !own || (all < UPCALL_UNITS && own + units <= (UPCALL_UNITS - all) / PORT_SHARE);
 }
 
-/* PUNTED, or why not. A ring buffer's record must have a size that the verifier knows: there are three of them. */
-static __always_inline int punt(struct packet *p, struct hook hook, u32 reason, u64 megaflow)
+/* PUNTED, or why not. `copied`, if not NULL, is the op that does it. A ring buffer's record must have a size that the verifier knows:
+ * there are three of them. */
+static __always_inline int punt(struct packet *p, struct hook hook, u32 reason, u64 megaflow, const struct op *copied)
 {
 	struct upcall *u;
-	u64 length = p->length; /* 64 bits, so that it is compared and used in one register, whose range the verifier knows */
+	u64 length = hook.skb->len; /* 64 bits, so that it is compared and used in one register, whose range the verifier knows */
 
 	opaque(length);
 	if (length > UPCALL_LARGE)
@@ -58,17 +71,23 @@ static __always_inline int punt(struct packet *p, struct hook hook, u32 reason, 
 	if (!has_share(in_queue(own), in_queue(all), units))
 		return DROP_UPCALL_SHARE;
 	opaque(length);
-	if (length <= UPCALL_SMALL)
+	u64 room = UPCALL_SMALL;
+	if (length <= UPCALL_SMALL) {
 		u = upcalls.ringbuf_reserve(sizeof(struct upcall) + UPCALL_SMALL);
-	else if (length <= UPCALL_MEDIUM)
+	} else if (length <= UPCALL_MEDIUM) {
+		room = UPCALL_MEDIUM;
 		u = upcalls.ringbuf_reserve(sizeof(struct upcall) + UPCALL_MEDIUM);
-	else
+	} else {
+		room = UPCALL_LARGE;
 		u = upcalls.ringbuf_reserve(sizeof(struct upcall) + UPCALL_LARGE);
+	}
 	if (!u)
 		return DROP_UPCALL_FULL;
 	fill_upcall(u, p, hook, reason, megaflow);
-	opaque(length); /* or the compiler makes one comparison of this bound and the others, and kernel 6.1 does not see the lower one */
-	if (length < ETH_HEADER_BYTES || bpf_skb_load_bytes(hook.skb, 0, u + 1, length) < 0) {
+	if (copied)
+		fill_copy(u, p, copied);
+	opaque(length); /* or the compiler makes one comparison of these bounds and the others, and kernel 6.1 does not see them */
+	if (length > room || length < ETH_HEADER_BYTES || bpf_skb_load_bytes(hook.skb, 0, u + 1, length) < 0) {
 		upcalls.ringbuf_discard(u, 0);
 		return DROP_UPCALL_FULL;
 	}

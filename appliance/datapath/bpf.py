@@ -66,11 +66,13 @@ from appliance.datapath.tunnels import Tunnels
 from appliance.model.fields import KEY_BYTES, PLUGIN_BITS
 from appliance.model.megaflow import (
     NO_MEGAFLOW,
+    Controller,
     DropReason,
     Megaflow,
     MegaflowStatistics,
     MeterConfig,
     MeterCounters,
+    PacketInReason,
     Upcall,
     UpcallReason,
 )
@@ -92,12 +94,16 @@ _COUNTERS_BYTES = ctypes.sizeof(PortCounters)
 _RECORD_BYTES = ctypes.sizeof(UpcallRecord)
 _COUNTERS = struct.Struct("=8Q")
 _RECORD = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
+_COPIED = struct.Struct("=8sII")
+"""What stands behind that in the record of a copy: cookie, table, and reason of the packet-in."""
 _SLOT_HEAD = struct.Struct("=IIIHH48sQII80s")
 _SUBTABLE = struct.Struct("=48s16x80s48x")
 _NO_WORDS = words(bytes(KEY_BYTES))
 _, _NO_OTHERS = _NO_WORDS
 _CHOICE_BYTES = ctypes.sizeof(Choice)
 _MAC_BYTES = 12
+_METADATA_BYTES = 8
+"""The first of a key."""
 _NO_STATISTICS = MegaflowStatistics(0, 0, 0.0)
 _REASONS = tuple(UpcallReason)
 _ALL_PORTS = 0
@@ -285,8 +291,8 @@ class BpfDatapath:
             at = (port_place(number) + cpu * PORT_PLACES) * _COUNTERS_BYTES
             for place, count in enumerate(_COUNTERS.unpack_from(self._counters, at)):
                 totals[place] += count
-        rx_bytes, tx_packets, tx_bytes, *fates, _ = totals
-        return TierCounters(sum(fates), rx_bytes, tx_packets, tx_bytes, *fates)
+        rx_bytes, tx_packets, tx_bytes, *rest = totals
+        return TierCounters(sum(rest[:-1]), rx_bytes, tx_packets, tx_bytes, *rest)
 
     def drops(self) -> Mapping[DropReason, int]:
         counts = memoryview(self._drops).cast("Q")
@@ -473,13 +479,14 @@ class BpfDatapath:
         received: list[Upcall] = []
         units: dict[int, int] = {}
         for at, size in self._ring.take(limit):
-            key, megaflow_id, in_port, reason, length, gso_size, vlan_present, tpid, tci, _ = _RECORD.unpack_from(memory, at)
+            key, megaflow_id, in_port, reason, length, gso_size, vlan_present, tpid, tci, max_len = _RECORD.unpack_from(memory, at)
+            controller = _controller(memory, at, max_len) if reason == UpcallReason.COPY else None
             at += _RECORD_BYTES
             if vlan_present:
                 frame = memory[at : at + _MAC_BYTES] + struct.pack(">HH", tpid, tci) + memory[at + _MAC_BYTES : at + length]
             else:
                 frame = memory[at : at + length]
-            received.append(Upcall(in_port, _REASONS[reason], megaflow_id, int.from_bytes(key, "big"), frame, gso_size))
+            received.append(Upcall(in_port, _REASONS[reason], megaflow_id, int.from_bytes(key, "big"), frame, gso_size, controller))
             units[in_port] = units.get(in_port, 0) + -(-size // UPCALL_UNIT)
         self._ring.release()
         if received:
@@ -539,6 +546,13 @@ def _flags(port: DatapathPort) -> PortFlag:
         if on:
             flags |= flag
     return flags
+
+
+def _controller(memory: bytes | mmap.mmap, at: int, max_len: int) -> Controller:
+    """The action by which a copy came, from its record at this offset."""
+    cookie, table_id, reason = _COPIED.unpack_from(memory, at + _RECORD.size)
+    metadata = int.from_bytes(memory[at : at + _METADATA_BYTES], "big")
+    return Controller(PacketInReason(reason), table_id, int.from_bytes(cookie, "big"), max_len, metadata)
 
 
 def _word(value: int) -> bytes:

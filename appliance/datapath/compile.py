@@ -14,12 +14,13 @@ from itertools import takewhile
 from typing import Final
 
 from appliance.datapath.edit import Edit, edit
-from appliance.datapath.layout import EDIT_OPS, MAX_OPS, NO_SLOT, ChoiceKind, MegaflowFlag, OpCode, port_place
+from appliance.datapath.layout import EDIT_OPS, MAX_OPS, NO_SLOT, RUN_OPS, ChoiceKind, MegaflowFlag, OpCode, port_place
 from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, Meter, PopMpls, PopPbb, PushMpls, PushPbb, SetField, SetQueue
 from appliance.model.fields import ETH_TYPE_QINQ, ETH_TYPE_VLAN, MAX_VLAN_TAGS, VLAN_PRESENT, Layer
 from appliance.model.megaflow import (
     MAX_LEADING_METERS,
     CallPlugin,
+    Controller,
     DatapathAction,
     DecTtl,
     Failover,
@@ -82,6 +83,9 @@ class Compiled:
 _OP_BYTES: Final = 8
 VLAN_TAG_BYTES: Final = 4
 MPLS_BYTES: Final = 4
+MAX_PROGRAMS: Final = 24
+"""The kernel lets 34 call each other; some come before a megaflow's ops."""
+_IN_OTHER_PROGRAMS: Final = (OpCode.FLOOD, OpCode.CONTROLLER, OpCode.PLUGIN)
 PUNTED: Final = Compiled(b"", MegaflowFlag.PUNT)
 
 
@@ -242,21 +246,55 @@ def _compile_unmetered(actions: tuple[DatapathAction, ...]) -> Compiled:
 
 def _compile(actions: Sequence[DatapathAction], meter_ops: Sequence[bytes] = ()) -> Compiled:
     """Raises _UnsupportedError."""
+    if not any(isinstance(action, _TO_PORTS) for action in actions) and any(isinstance(action, Controller) for action in actions):
+        raise _UnsupportedError  # nothing is left to do when the slow path has it
     body = _Compilation(after_meters=bool(meter_ops))
     body.run(actions)
     ops = [*meter_ops, *body.ops]
     stops = (*range(len(meter_ops)), *(len(meter_ops) + at for at in body.stops))
-    if len(ops) > MAX_OPS:
+    ways = body.choice.ways if body.choice else ()
+    if len(ops) > MAX_OPS or _programs(b"".join(ops)) + max((_programs(way.ops) for way in ways), default=0) > MAX_PROGRAMS:
         raise _UnsupportedError
     ip, mpls, other = body.decrements
     ttl_needed = ip | mpls << 5 | other << 10
     return Compiled(b"".join(ops), body.flags, body.xdp_port, ttl_needed, body.growth, body.choice, stops, body.edit)
 
 
+def _programs(ops: bytes) -> int:
+    """How many programs must call each other to execute them."""
+    programs, left = 1, RUN_OPS
+    for code in ops[::_OP_BYTES]:
+        if code in _IN_OTHER_PROGRAMS:
+            programs += 2
+            left = RUN_OPS
+        elif not left:
+            programs += 1
+            left = RUN_OPS - 1
+        else:
+            left -= 1
+    # The first one goes no further than to an op that is not for it.
+    return programs + any(code >= OpCode.PUSH_MPLS for code in ops[::_OP_BYTES])
+
+
 _CHOICES: Final = (Select, Failover)
-_OUTPUTS: Final = (Forward, Flood, *_CHOICES)
+_TO_PORTS: Final = (Forward, Flood, *_CHOICES)
+_OUTPUTS: Final = (Controller, *_TO_PORTS)
+_COPIES: Final = (Flood, Controller)
+"""Outputs that never take the packet itself."""
 _UNSEEN: Final = (SetField, SetQueue, PushTag, PopTag, PushMpls, PopMpls, PushPbb, PopPbb, CopyTtlOut, CopyTtlIn)
 """At the end of a list nobody sees them."""
+
+
+def _copies_first(actions: Sequence[DatapathAction]) -> Sequence[DatapathAction]:
+    """With the outputs at the end in the order in which the packet needs not be copied for the last of them, if that may be."""
+    at = len(actions)
+    while at and isinstance(actions[at - 1], Forward | Flood | Controller):
+        at -= 1
+    outputs = actions[at:]
+    if not outputs or isinstance(outputs[-1], Forward):
+        return actions
+    copies = [action for action in outputs if isinstance(action, _COPIES)]
+    return [*actions[:at], *copies, *(action for action in outputs if isinstance(action, Forward))]
 
 
 class _Compilation:
@@ -286,6 +324,7 @@ class _Compilation:
         """Raises _UnsupportedError."""
         while actions and isinstance(actions[-1], _UNSEEN):
             actions = actions[:-1]
+        actions = _copies_first(actions)
         for n, action in enumerate(actions):
             self._one(action, last=n == len(actions) - 1)
         self.ops.append(_op(OpCode.END))
@@ -311,8 +350,10 @@ class _Compilation:
         match action:
             case Forward(port=port):
                 self.ops.append(_op(OpCode.FORWARD if last else OpCode.OUTPUT, arg32=port_place(port)))
-            case Flood() if last:
+            case Flood():
                 self.ops.append(_op(OpCode.FLOOD))
+            case Controller():
+                self._to_controllers(action)
             case Select(ways=ways) | Failover(ways=ways) if last:
                 self._choose(action, ways)
             case SetField(field=field, value=value):
@@ -328,6 +369,14 @@ class _Compilation:
                 self._header(action)
             case _:
                 raise _UnsupportedError
+
+    def _to_controllers(self, action: Controller) -> None:
+        says = action.cookie.to_bytes(8, "big") + action.metadata.to_bytes(8, "big")
+        self.ops += [
+            bytes((OpCode.OPERAND_0, 0)) + says[:6],
+            bytes((OpCode.OPERAND_1, action.table_id)) + says[6:12],
+            bytes((OpCode.CONTROLLER, action.reason)) + action.max_len.to_bytes(2, _NATIVE) + says[12:],
+        ]
 
     def _call_plugin(self, plugin_id: int, arguments: bytes) -> None:
         self._need_headers()  # it is to see the packet as it is, and eBPF does not parse it again

@@ -57,6 +57,8 @@ class TierCounters:
     forwarded_tc: int = 0
     dropped: int = 0
     punted: int = 0
+    lost: int = 0
+    """Copies for the controllers that found no room in the queue to the slow path."""
 
 
 class Datapath(Protocol):

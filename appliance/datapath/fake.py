@@ -244,6 +244,13 @@ class FakeDatapath:
             self._count_dropped(entry, stop, frame)
         copies = [(port, emission) for emission in emissions for port in self._outputs(emission.action, in_port)]
         sent = 0
+        for emission in emissions:
+            if isinstance(emission.action, Controller):
+                copied = parse(emission.frame, in_port, *emission.tunnel).key
+                self._queue(
+                    Upcall(in_port, UpcallReason.COPY, entry.megaflow.id, copied, emission.frame, controller=emission.action)
+                )
+                sent += 1
         for port, copy in copies:
             if self._put_out(port, copy.frame, copy.tunnel.set_since(came)):
                 sent += 1
@@ -284,7 +291,8 @@ class FakeDatapath:
                 return [number] if number in self.ports and self.ports[number].forward else []
             case Flood():
                 return [number for number, port in self.ports.items() if number != in_port and port.forward]
-        raise DatapathError(f"not an output: {action}")
+            case Controller():
+                return []
 
     def _put_out(self, number: int, frame: bytes, tunnel: Tunnel) -> bool:
         port = self.ports[number]
@@ -298,6 +306,9 @@ class FakeDatapath:
 
     def _punt(self, upcall: Upcall) -> None:
         self._count(upcall.in_port, punted=1)
+        self._queue(upcall)
+
+    def _queue(self, upcall: Upcall) -> None:
         if not self._upcalls:
             os.eventfd_write(self._event, 1)
         self._upcalls.append(upcall)

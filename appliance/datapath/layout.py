@@ -99,6 +99,7 @@ class OpCode(IntEnum):
     METER = 34
     CHOOSE = 35
     SET_QUEUE = 36
+    CONTROLLER = 37
     PLUGIN = 46
     SET_TUNNEL_ID = 40
     SET_TUN_SRC = 41
@@ -160,6 +161,7 @@ class ProgramIndex(IntEnum):
     EDIT = 6
     RETAG = 7
     TUNNEL = 8
+    COPY = 9
 
 
 class PluginKind(IntEnum):
@@ -345,7 +347,7 @@ class Injection(ctypes.Structure):
 class PortCounters(ctypes.Structure):
     _fields_ = tuple(
         (name, ctypes.c_uint64)
-        for name in ("rx_bytes", "tx_packets", "tx_bytes", "forwarded_xdp", "forwarded_tc", "dropped", "punted", "pad")
+        for name in ("rx_bytes", "tx_packets", "tx_bytes", "forwarded_xdp", "forwarded_tc", "dropped", "punted", "lost")
     )
 
 
@@ -368,5 +370,8 @@ class Upcall(ctypes.Structure):
         ("vlan_present", ctypes.c_uint16),
         ("vlan_tpid", ctypes.c_uint16),
         ("vlan_tci", ctypes.c_uint16),
-        ("pad", ctypes.c_uint16),
+        ("max_len", ctypes.c_uint16),
+        ("cookie", ctypes.c_uint64),
+        ("table", ctypes.c_uint32),
+        ("packet_in_reason", ctypes.c_uint32),
     )

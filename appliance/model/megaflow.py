@@ -58,7 +58,7 @@ class DecTtl:
 
 @dataclass(frozen=True, slots=True)
 class Controller:
-    """Send the packet as it is now to the controllers. Only the slow path can: a fast path punts the whole packet."""
+    """Send the packet as it is now to the controllers: a packet-in that says all this."""
 
     reason: PacketInReason
     table_id: int
@@ -182,6 +182,8 @@ class UpcallReason(IntEnum):
     """The megaflow takes from the TTL, and this packet's is used up."""
     CATCHING_UP = 3
     """The megaflow is new and earlier packets of it are still on their way through the slow path: this one queues behind them."""
+    COPY = 4
+    """No packet but a copy, for the controllers, of one that the fast path has dealt with and counted."""
 
 
 NO_MEGAFLOW = 0
@@ -192,6 +194,8 @@ class Upcall(NamedTuple):
 
     ``gso_size`` is the payload of each segment if the frame is a segmentation-offload one, else 0. A local stack's frame may
     have a partial layer-4 checksum (only the pseudo-header's sum): ``packet.checksum.complete`` finishes it.
+
+    Of a COPY, ``frame`` is the packet as it was when it met ``controller``, and of ``key`` in_port and the tunnel fields count.
     """
 
     in_port: int
@@ -200,6 +204,7 @@ class Upcall(NamedTuple):
     key: int
     frame: bytes
     gso_size: int = 0
+    controller: Controller | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,9 @@ class PacketIo:
         """Translations of this batch by mask and masked key."""
         for upcall in upcalls:
             self.upcalls_by_reason[upcall.reason] += 1
+            if upcall.controller is not None:
+                self._copied(upcall, upcall.controller, now, effects)
+                continue
             live = fast_path.megaflows.get(upcall.megaflow_id) if upcall.megaflow_id != NO_MEGAFLOW else None
             translation = _find(made, upcall.key) if live is None else live.translation
             if translation is None:
@@ -151,6 +154,13 @@ class PacketIo:
             if upcall.reason is UpcallReason.CATCHING_UP:
                 effects.append(Served(upcall.megaflow_id))
         return effects + fast_path.install()
+
+    def _copied(self, upcall: Upcall, action: Controller, now: float, effects: list[Effect]) -> None:
+        """A copy for the controllers: nobody counts it."""
+        tunnel = tunnel_of(upcall.key)
+        for frame in segment(upcall.frame, upcall.gso_size) if upcall.gso_size else (upcall.frame,):
+            packet = _Packet(frame, parse(frame, upcall.in_port, *tunnel).key, finish=not upcall.gso_size)
+            self._leave(Emission(action, packet.frame, None, tunnel), packet, now, effects)
 
     # ── from a controller ──────────────────────────────────────────────────────────────────────────────────────────────
     def packet_out(self, buffers: PacketBuffers, message: PacketOut, now: float) -> list[Effect]:

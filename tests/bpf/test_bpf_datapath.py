@@ -138,6 +138,15 @@ def wait_upcalls(datapath: BpfDatapath, number: int, seconds: float = 2.0) -> li
     return upcalls
 
 
+def wait_upcalls_tagged(datapath: BpfDatapath, number: int) -> list[Upcall]:
+    """The same, of packets with a tag."""
+    upcalls: list[Upcall] = []
+    deadline = time.monotonic() + 2
+    while len(upcalls) < number and time.monotonic() < deadline:
+        upcalls += [upcall for upcall in datapath.upcalls(1000) if upcall.frame[16:18] == QUIET.to_bytes(2, "big")]
+    return upcalls
+
+
 def from_port(number: int, megaflow_id: int, *actions: object) -> Megaflow:
     return Megaflow(megaflow_id, IN_PORT.put(0, number), IN_PORT.mask, actions)  # type: ignore[arg-type]
 
@@ -203,6 +212,35 @@ def test_flood_output_drop_and_the_way_back(datapath: BpfDatapath, wires: list[s
     assert list(received(wires[1])) == [frame(1), changed]
     assert list(received(wires[2])) == [frame(1)]
     assert datapath.drops()[DropReason.NO_ACTION] - before >= 1
+
+
+def test_controllers_get_a_copy_of_what_is_forwarded(datapath: BpfDatapath, wires: list[socket.socket]) -> None:
+    """As the packet is where the action stands; it is counted as forwarded, once."""
+    up = Controller(PacketInReason.NO_MATCH, 7, 0x123456789ABCDEF0, 0xFFE5, 0x0FEDCBA987654321)
+    flood = Megaflow(4, ETH_TYPE.put(IN_PORT.put(0, 1), QUIET), IN_PORT.mask | ETH_TYPE.mask, (PushTag(0x8100, 5), up, Flood()))
+    datapath.install(flood)
+    datapath.caught_up([4])
+    wires[0].send(frame(1))
+    (copy,) = wait_upcalls_tagged(datapath, 1)
+    tagged = frame(1)[:12] + bytes.fromhex("81000005") + frame(1)[12:]
+    assert (copy.in_port, copy.reason, copy.megaflow_id, copy.controller, copy.frame) == (1, UpcallReason.COPY, 4, up, tagged)
+    assert [len(list(received(wire))) for wire in wires[1:]] == [1, 1]
+    assert datapath.statistics([4])[4].packets == 1
+    counters = datapath.port_counters()[1]
+    assert (counters.forwarded_tc, counters.dropped, counters.lost) == (1, 0, 0)
+
+
+def test_no_room_for_copies_drops_no_packet(datapath: BpfDatapath, wires: list[socket.socket]) -> None:
+    up = Controller(PacketInReason.ACTION, 0, 0, 0xFFFF)
+    datapath.install(Megaflow(4, ETH_TYPE.put(IN_PORT.put(0, 1), QUIET), IN_PORT.mask | ETH_TYPE.mask, (up, Forward(2))))
+    datapath.caught_up([4])
+    for number in range(UPCALL_PAGES):
+        wires[0].send(frame(number))
+    assert len(list(received(wires[1]))) == UPCALL_PAGES
+    counters = datapath.port_counters()[1]
+    assert counters.forwarded_tc == UPCALL_PAGES
+    assert counters.lost > 0
+    assert len([upcall for upcall in datapath.upcalls(2 * UPCALL_PAGES) if upcall.controller == up]) == UPCALL_PAGES - counters.lost
 
 
 def test_tags_are_pushed_and_popped(datapath: BpfDatapath, bed: Testbed, wires: list[socket.socket]) -> None:

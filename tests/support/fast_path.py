@@ -9,7 +9,8 @@ import ctypes
 import errno
 import itertools
 import struct
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -22,7 +23,7 @@ from appliance.datapath.layout import OpCode, PortFlag, number_at, port_ingress,
 from appliance.datapath.loader import Sizes
 from appliance.datapath.programs import bpf
 from appliance.model.fields import IN_PORT, KEY_BYTES, KEY_MASK, LAYERS
-from appliance.model.megaflow import DatapathAction, Flood, Forward, Megaflow, Upcall
+from appliance.model.megaflow import Controller, DatapathAction, Flood, Forward, Megaflow, Upcall, UpcallReason
 from appliance.model.plugin import PluginFile
 from appliance.model.ports import LOCAL_PORT, Hook
 from appliance.model.tunnel import Tunnel, tunnel_of
@@ -71,6 +72,14 @@ class Result:
     code: int
     upcalls: tuple[Upcall, ...]
     key: int
+
+
+def check_leaving(result: Result, leaving: Iterable[tuple[Forward | Flood | Controller, str, Tunnel]], megaflow_id: int) -> None:
+    """Whether this has left, in whichever order, and nothing else: action, frame in hexadecimal, tunnel fields."""
+    left = [(output.action, output.frame.hex(), output.tunnel) for output in result.outputs]
+    copied = [(upcall.controller, upcall.frame.hex(), tunnel_of(upcall.key)) for upcall in result.upcalls]
+    assert Counter([*left, *copied]) == Counter(leaving)
+    assert {(upcall.reason, upcall.megaflow_id) for upcall in result.upcalls} <= {(UpcallReason.COPY, megaflow_id)}
 
 
 class FastPath:
@@ -161,11 +170,11 @@ class FastPath:
         return result
 
     def execute_once(self, frame: bytes, hook: Hook, network_tag: bool = False) -> Result:
-        self.datapath.upcalls(1 << 20)
         outputs: list[Output] = []
         while True:
+            self.datapath.upcalls(1 << 20)
             code, out, key, op, port = self.run(frame, hook, len(outputs) + 1, network_tag)
             if code != TEST_STOPPED:
-                # Each run before this one may have been punted too, but then there was no output and so only one run.
+                # Copies for the controllers came up from each run.
                 return Result(tuple(outputs), code, tuple(self.datapath.upcalls(1 << 20)), key & KEY_MASK)
             outputs.append(Output(Flood() if op == OpCode.FLOOD else Forward(number_at(port)), out, tunnel_of(key), self.left))

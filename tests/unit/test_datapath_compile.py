@@ -36,8 +36,29 @@ def test_every_settable_field_but_that_of_pbb(field: object) -> None:
 
 def test_the_last_output_takes_the_packet_and_others_copies() -> None:
     assert codes(Forward(1), Forward(2)) == [OpCode.OUTPUT, OpCode.FORWARD, OpCode.END]
-    assert codes(Forward(1), Flood()) == [OpCode.OUTPUT, OpCode.FLOOD, OpCode.END]
+    assert codes(Forward(1), Flood()) == [OpCode.FLOOD, OpCode.FORWARD, OpCode.END]
+    assert codes(Flood(), put("eth_dst"), OUT) == [OpCode.FLOOD, OpCode.SET_ETH_DST, OpCode.FORWARD, OpCode.END]
     assert codes() == [OpCode.END]
+
+
+COPY = [OpCode.OPERAND_0, OpCode.OPERAND_1, OpCode.CONTROLLER]
+
+
+def test_the_controllers_get_a_copy_before_the_packet_leaves() -> None:
+    assert codes(OUT, TO_CONTROLLER) == [*COPY, OpCode.FORWARD, OpCode.END]
+    assert codes(TO_CONTROLLER, put("ipv4_src"), TO_CONTROLLER, Flood()) == [
+        *COPY,
+        OpCode.SET_IPV4_SRC,
+        OpCode.CHECKSUMS,
+        *COPY,
+        OpCode.FLOOD,
+        OpCode.END,
+    ]
+
+
+def test_as_many_programs_as_the_kernel_lets_call_each_other() -> None:
+    assert compile_actions((*[Flood()] * 10, OUT)) != PUNTED
+    assert compile_actions((*[Flood()] * 12, OUT)) == PUNTED
 
 
 def test_checksums_are_entered_once_before_each_output() -> None:
@@ -56,8 +77,7 @@ def test_checksums_are_entered_once_before_each_output() -> None:
     "actions",
     [
         (TO_CONTROLLER,),
-        (OUT, TO_CONTROLLER),
-        (Flood(), put("eth_dst"), OUT),
+        (put("ipv4_src"), TO_CONTROLLER),
         (put("eth_type"), put("ipv4_src"), OUT),
         (put("ip_proto"), DecTtl(), OUT),
         (put("icmpv6_type"), put("ipv6_nd_sll"), OUT),

@@ -23,7 +23,7 @@ from appliance.model.actions import (
 )
 from appliance.model.fields import BY_NAME, VLAN_PRESENT
 from appliance.model.match import Match, MatchField
-from appliance.model.megaflow import NO_MEGAFLOW, Flood, PacketInReason, Upcall, UpcallReason
+from appliance.model.megaflow import NO_MEGAFLOW, Controller, Flood, PacketInReason, Upcall, UpcallReason
 from appliance.model.ports import PortNo
 from appliance.openflow.errors import BadAction, BadRequest, ErrorType
 from appliance.openflow.messages import (
@@ -287,6 +287,27 @@ def test_a_frame_to_be_segmented_is_cut_for_a_controller() -> None:
     sent = [effect for effect in effects if isinstance(effect, SendFrame)]
     assert [(effect.port, effect.gso_size, effect.frame) for effect in sent] == [(2, 0, part) for part in segment(finished, 1000)]
     assert [message.data for message in shell.told(PacketIn)] == [effect.frame for effect in sent]
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_a_copy_for_the_controllers_is_what_the_slow_path_would_have_shown_them(size: int) -> None:
+    """Nothing is forwarded or counted once more."""
+    shell = Shell()
+    add(shell, Output(2), Output(PortNo.CONTROLLER), eth_type=0x0800)
+    partial, _ = partial_tcp(bytes(4000) if size else b"payload")
+    key = parse(partial, 1).key
+    shell.step(Upcalls((Upcall(1, UpcallReason.MISS, NO_MEGAFLOW, key, partial, size),)))
+    shown = shell.told(PacketIn)
+    (action,) = [each for each in shell.datapath.megaflows[0].actions if isinstance(each, Controller)]
+    call = Upcall(1, UpcallReason.COPY, shell.datapath.megaflows[0].id, key, partial, size, action)
+    effects = shell.step(Upcalls((call,)))
+    again = [effect.message for effect in effects if isinstance(effect, SendMessage)]
+    assert again == shown
+    assert len(again) == (4 if size else 1)
+    assert len(effects) == len(again)
+    flows = shell.ask(MultipartRequest(FlowStatsRequest()), MultipartReply).body
+    assert isinstance(flows, FlowStatsReply)
+    assert [entry.packet_count for entry in flows.entries] == [len(again)]
 
 
 # ── packet-out ─────────────────────────────────────────────────────────────────────────────────────────────────────────

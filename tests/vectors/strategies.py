@@ -237,7 +237,12 @@ def set_fields(draw: st.DrawFn, fields: tuple[Field, ...] = SETTABLE) -> SetFiel
 _ports = st.integers(1, 4095)
 _OUTPUTS: tuple[st.SearchStrategy[DatapathAction], ...] = (st.builds(Forward, _ports), st.builds(Flood))
 _CONTROLLER: st.SearchStrategy[DatapathAction] = st.builds(
-    Controller, st.sampled_from(PacketInReason), _integers(8), _integers(64), _integers(16), _integers(64)
+    Controller,
+    st.sampled_from((PacketInReason.NO_MATCH, PacketInReason.ACTION)),
+    _integers(8),
+    _integers(64),
+    _integers(16),
+    _integers(64),
 )
 
 
