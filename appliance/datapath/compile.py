@@ -318,7 +318,7 @@ class _Compilation:
         self._tags_known = True
         self._popped = 0
         self._ttl_known = True
-        self._pushed_mpls = False
+        self._pushed_mpls = self._tagged = False
 
     def run(self, actions: Sequence[DatapathAction]) -> None:
         """Raises _UnsupportedError."""
@@ -395,6 +395,7 @@ class _Compilation:
         if isinstance(action, PushTag):
             self.ops.append(_op(OpCode.PUSH_TAG, arg16=action.tpid, arg32=action.tci))
             self.growth += VLAN_TAG_BYTES
+            self._tagged = True
             return
         self.ops.append(_op(OpCode.POP_TAG))
         self._popped += 1
@@ -409,6 +410,8 @@ class _Compilation:
                 self.ops.append(_wire(OpCode.PUSH_MPLS, ethertype.to_bytes(2, "big")))
                 self.flags |= MegaflowFlag.PUSHES_MPLS
                 self.growth += MPLS_BYTES
+                # Tags may hide the TTL that it copies: then it has 0.
+                self._ttl_known &= not self._tagged
                 self._pushed_mpls = True
                 self._popped = 0
                 self._retyped_icmp = False
@@ -490,5 +493,5 @@ class _Compilation:
         """For ops that follow these."""
         way = _Compilation()
         way._retyped_icmp, way._tags_known, way._popped = self._retyped_icmp, self._tags_known, self._popped
-        way._ttl_known, way._pushed_mpls = self._ttl_known, self._pushed_mpls
+        way._ttl_known, way._pushed_mpls, way._tagged = self._ttl_known, self._pushed_mpls, self._tagged
         return way

@@ -83,6 +83,7 @@ def test_checksums_are_entered_once_before_each_output() -> None:
         (put("icmpv6_type"), put("ipv6_nd_sll"), OUT),
         (put("ip_ttl"), DecTtl(), OUT),
         (CopyTtlOut(), DecMplsTtl(), OUT),
+        (PushTag(0x8100, 5), PushMpls(0x8847), DecMplsTtl(), OUT),
         (PopMpls(0x0800), DecTtl(), OUT),
         (PopMpls(0x8100), PopTag(), OUT),
         (PushMpls(0x8847), CallPlugin(1, bytes(12)), OUT),

@@ -343,6 +343,13 @@ for _ttl in (0, 1):
     _packet = _mpls(_entry(ttl=_ttl), _v4())
     _emit(f"MPLS TTL {_ttl}", _packet, [DecMplsTtl(), OUT], (INVALID_TTL, _packet))
     _emit(f"MPLS TTL {_ttl}, DecTtl", _packet, [DecTtl(), OUT], (OUT, _packet))
+_two_tags = (S, C, _entry(ttl=255), _bare(_v4()))
+_emit(
+    "a third tag hides the TTL that a new entry copies",
+    _ether(*_two_tags, eth_type=0x88A8),
+    [PushTag(0x8100, 1), PushMpls(UC), DecMplsTtl(), OUT],
+    (INVALID_TTL, _mpls(_entry(label=0, tc=0, ttl=0), _bare(Dot1Q(vlan=1, type=0x88A8) / S / C / _entry(ttl=255) / _bare(_v4())))),
+)
 _emit(
     "MPLS TTL used up on the way",
     _mpls(_entry(ttl=2), _v4()),
