@@ -278,9 +278,8 @@ class BpfDatapath:
         if port.hook is Hook.XDP:
             netlink.detach_xdp(port.ifindex)
         netlink.detach_tc(port.ifindex)
-        if port.ifindex in self._attached:
-            self._attached.discard(port.ifindex)
-            self._keeper.keep(self._attached)
+        self._attached.discard(port.ifindex)
+        self._keeper.keep(self._attached, freed=(port.ifindex,))
 
     def port_counters(self) -> Mapping[int, TierCounters]:
         return {number: self._port_counters(number) for number in self._ports}

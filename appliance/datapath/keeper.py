@@ -32,10 +32,12 @@ class Keeper:
         self._kept: set[int] = set()
         """All interfaces that it ever was for: what has left them since, an earlier agent's programs are not on them."""
 
-    def keep(self, interfaces: Iterable[int]) -> None:
-        """Hold the arrays for these interfaces, and end keepers of earlier agents that are not needed any more."""
+    def keep(self, interfaces: Iterable[int], freed: Iterable[int] = ()) -> None:
+        """Hold the arrays for these interfaces, and end keepers of earlier agents that are not needed any more. From those that
+        are ``freed``, programs of earlier agents have been taken off, whether or not ours were ever on them.
+        """
         indices = set(interfaces)
-        self._kept |= indices
+        self._kept |= indices | set(freed)
         before = self._process
         self._process = self._start(indices) if indices else None
         if before is not None:

@@ -25,6 +25,8 @@ from appliance.lab.testbed import Testbed
 from appliance.lab.transfer import TransferResult, transfer
 
 UNDERLAY_INTERFACE = "under"
+FIXED_KEY = 42
+FLOW_PORT = 20
 _ETH_P_IP = 0x0800
 _serial = count()
 
@@ -156,3 +158,49 @@ def tunnel(name: str, number: int, kind: str = "vxlan", **options: object) -> st
     """A line of the section ``ports``."""
     words = ", ".join(f"{key}: {json.dumps(value)}" for key, value in options.items())
     return f"  - {{interface: {name}, number: {number}, type: {kind}, options: {{{words}}}}}\n"
+
+
+class Sites(Overlay):
+    """Port 1 of each switch is its host's, port 10 + N is a tunnel to site N by FIXED_KEY, FLOW_PORT one that flow entries lead."""
+
+    switches: list[RunningSwitch]
+
+    def __getitem__(self, site: int) -> RunningSwitch:
+        return self.switches[site - 1]
+
+    def join(self, one: int, other: int) -> None:
+        """By ports with fixed ends."""
+        for here, there in ((one, other), (other, one)):
+            self[here].add_flows(f"in_port=1,actions=output:{10 + there}", f"in_port={10 + there},actions=output:1")
+
+    def drops(self, site: int) -> dict[str, int]:
+        drops: dict[str, int] = self[site].control.request("show")["drops"]
+        return drops
+
+    def clear(self) -> None:
+        """No flow entries, no groups, and no hosts that still look for each other because of the test before."""
+        for switch in self.switches:
+            switch.ofctl("del-flows")
+            switch.ofctl("del-groups")
+        for bed in self.beds:
+            for host in bed.hosts:
+                for family in ("-4", "-6"):
+                    bed.run(["ip", family, "neigh", "flush", "all"], host=host.name)
+
+
+@contextmanager
+def meshed(number: int, folder: Path) -> Iterator[Sites]:
+    """That many sites, each with a tunnel to each."""
+    with Sites(number, mtu=9100) as sites, ExitStack() as stack:
+        sites.switches = []
+        for site in range(1, number + 1):
+            ports = "".join(
+                tunnel(f"to{other}", 10 + other, remote_ip=underlay4(other), local_ip=underlay4(site), key=FIXED_KEY)
+                for other in range(1, number + 1)
+                if other != site
+            )
+            ports += tunnel("any", FLOW_PORT, key="flow", df_default=False)
+            sites.switches.append(stack.enter_context(sites.switch(site, folder, ports)))
+        yield sites
+        for switch in sites.switches:
+            assert switch.control.request("show")["faults"] == 0, switch.log

@@ -5,64 +5,24 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
 import pytest
-from support.overlay import Overlay, ip, tunnel, underlay4
-from support.running_switch import RunningSwitch
+from support.overlay import FIXED_KEY, FLOW_PORT, Sites, ip, meshed, underlay4
 
 pytestmark = pytest.mark.root
 
-FIXED_KEY = 42
-FLOW_PORT = 20
 BULK = 100_000_000
-
-
-class Sites(Overlay):
-    """Port 1 of each switch is its host's, port 10 + N is a tunnel to site N, FLOW_PORT one that flow entries lead."""
-
-    switches: list[RunningSwitch]
-
-    def __getitem__(self, site: int) -> RunningSwitch:
-        return self.switches[site - 1]
-
-    def join(self, one: int, other: int) -> None:
-        """By ports with fixed ends."""
-        for here, there in ((one, other), (other, one)):
-            self[here].add_flows(f"in_port=1,actions=output:{10 + there}", f"in_port={10 + there},actions=output:1")
-
-    def drops(self, site: int) -> dict[str, int]:
-        drops: dict[str, int] = self[site].control.request("show")["drops"]
-        return drops
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
-    folder = tmp_path_factory.mktemp("tunnels")
-    with Sites(3, mtu=9100) as sites, ExitStack() as stack:
-        sites.switches = []
-        for site in (1, 2, 3):
-            ports = "".join(
-                tunnel(f"to{other}", 10 + other, remote_ip=underlay4(other), local_ip=underlay4(site), key=FIXED_KEY)
-                for other in (1, 2, 3)
-                if other != site
-            )
-            ports += tunnel("any", FLOW_PORT, key="flow", df_default=False)
-            sites.switches.append(stack.enter_context(sites.switch(site, folder, ports)))
+    with meshed(3, tmp_path_factory.mktemp("tunnels")) as sites:
         yield sites
-        for switch in sites.switches:
-            assert switch.control.request("show")["faults"] == 0, switch.log
 
 
 @pytest.fixture
 def sites(running: Sites) -> Sites:
-    """Without flow entries, and without hosts that still look for each other because of the test before."""
-    for switch in running.switches:
-        switch.ofctl("del-flows")
-    for bed in running.beds:
-        for host in bed.hosts:
-            for family in ("-4", "-6"):
-                bed.run(["ip", family, "neigh", "flush", "all"], host=host.name)
+    running.clear()
     return running
 
 
