@@ -48,7 +48,7 @@ def test_an_agent_that_stops_before_it_took_over_leaves_nothing(tmp_path: Path) 
         with running_switch(bed, tmp_path):
             assert bed.ping("h1", "h2").ok, "the dead one's programs"
         assert not bed.ping("h1", "h2", number=1, wait=0.3).received
-        wait_for(lambda: bed.inside(None, lambda: list(keeper._others(0))) == [])
+        until(lambda: bed.inside(None, lambda: list(keeper._others(0))) == [], "the end of the keeper")
 
 
 def test_a_port_that_vanishes_is_a_port_status_and_not_a_crash(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import socket
 import struct
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from support.overlay import FIXED_KEY, FLOW_PORT, UNDERLAY_INTERFACE, Sites, ip, meshed, underlay4
+from support.waiting import until
 
 pytestmark = pytest.mark.root
 
@@ -27,13 +27,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
 def sites(running: Sites) -> Sites:
     running.clear()
     return running
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def counted(sites: Sites, site: int) -> dict[int, tuple[int, int]]:
@@ -75,7 +68,7 @@ def test_each_port_of_a_device_has_a_name_an_address_and_counters_of_its_own(sit
     with sites.beds[2].inside("c1", sender) as out:
         for number in range(7):
             out.send(frame(number))
-    wait_for(lambda: counted(sites, 1)[13][0] == before[13][0] + 7)
+    until(lambda: counted(sites, 1)[13][0] == before[13][0] + 7, "what site 3 sent")
     after = counted(sites, 1)
     moved = {number: tuple(now - then for now, then in zip(after[number], before[number], strict=True)) for number in after}
     assert moved[12][0] == moved[1][1] >= 3
@@ -113,7 +106,7 @@ def test_without_the_underlay_a_tunnel_port_is_up_and_its_packets_are_lost(sites
         ip("link", "set", UNDERLAY_INTERFACE, "up", inside=inside)
         for address in re.findall(r"inet6 (\S+)", addresses):  # which the kernel takes away with the link
             ip("addr", "replace", address, "dev", UNDERLAY_INTERFACE, "nodad", inside=inside)
-    wait_for(lambda: sites.ping("a1", "b1", number=1, wait=0.5) == 1)
+    until(lambda: sites.ping("a1", "b1", number=1, wait=0.5) == 1, "an answer, once the underlay is back")
     assert sites.ping("a1", "b1") == 3
 
 
@@ -127,7 +120,7 @@ def test_a_flood_from_a_tunnel_reaches_all_ports_of_the_device_but_that_one(site
     with sites.beds[1].inside("b1", sender) as out:
         for number in range(5):
             out.send(frame(number))
-            wait_for(lambda: counted(sites, 3)[1][1] == before[3][1][1] + number + 1)  # noqa: B023
+            until(lambda: counted(sites, 3)[1][1] == before[3][1][1] + number + 1, "the flood at site 3")  # noqa: B023
     after = {site: counted(sites, site) for site in (1, 2, 3)}
     assert after[1][1][1] == before[1][1][1] + 5, "to the host"
     assert after[1][12] == (before[1][12][0] + 5, before[1][12][1]), "not back"
@@ -152,7 +145,7 @@ def test_in_port_is_back_through_the_same_tunnel(sites: Sites) -> None:
         for number in range(4):
             sent = frame(number)
             out.send(sent)
-            wait_for(lambda: len([packet for packet in seen() if packet.endswith(sent)]) == 3)  # noqa: B023
+            until(lambda: len([packet for packet in seen() if packet.endswith(sent)]) == 3, "three packets back")  # noqa: B023
         keys = [int.from_bytes(packet[32:35], "big") for packet in seen() if packet.endswith(frame(3))]
     assert sorted(keys) == [6, 8, FIXED_KEY]
 
@@ -173,7 +166,7 @@ def test_masks_of_tunnel_fields(sites: Sites) -> None:
         with sites.bed(host).inside(host, sender) as out:
             for number in range(4):
                 out.send(frame(number))
-    wait_for(lambda: counted(sites, 1)[FLOW_PORT][0] == before[FLOW_PORT][0] + 2 * 4 * 5)
+    until(lambda: counted(sites, 1)[FLOW_PORT][0] == before[FLOW_PORT][0] + 2 * 4 * 5, "what sites 2 and 3 sent")
     assert counted(sites, 1)[1][1] == before[1][1] + 2 * 4 * 4, "192.0.2.0/30 has sites 2 and 3, 0x10/0xf0 four of the five keys"
 
 
@@ -216,7 +209,7 @@ def test_frames_with_tags_of_the_hosts_own(sites: Sites, tags: tuple[int, ...]) 
             sent = plain[:12] + b"".join(struct.pack(">I", tag) for tag in tags) + plain[12:]
             out.send(sent)
             for seen in (there, back):
-                wait_for(lambda: [packet for packet in seen() if packet.endswith(plain[12:])])  # noqa: B023
+                until(lambda: [packet for packet in seen() if packet.endswith(plain[12:])], "the frame")  # noqa: B023
                 (packet,) = (packet for packet in seen() if packet.endswith(plain[12:]))
                 assert packet[36:] == sent
 
