@@ -19,11 +19,11 @@ command        result
                cookie: "0x…", n_packets, n_bytes, duration: s, idle_age: s, idle_timeout, hard_timeout, flags: [text]}]}``;
                arguments ``table`` (number) and ``limit`` (default 1000)
 ``megaflows``  ``{total: n, megaflows: [{id, match, match_text, actions: text, packets, bytes: those of the fast path,
-               punted: packets that came up, last_used: s ago, tier: "xdp"|"tc"|"slow_path"}]}``; argument ``limit``
-               (default 1000)
+               punted: packets that came up, last_used: s ago, tier: "xdp"|"tc"|"slow_path", why: text (why no
+               faster one), exceptions: [text] (packets for a slower one)}]}``; argument ``limit`` (default 1000)
 ``ports``      ``[{number, interface, state: "up"|"down"|"missing", link, config: [text], hw_addr, mtu, speed_kbps,
                hook: "xdp"|"tc", hook_reason, counters: {rx_packets, rx_bytes, tx_packets, tx_bytes, xdp, tc, slow_path,
-               dropped, tx_slow_path}}]``; a missing one has the first three only
+               dropped, tx_slow_path, lost_copies: of a full queue}}]``; a missing one has the first three only
 ``plugins``    ``[{name, source: path, id, state: "works"|"left out", fault: null or text, arguments: null or ["name/bytes"],
                plugin_bits: null or the mask of its match, counters: {name: n}}]``
 ``stop``       ``null``; the agent then stops as on SIGTERM

@@ -12,13 +12,10 @@ from typing import Any
 
 from appliance.agent import render
 from appliance.agent.port_manager import AttachedPort, PortManager
+from appliance.agent.tier import tier_of
 from appliance.config import PortSpec
-from appliance.datapath.compile import compile_actions
-from appliance.datapath.driver import Datapath, TierCounters
-from appliance.datapath.layout import MegaflowFlag
-from appliance.model.fields import IN_PORT, PLUGIN_BITS
-from appliance.model.megaflow import Megaflow
-from appliance.model.ports import Hook, PortConfig, PortState
+from appliance.datapath.driver import Datapath, DatapathPort, TierCounters
+from appliance.model.ports import PortConfig, PortState
 from appliance.openflow.flow import FlowModFlags
 from appliance.pipeline.flow_table import FlowEntry, FlowTable
 from appliance.switch.megaflows import LiveMegaflow
@@ -104,8 +101,14 @@ def _flow(table_id: int, entry: FlowEntry, now: float) -> Json:
 # ── megaflows ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 def megaflows(live: Iterable[LiveMegaflow], ports: PortManager, now: float) -> Iterator[Json]:
     """Megaflows in the order in which they were made."""
+
+    def port_at(number: int) -> tuple[DatapathPort, str] | None:
+        attached = ports.get(number)
+        return None if attached is None else (attached.port, attached.reason)
+
     for item in live:
         match = render.key_fields(item.megaflow.key, item.megaflow.mask)
+        tier = tier_of(item.megaflow, port_at, render.port)
         yield {
             "id": item.megaflow.id,
             "match": match,
@@ -115,20 +118,10 @@ def megaflows(live: Iterable[LiveMegaflow], ports: PortManager, now: float) -> I
             "bytes": item.statistics.bytes,
             "punted": item.punted,
             "last_used": max(0.0, now - item.last_used),
-            "tier": _tier(item.megaflow, ports),
+            "tier": tier.name,
+            "why": tier.why,
+            "exceptions": tier.exceptions,
         }
-
-
-def _tier(megaflow: Megaflow, ports: PortManager) -> str:
-    """Which tier deals with its packets: xdp, tc, or slow_path where an action is one that only the slow path can do."""
-    flags = compile_actions(megaflow.actions).flags
-    if megaflow.mask & PLUGIN_BITS.mask:
-        flags &= ~MegaflowFlag.XDP
-    if flags & MegaflowFlag.PUNT:
-        return "slow_path"
-    port = ports.get(IN_PORT.get(megaflow.key))
-    at_xdp = port is not None and port.port.hook is Hook.XDP and port.port.finished
-    return "xdp" if flags & MegaflowFlag.XDP and at_xdp else "tc"
 
 
 # ── plug-ins ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -192,4 +185,5 @@ def _counters(attached: AttachedPort, tier: TierCounters) -> Json:
         "slow_path": tier.punted,
         "dropped": tier.dropped,
         "tx_slow_path": attached.sent_packets,
+        "lost_copies": tier.lost,
     }

@@ -208,9 +208,9 @@ def flows(answer: Json) -> RenderableType:
 
 def megaflows(answer: Json) -> RenderableType:
     table = Records(
-        ("id", "match", "actions", "tier", "packets", "bytes", "punted", "last used"),
+        ("id", "match", "actions", "tier", "packets", "bytes", "punted", "last used", "why"),
         right=("id", "packets", "bytes", "punted", "last used"),
-        long=("match", "actions"),
+        long=("match", "actions", "why"),
     )
     for item in answer["megaflows"]:
         table.add(
@@ -222,6 +222,7 @@ def megaflows(answer: Json) -> RenderableType:
             quantity(item["bytes"], "B"),
             f"{item['punted']:,}",
             duration(item["last_used"]),
+            "; ".join((*([item["why"]] if item["why"] else ()), *item["exceptions"])),
         )
     if not answer["megaflows"]:
         return Text("no megaflows")

@@ -26,7 +26,7 @@ from appliance.datapath import netlink
 from appliance.datapath.clock import TickClock
 from appliance.datapath.compile import PUNTED, Compiled, CompiledChoice, compile_actions
 from appliance.datapath.crc import shift_tables
-from appliance.datapath.driver import DatapathError, DatapathPort, TierCounters
+from appliance.datapath.driver import ONE_PIECE_MTU, DatapathError, DatapathPort, TierCounters
 from appliance.datapath.index import Index, Place, Subtable, random_constants
 from appliance.datapath.keeper import Keeper
 from appliance.datapath.layout import (
@@ -81,8 +81,6 @@ from appliance.model.ports import Hook
 from appliance.model.tunnel import NO_TUNNEL, Tunnel
 
 GATE_SECONDS = 0.1
-ONE_PIECE_MTU = 3000
-"""At XDP a frame that is not much longer comes in one piece of memory, which is a page."""
 _BESIDES_MTU = 18
 """Bytes of a frame that the kernel allows for besides: Ethernet's header and one tag."""
 _REDIRECT_TABLES = ("xdp_ports", "generic_ports")
@@ -454,10 +452,6 @@ class BpfDatapath:
                 )
             result[number] = installed.statistics
         return result
-
-    def compiled_flags(self, megaflow_id: int) -> MegaflowFlag:
-        """For display: in which tier a live megaflow's packets are handled. Raises KeyError."""
-        return MegaflowFlag(self._installed[megaflow_id].flags)
 
     # ── meters ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     def set_meter(self, meter: MeterConfig) -> None:

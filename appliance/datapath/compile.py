@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import takewhile
 from typing import Final
@@ -20,6 +20,7 @@ from appliance.model.fields import ETH_TYPE_QINQ, ETH_TYPE_VLAN, MAX_VLAN_TAGS, 
 from appliance.model.megaflow import (
     MAX_LEADING_METERS,
     CallPlugin,
+    Clone,
     Controller,
     DatapathAction,
     DecTtl,
@@ -68,6 +69,8 @@ class Compiled:
     stops: tuple[int, ...] = ()
     edit: Edit | None = None
     """What may be done to common packets in the place of ``ops``."""
+    reason: str = field(default="", compare=False)
+    """Why it is not done at XDP, or not in the fast path at all, in words for people."""
 
     def linked(self, choice: int | None, drop_slots: Sequence[int]) -> bytes:
         """The ops, with the index of the choice, and for each stop the slot that counts what is dropped there."""
@@ -89,8 +92,13 @@ _IN_OTHER_PROGRAMS: Final = (OpCode.FLOOD, OpCode.CONTROLLER, OpCode.PLUGIN)
 PUNTED: Final = Compiled(b"", MegaflowFlag.PUNT)
 
 
+_TOO_LONG: Final = f"more than {MAX_OPS - 1} ops"
+_BROUGHT_TO_LIGHT: Final = "it needs headers that an action has brought to light"
+_PBB: Final = "PBB"
+
+
 class _UnsupportedError(Exception):
-    """The fast path has no op for this."""
+    """The fast path has no op for this; the text says for what."""
 
 
 def _op(code: OpCode, arg8: int = 0, arg16: int = 0, arg32: int = 0) -> bytes:
@@ -145,7 +153,7 @@ def _vlan(mask: int, shift: int) -> Callable[[int], list[bytes]]:
 def _tunnel_id(value: int) -> list[bytes]:
     """No tunnel has an id of more than 32 bits; the op has room for 48."""
     if value >> 48:
-        raise _UnsupportedError
+        raise _UnsupportedError("a tunnel_id of more than 48 bits")
     return [bytes((OpCode.SET_TUNNEL_ID, 0)) + value.to_bytes(6, "big")]
 
 
@@ -223,16 +231,19 @@ def compile_actions(actions: Sequence[DatapathAction], meters: Mapping[int, int]
         return _compile_unmetered(tuple(actions))
     leading = list(takewhile(lambda action: isinstance(action, Meter), actions))
     metered = [meters[action.meter_id] for action in leading if isinstance(action, Meter) and meters and action.meter_id in meters]
-    if len(metered) != len(leading) or len(metered) > MAX_LEADING_METERS:
-        return PUNTED
+    if len(metered) != len(leading):
+        return replace(PUNTED, reason="a meter that is not in the fast path")
+    if len(metered) > MAX_LEADING_METERS:
+        return replace(PUNTED, reason=f"more than {MAX_LEADING_METERS} meters")
     meter_ops = [_op(OpCode.METER, arg16=index) for index in metered]
     try:
         rest = _compile(actions[len(leading) :], meter_ops)
-    except _UnsupportedError:
+    except _UnsupportedError as why:
         ops = b"".join([*meter_ops, _op(OpCode.END)])
-        return Compiled(ops, MegaflowFlag.PUNT | MegaflowFlag.METERED, stops=tuple(range(len(metered))))
+        return Compiled(ops, MegaflowFlag.PUNT | MegaflowFlag.METERED, stops=tuple(range(len(metered))), reason=str(why))
     # Their packets take the way of the meters.
-    return replace(rest, flags=rest.flags & ~MegaflowFlag.DIRECT | MegaflowFlag.METERED, edit=None)
+    flags = rest.flags & ~(MegaflowFlag.DIRECT | MegaflowFlag.XDP) | MegaflowFlag.METERED
+    return replace(rest, flags=flags, edit=None, reason="a meter")
 
 
 @lru_cache(maxsize=1024)
@@ -240,24 +251,26 @@ def _compile_unmetered(actions: tuple[DatapathAction, ...]) -> Compiled:
     """Many megaflows have the same few lists of actions."""
     try:
         return _compile(actions)
-    except _UnsupportedError:
-        return PUNTED
+    except _UnsupportedError as why:
+        return replace(PUNTED, reason=str(why))
 
 
 def _compile(actions: Sequence[DatapathAction], meter_ops: Sequence[bytes] = ()) -> Compiled:
     """Raises _UnsupportedError."""
     if not any(isinstance(action, _TO_PORTS) for action in actions) and any(isinstance(action, Controller) for action in actions):
-        raise _UnsupportedError  # nothing is left to do when the slow path has it
+        raise _UnsupportedError("it goes to the controllers alone")  # nothing is left to do when the slow path has it
     body = _Compilation(after_meters=bool(meter_ops))
     body.run(actions)
     ops = [*meter_ops, *body.ops]
     stops = (*range(len(meter_ops)), *(len(meter_ops) + at for at in body.stops))
     ways = body.choice.ways if body.choice else ()
-    if len(ops) > MAX_OPS or _programs(b"".join(ops)) + max((_programs(way.ops) for way in ways), default=0) > MAX_PROGRAMS:
-        raise _UnsupportedError
+    if len(ops) > MAX_OPS:
+        raise _UnsupportedError(_TOO_LONG)
+    if _programs(b"".join(ops)) + max((_programs(way.ops) for way in ways), default=0) > MAX_PROGRAMS:
+        raise _UnsupportedError("too many floods, copies for the controllers, and plug-ins")
     ip, mpls, other = body.decrements
     ttl_needed = ip | mpls << 5 | other << 10
-    return Compiled(b"".join(ops), body.flags, body.xdp_port, ttl_needed, body.growth, body.choice, stops, body.edit)
+    return Compiled(b"".join(ops), body.flags, body.xdp_port, ttl_needed, body.growth, body.choice, stops, body.edit, body.reason)
 
 
 def _programs(ops: bytes) -> int:
@@ -297,6 +310,16 @@ def _copies_first(actions: Sequence[DatapathAction]) -> Sequence[DatapathAction]
     return [*actions[:at], *copies, *(action for action in outputs if isinstance(action, Forward))]
 
 
+def _why_not_at_xdp(outputs: Sequence[DatapathAction], *, queued: bool) -> str:
+    """For a list that has these outputs, and no plug-in."""
+    for kind, reason in ((Flood, "a flood"), (Controller, "a copy for the controllers"), (_CHOICES, "a group that chooses")):
+        if any(isinstance(output, kind) for output in outputs):
+            return reason
+    if len(outputs) > 1:
+        return "several outputs"
+    return "a queue" if queued else "a change behind its output"
+
+
 class _Compilation:
     """The ops of one list of actions, with what must be known of those before each."""
 
@@ -310,6 +333,8 @@ class _Compilation:
         self.choice: CompiledChoice | None = None
         self.stops: list[int] = []
         self.edit: Edit | None = None
+        self.reason = ""
+        """As in Compiled."""
         # A meter may have remarked the DSCP, which the IPv4 checksum covers.
         self._stale = after_meters
         self._queued = False
@@ -329,8 +354,9 @@ class _Compilation:
             self._one(action, last=n == len(actions) - 1)
         self.ops.append(_op(OpCode.END))
         if len(self.ops) > MAX_OPS:
-            raise _UnsupportedError
+            raise _UnsupportedError(_TOO_LONG)
         if self.stops:
+            self.reason = "a plug-in"
             return
         outputs = [action for action in actions if isinstance(action, _OUTPUTS)]
         if not outputs:
@@ -340,6 +366,8 @@ class _Compilation:
             self.xdp_port = port_place(final.port)
             if len(self.ops) <= EDIT_OPS:
                 self.edit = edit(actions[:-1])
+        else:
+            self.reason = _why_not_at_xdp(outputs, queued=self._queued)
         if MegaflowFlag.XDP in self.flags and len(self.ops) == 1 + len(outputs):
             self.flags |= MegaflowFlag.DIRECT
 
@@ -367,8 +395,14 @@ class _Compilation:
                 self._tag(action)
             case PushMpls() | PopMpls() | DecMplsTtl() | DecTtl() | CopyTtlOut() | CopyTtlIn():
                 self._header(action)
+            case PushPbb() | PopPbb():
+                raise _UnsupportedError(_PBB)
+            case Meter():
+                raise _UnsupportedError("a meter behind other actions")
+            case Clone():
+                raise _UnsupportedError("copies with changes of their own that cannot be undone")
             case _:
-                raise _UnsupportedError
+                raise _UnsupportedError("a group before other actions")
 
     def _to_controllers(self, action: Controller) -> None:
         says = action.cookie.to_bytes(8, "big") + action.metadata.to_bytes(8, "big")
@@ -381,7 +415,7 @@ class _Compilation:
     def _call_plugin(self, plugin_id: int, arguments: bytes) -> None:
         self._need_headers()  # it is to see the packet as it is, and eBPF does not parse it again
         if self._pushed_mpls:
-            raise _UnsupportedError
+            raise _UnsupportedError("a plug-in behind a pushed label")
         if self._stale:
             self.ops.append(_op(OpCode.CHECKSUMS))
             self._stale = False
@@ -391,7 +425,7 @@ class _Compilation:
 
     def _tag(self, action: PushTag | PopTag) -> None:
         if not self._tags_known:
-            raise _UnsupportedError
+            raise _UnsupportedError(_BROUGHT_TO_LIGHT)
         if isinstance(action, PushTag):
             self.ops.append(_op(OpCode.PUSH_TAG, arg16=action.tpid, arg32=action.tci))
             self.growth += VLAN_TAG_BYTES
@@ -430,7 +464,7 @@ class _Compilation:
 
     def _decrement(self, *, of_mpls: bool) -> None:
         if not self._ttl_known:
-            raise _UnsupportedError
+            raise _UnsupportedError("it decrements a TTL that an action has set, copied or hidden")
         self.ops.append(_op(OpCode.DEC_MPLS_TTL if of_mpls else OpCode.DEC_TTL))
         ip, mpls, other = self.decrements
         if not of_mpls:
@@ -445,23 +479,23 @@ class _Compilation:
     def _need_headers(self) -> None:
         """The next op depends on what is behind the tags."""
         if self._retyped:
-            raise _UnsupportedError
+            raise _UnsupportedError(_BROUGHT_TO_LIGHT)
         if self._popped:
             self.flags |= MegaflowFlag.POPS
 
     def _set(self, name: str, value: int) -> None:
         setter = _SETTERS.get(name)
         if setter is None:
-            raise _UnsupportedError
+            raise _UnsupportedError(_PBB)
         if setter.layered or name == "ip_proto":
             self._need_headers()
         elif name in _VLAN_FIELDS or name == "eth_type":
             if not self._tags_known:
-                raise _UnsupportedError
+                raise _UnsupportedError(_BROUGHT_TO_LIGHT)
             if self._popped >= (MAX_VLAN_TAGS if name in _VLAN_FIELDS else 1):
                 self.flags |= MegaflowFlag.POPS
         if self._retyped_icmp and name in _ND_FIELDS | _RETYPES_ICMP:
-            raise _UnsupportedError
+            raise _UnsupportedError(_BROUGHT_TO_LIGHT)
         self.ops.extend(setter.ops(value))
         self._stale |= setter.checksum
         self._retyped |= name in _RETYPES
@@ -481,7 +515,7 @@ class _Compilation:
             body = self._on_a_way()
             body.run(way.actions)
             if body.choice is not None:
-                raise _UnsupportedError
+                raise _UnsupportedError("a group that chooses in a bucket of another")
             compiled.append(CompiledWay(value, b"".join(body.ops)))
             self.flags |= body.flags & ~MegaflowFlag.XDP
             most = [max(pair) for pair in zip(most, body.decrements, strict=True)]

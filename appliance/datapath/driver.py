@@ -14,6 +14,9 @@ from appliance.model.plugin import Plugins
 from appliance.model.ports import Hook
 from appliance.model.tunnel import NO_TUNNEL, Tunnel, TunnelPort
 
+ONE_PIECE_MTU = 3000
+"""At XDP a frame that is not much longer comes in one piece of memory, which is a page."""
+
 
 class DatapathError(Exception):
     """The kernel refused something. The text says what, with the kernel's or the verifier's words, and what to do."""

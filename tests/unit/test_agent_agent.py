@@ -466,6 +466,7 @@ def test_flows_megaflows_and_tiers_agree(box, peer, ask):
     assert (flow["n_packets"], flow["n_bytes"]) == (received, received * 60)
     (megaflow,) = ask("megaflows")["megaflows"]
     assert (megaflow["actions"], megaflow["tier"], megaflow["match_text"]) == ("output:2", "tc", "in_port=1")
+    assert megaflow["why"].startswith("port 1 is at TC (")
     assert megaflow["packets"] + megaflow["punted"] == received
     tiers = ask("tiers")
     assert tiers["packets"]["tc"] + tiers["packets"]["slow_path"] == tiers["rx_packets"] == received

@@ -135,8 +135,11 @@ def test_flows() -> None:
 
 def test_megaflows() -> None:
     item = {"id": 5, "match": [], "match_text": "", "actions": "", "packets": 4, "bytes": 2000, "punted": 1, "last_used": 90.0}
-    lines = text("megaflows", {"total": 1, "megaflows": [{**item, "tier": "slow_path"}]})
-    assert cells(lines[2]) == ["5", "any", "drop", "slow path", "4", "2.00 kB", "1", "1 min 30 s"]
+    told = {"tier": "tc", "why": "a flood", "exceptions": ["slow path: a third tag"]}
+    lines = text("megaflows", {"total": 1, "megaflows": [{**item, **told}]})
+    assert cells(lines[2]) == ["5", "any", "drop", "tc", "4", "2.00 kB", "1", "1 min 30 s", "a flood; slow path: a third tag"]
+    lines = text("megaflows", {"total": 1, "megaflows": [{**item, "tier": "slow_path", "why": "PBB", "exceptions": []}]})
+    assert "slow path" in cells(lines[2])
     assert text("megaflows", {"total": 0, "megaflows": []}) == ["no megaflows"]
 
 
