@@ -23,8 +23,8 @@ from appliance.lab.testbed import Host, LabError, PingResult, Testbed
 from appliance.lab.transfer import TransferResult
 from appliance.ports import LocalSpec, remove_local
 
-READY_SECONDS = 60.0
-FIRST_FLOW_SECONDS = 2.0
+READY_SECONDS = 120.0
+FIRST_FLOW_SECONDS = 5.0
 POLL_SECONDS = 0.05
 GONE_SECONDS = 5.0
 LOG_LINES = 20

@@ -33,7 +33,7 @@ from appliance.lab.transfer import TransferResult, transfer
 T = TypeVar("T")
 
 HOST_INTERFACE = "eth0"
-TERMINATE_SECONDS = 10.0
+TERMINATE_SECONDS = 30.0
 _IFA_F_NODAD = 0x02
 _serial = count()
 
@@ -193,7 +193,7 @@ class Testbed:
         return process.wait()
 
     def run(
-        self, argv: Sequence[str], *, host: str | None = None, timeout: float = 30.0, environment: Mapping[str, str] | None = None
+        self, argv: Sequence[str], *, host: str | None = None, timeout: float = 60.0, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end and keep its output as text. Raises subprocess.TimeoutExpired, FileNotFoundError."""
         pipe = subprocess.PIPE

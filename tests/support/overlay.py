@@ -42,7 +42,7 @@ def underlay6(site: int) -> str:
 def ip(*words: str, inside: str | None) -> str:
     """`ip WORDS` in a namespace; what it printed."""
     prefix = () if inside is None else ("ip", "netns", "exec", inside)
-    return subprocess.run([*prefix, "ip", *words], check=True, capture_output=True, text=True, timeout=30).stdout
+    return subprocess.run([*prefix, "ip", *words], check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 class Overlay:

@@ -14,7 +14,8 @@ from typing import Any
 from appliance.agent.client import ControlClient, ControlError
 from appliance.lab.testbed import Testbed
 
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
+STOP_SECONDS = 60.0
 LISTEN_PORT = 16653
 """In the switch's own namespace: nobody else can have it."""
 
@@ -94,4 +95,4 @@ def running_switch(
                     time.sleep(0.05)
             yield RunningSwitch(bed, process, control, log, listen_port)
     finally:
-        bed.stop(process)
+        bed.stop(process, STOP_SECONDS)

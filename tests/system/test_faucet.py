@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from support.running_switch import RunningSwitch, running_switch
+from support.waiting import SECONDS, until
 
 from appliance.config import LabHost
 from appliance.lab.testbed import Testbed
@@ -23,7 +23,7 @@ from appliance.lab.testbed import Testbed
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(os.environ.get("OFSWITCH_FAUCET", ROOT / ".venv-faucet")) / "bin"
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
 FAUCET_PORT, GAUGE_PORT = 6653, 6654
 ETH_P_ALL = 3
@@ -84,24 +84,20 @@ class Campus:
     switch: RunningSwitch
     folder: Path
 
-    def ping(self, source: str, address: str, number: int = 2, wait: float = 2.0) -> str:
-        """What `ping` said, and with ``wait`` the time for each answer."""
-        command = ["ping", "-n", "-c", str(number), "-i", "0.2", "-W", str(wait), address]
+    def ping(self, source: str, address: str, *options: str) -> str:
+        """What `ping`, with these options, said of one echo request."""
+        command = ["ping", "-n", "-c", "1", "-W", "5", *options, address]
         return self.bed.run(command, host=source, environment={**os.environ, "LC_ALL": "C"}).stdout
 
     def reaches(self, source: str, address: str) -> bool:
-        """At the second try at the latest: Faucet asks for a neighbour's address when somebody first wants to go there."""
-        return any(" 0% packet loss" in self.ping(source, address, number) for number in (3, 3, 2))
+        """In the end three echo requests one after the other are answered: Faucet learns while the first ones are on their way."""
+        answered, deadline = 0, time.monotonic() + SECONDS
+        while answered < 3 and time.monotonic() < deadline:
+            answered = answered + 1 if " 0% packet loss" in self.ping(source, address) else 0
+        return answered == 3
 
     def log(self) -> str:
         return (self.folder / "faucet.log").read_text() + (self.folder / "output.txt").read_text()
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
 
 
 def host(name: str, net: int, number: int) -> LabHost:
@@ -184,27 +180,26 @@ def listen(bed: Testbed, name: str) -> socket.socket:
         opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         opened.bind((bed[name].interface, 0))
         opened.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
-        opened.settimeout(1.0)
         return opened
 
     return bed.inside(name, make)
 
 
-def heard(opened: socket.socket, seconds: float = 1.0) -> list[bytes]:
-    """Frames that came in, with their tags, until it is quiet."""
-    frames = []
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def heard(opened: socket.socket, wanted: Callable[[bytes], bool], number: int = 1) -> list[bytes]:
+    """The frames wanted that came in, with their tags: so many, and if more come soon after, those."""
+    frames: list[bytes] = []
+    deadline = time.monotonic() + SECONDS
+    while True:
+        opened.settimeout(0.3 if len(frames) >= number else max(0.01, deadline - time.monotonic()))
         try:
             frame, ancillary, _, (_, _, kind, *_) = opened.recvmsg(1 << 16, 1 << 8)
         except TimeoutError:
-            break
+            return frames
         status, _, _, _, _, tci, tpid = AUXDATA.unpack(ancillary[0][2])
         if status & TP_STATUS_VLAN_VALID:
             frame = frame[:12] + struct.pack(">HH", tpid, tci) + frame[12:]
-        if kind != socket.PACKET_OUTGOING:
+        if kind != socket.PACKET_OUTGOING and wanted(frame):
             frames.append(frame)
-    return frames
 
 
 def test_a_tagged_port_is_in_the_vlan_of_its_tag(campus: Campus) -> None:
@@ -213,14 +208,14 @@ def test_a_tagged_port_is_in_the_vlan_of_its_tag(campus: Campus) -> None:
     wire = listen(bed, "h3")
     tagged = Ether(src=bed["h3"].mac, dst="ff:ff:ff:ff:ff:ff") / Dot1Q(vlan=200)
     wire.send(bytes(tagged / ARP(hwsrc=bed["h3"].mac, psrc="10.0.200.3", pdst="10.0.200.4")))
-    (answer,) = [Ether(frame) for frame in heard(wire) if ARP in Ether(frame) and Ether(frame)[ARP].op == 2]
+    (answer,) = map(Ether, heard(wire, lambda frame: ARP in Ether(frame) and Ether(frame)[ARP].op == 2))
     assert (answer[Dot1Q].vlan, answer[ARP].hwsrc) == (200, bed["h4"].mac)
     tagged.dst = bed["h4"].mac
     wire.send(bytes(tagged / IP(src="10.0.200.3", dst="10.0.200.4") / ICMP(id=7, seq=9) / b"hello"))
-    (reply,) = [Ether(frame) for frame in heard(wire) if ICMP in Ether(frame)]
+    (reply,) = map(Ether, heard(wire, lambda frame: ICMP in Ether(frame)))
     assert (reply[Dot1Q].vlan, reply[ICMP].type, reply[ICMP].id, reply[ICMP].seq) == (200, 0, 7, 9)
     wire.send(bytes(Ether(src=bed["h3"].mac, dst=bed["h4"].mac) / IP(src="10.0.200.3", dst="10.0.200.4") / ICMP(id=8)))
-    assert not [frame for frame in heard(wire) if ICMP in Ether(frame)], "without the tag it is in no VLAN"
+    assert not heard(wire, lambda frame: ICMP in Ether(frame), 0), "without the tag it is in no VLAN"
     wire.close()
 
 
@@ -230,10 +225,11 @@ def test_a_broadcast_stays_in_its_vlan(campus: Campus) -> None:
     sender = listen(bed, "h1")
     mark = b"a broadcast of the office"
     sender.send(BROADCAST + bytes.fromhex(bed["h1"].mac.replace(":", "")) + b"\x88\xb5" + mark.ljust(46, b"\0"))
-    reached = {name for name, opened in listeners.items() if any(mark in frame for frame in heard(opened))}
+    expected = {"h2", "h6"}
+    reached = {name for name, opened in listeners.items() if heard(opened, lambda frame: mark in frame, int(name in expected))}
     for opened in (sender, *listeners.values()):
         opened.close()
-    assert reached == {"h2", "h6"}
+    assert reached == expected
 
 
 # ── routing ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -260,8 +256,9 @@ def test_routed_tcp_is_the_fast_paths_work(campus: Campus, family: int) -> None:
     result = campus.bed.transfer("h1", "h4", 50_000_000, family)
     after = campus.switch.packets()
     assert result.ok, result
-    assert after["slow_path"] - before["slow_path"] <= 40, (before, after)
-    assert after["tc"] - before["tc"] > 200
+    forwarded = after["tc"] - before["tc"]
+    assert forwarded > 200
+    assert forwarded > 10 * (after["slow_path"] - before["slow_path"]), (before, after)
 
 
 # ── access lists and mirrors ───────────────────────────────────────────────────────────────────────────────────────────
@@ -269,17 +266,18 @@ def test_routed_tcp_is_the_fast_paths_work(campus: Campus, family: int) -> None:
 def test_an_access_list_keeps_out_what_it_names_and_nothing_else(campus: Campus, family: int) -> None:
     assert campus.reaches("h1", campus.bed["h2"].address(family))
     assert not campus.bed.reaches("h1", "h2", 23, family)
-    assert campus.bed.reaches("h1", "h2", 24, family)
-    assert campus.bed.reaches("h2", "h1", 23, family), "the list is for what comes from h1"
+    assert campus.bed.reaches("h1", "h2", 24, family, SECONDS)
+    assert campus.bed.reaches("h2", "h1", 23, family, SECONDS), "the list is for what comes from h1"
 
 
 def test_a_mirror_sees_both_ways(campus: Campus) -> None:
     assert campus.reaches("h1", "10.0.100.2")
     mirror = listen(campus.bed, "h5")
-    heard(mirror)
-    campus.ping("h1", "10.0.100.2", number=3)
+    size = 99
+    for _ in range(3):
+        campus.ping("h1", "10.0.100.2", "-s", str(size))
     h1, h2 = (bytes.fromhex(campus.bed[name].mac.replace(":", "")) for name in ("h1", "h2"))
-    echoes = [frame for frame in heard(mirror) if b"\x08\x00\x45" in frame[:20]]
+    echoes = heard(mirror, lambda frame: b"\x08\x00\x45" in frame[:20] and size + 42 == len(frame), 6)
     mirror.close()
     assert sum(frame[:12] == h2 + h1 for frame in echoes) == 3, "requests, on their way out to h2"
     assert sum(frame[:12] == h1 + h2 for frame in echoes) == 3, "answers, on their way in from h2"
@@ -287,7 +285,7 @@ def test_a_mirror_sees_both_ways(campus: Campus) -> None:
 
 # ── Gauge ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def test_gauge_polls_the_same_switch(campus: Campus) -> None:
-    assert [item["state"] for item in campus.switch.control.request("show")["controllers"]][:2] == ["connected"] * 2
+    until(lambda: [item["state"] for item in campus.switch.control.request("show")["controllers"]][:2] == ["connected"] * 2, "both")
     ports = campus.folder / "ports.txt"
     until(lambda: ports.exists() and len(ports.read_text().splitlines()) > 100, "port statistics")
     counted = re.findall(r"switch-2-packets-out\s+(\d+)", ports.read_text())

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.pki import Authority
 from support.running_switch import RunningSwitch, running_switch
+from support.waiting import until
 
 from appliance.config import TlsFiles
 from appliance.lab.testbed import Testbed
@@ -63,7 +63,7 @@ def test_a_stranger_sets_up_nothing(secured: Secured, tmp_path: Path) -> None:
     trusting = files.model_copy(update={"ca_certificate": secured.files.ca_certificate})
     done = secured.ofctl(trusting, "del-flows")
     assert done.returncode != 0
-    wait_for(lambda: "turned away: the peer's certificate is refused" in secured.switch.log)
+    until(lambda: "turned away: the peer's certificate is refused" in secured.switch.log, "the refusal in the log")
     assert secured.switch.control.request("show")["flows"] == 1
 
 
@@ -77,12 +77,12 @@ def test_sighup_takes_new_certificates_and_drops_nobody(secured: Secured, tmp_pa
         return [item["security"] for item in secured.switch.control.request("show")["controllers"]]
 
     try:
-        wait_for(lambda: connected() == ["TLSv1.3, watcher"])
+        until(lambda: connected() == ["TLSv1.3, watcher"], "the watcher")
         secured.pki.issue("renewed", stem="switch")
         secured.switch.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "certificates read again" in secured.switch.log)
-        wait_for(lambda: "renewed" in greeted(secured))
-        assert connected() == ["TLSv1.3, watcher"]
+        until(lambda: "certificates read again" in secured.switch.log, "certificates read again")
+        until(lambda: "renewed" in greeted(secured), "the new certificate")
+        until(lambda: connected() == ["TLSv1.3, watcher"], "the watcher alone")
         assert watcher.poll() is None
     finally:
         secured.switch.bed.stop(watcher)
@@ -92,13 +92,6 @@ def greeted(secured: Secured) -> str:
     """What `openssl s_client` says of the switch's certificate."""
     shown = secured.switch.bed.run(["openssl", "s_client", "-connect", f"127.0.0.1:{PORT}"])
     return shown.stdout
-
-
-def wait_for(condition) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_switch_whose_certificates_cannot_be_used_says_which(secured: Secured, tmp_path: Path) -> None:

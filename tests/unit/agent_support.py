@@ -45,7 +45,7 @@ AppManager.run_apps(sys.argv[2:])
 """How os-ken's own documentation starts apps, with nothing of ours in the process."""
 
 
-def until(condition: Callable[[], Any], seconds: float = 10.0, what: str = "") -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
     """Let the agent run until ``condition`` gives something true, which is returned."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
@@ -212,6 +212,25 @@ def frame(eth_dst: int, eth_src: int, payload: bytes = b"") -> bytes:
 BROADCAST = b"\xff" * 6
 
 
+def until_forwarding(box: Box) -> None:
+    """An app installs its table-miss entry before os-ken lets it have packet-ins."""
+    until(lambda: any(len(table) for table in box.agent.switch.tables), what="the table-miss entry")
+    first = frame(0xFE, 0xFD)
+
+    def passed() -> bool:
+        box.inject(3, first)
+        sleep(0.1)
+        return any(data == first for _, data in box.sent())
+
+    until(passed, what="the app at work")
+
+
+def passed_on(box: Box, port: int, data: bytes) -> list[int]:
+    """The ports by which a frame that comes in leaves."""
+    box.inject(port, data)
+    return until(lambda: [out for out, left in box.sent() if left == data])
+
+
 # ── controllers ────────────────────────────────────────────────────────────────────────────────────────────────────────
 @contextmanager
 def stock_controller(port: int, *apps: Path) -> Iterator[subprocess.Popen[bytes]]:
@@ -251,7 +270,7 @@ class Peer:
         self.send(Hello((4,)))
         self.expect(Hello)
 
-    def expect(self, kind: type[Message], seconds: float = 5.0) -> Any:
+    def expect(self, kind: type[Message], seconds: float = 60.0) -> Any:
         """The next message of a kind; those before it are passed over. Echo requests are answered."""
 
         def find() -> Message | None:
@@ -299,7 +318,7 @@ class Listener:
         self.socket.setblocking(False)
         self.port: int = self.socket.getsockname()[1]
 
-    def accept(self, seconds: float = 5.0) -> Peer:
+    def accept(self, seconds: float = 60.0) -> Peer:
         def take() -> Peer | None:
             try:
                 return Peer(self.socket.accept()[0])

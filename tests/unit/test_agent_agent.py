@@ -5,11 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import time
 from dataclasses import replace
 
 import pytest
-from agent_support import BROADCAST, Box, Listener, Peer, frame, free_port, interface, mac, running, stock_controller, until
+from agent_support import (
+    BROADCAST,
+    Box,
+    Listener,
+    Peer,
+    frame,
+    free_port,
+    interface,
+    mac,
+    passed_on,
+    running,
+    stock_controller,
+    until,
+    until_forwarding,
+)
 
 from appliance.agent import agent as agent_module
 from appliance.agent.agent import AgentError
@@ -67,11 +80,9 @@ def peer(box):
 def test_a_stock_controller_gets_packet_ins_and_sets_up_flows(tmp_path):
     port = free_port()
     with stock_controller(port), running(tmp_path, controllers=(f"tcp:127.0.0.1:{port}",)) as box:
-        until(lambda: any(len(table) for table in box.agent.switch.tables), 20, "the table-miss entry")
-        box.inject(1, frame(2, 1))
-        assert until(box.sent) == [(2, frame(2, 1)), (3, frame(2, 1))]
-        box.inject(2, frame(1, 2))
-        assert until(box.sent) == [(1, frame(1, 2))]
+        until_forwarding(box)
+        assert passed_on(box, 1, frame(2, 1)) == [2, 3]
+        assert passed_on(box, 2, frame(1, 2)) == [1]
         until(lambda: len(box.agent.switch.tables[0]) == 2, what="the flow entry")
         box.inject(2, frame(1, 2))
         until(box.sent)
@@ -84,11 +95,11 @@ def test_it_connects_again_after_the_controller_has_died(tmp_path, caplog):
     port = free_port()
     with running(tmp_path, controllers=(f"tcp:127.0.0.1:{port}",)) as box:
         with stock_controller(port) as controller:
-            until(box.connected, 20, "the first connection")
+            until(box.connected, what="the first connection")
             controller.send_signal(signal.SIGKILL)
             until(lambda: not box.connected(), what="the loss is seen")
         with stock_controller(port):
-            until(box.connected, 20, "the second connection")
+            until(box.connected, what="the second connection")
     assert f"tcp:127.0.0.1:{port}: connected, OpenFlow 1.3" in caplog.text
     assert f"tcp:127.0.0.1:{port}: not connected: " in caplog.text
 
@@ -568,9 +579,7 @@ def test_stop_by_command(tmp_path):
     until(lambda: box.datapath.ports)
     with ControlClient(box.config.control_socket) as client:
         assert in_thread(client.request, "stop") is None
-    began = time.monotonic()
     agent.wait()
-    assert time.monotonic() - began < 5
 
 
 def test_a_configuration_without_controllers_has_the_integrated_one(tmp_path):

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from agent_support import BROADCAST, frame, running, until
+from agent_support import BROADCAST, frame, passed_on, running, until, until_forwarding
 
 from appliance.agent import integrated as integrated_module
 from appliance.agent.integrated import IntegratedController, find_app
@@ -50,14 +50,13 @@ def alive(pid: int) -> bool:
 def test_the_switch_works_under_it_and_again_after_it_was_killed(tmp_path, fast, caplog):
     caplog.set_level(logging.INFO)
     with running(tmp_path) as box:
-        until(box.connected, 20, "the integrated controller")
-        until(lambda: any(len(table) for table in box.agent.switch.tables), what="the table-miss entry")
+        until(box.connected, what="the integrated controller")
+        until_forwarding(box)
         first = box.agent.integrated.pid
-        box.inject(1, BROADCAST + frame(2, 1)[6:])
-        assert [port for port, _ in until(box.sent)] == [2, 3]
+        assert passed_on(box, 1, BROADCAST + frame(2, 1)[6:]) == [2, 3]
         os.kill(first, signal.SIGKILL)
         until(lambda: not box.connected(), what="the loss is seen")
-        until(box.connected, 20, "the next controller")
+        until(box.connected, what="the next controller")
         second = box.agent.integrated.pid
         assert second != first
         assert box.agent.integrated.restarts == 1
@@ -74,14 +73,13 @@ def test_firewall_and_learning_switch_work_together(tmp_path, monkeypatch):
     monkeypatch.setenv("OFSWITCH_FIREWALL_RULES", str(rules))
     apps = {"apps": ("ryu_apps/firewall.py", "ryu_apps/l2_learning.py")}
     with running(tmp_path, integrated_controller=apps) as box:
-        until(lambda: [len(table) for table in box.agent.switch.tables] == [3, 1], 20, "both tables")
+        until(lambda: [len(table) for table in box.agent.switch.tables] == [3, 1], what="both tables")
         denied, allowed = udp(2, 1, 9), udp(2, 1, 10)
+        until_forwarding(box)
         box.inject(1, denied)
-        box.inject(1, allowed)
-        assert until(box.sent) == [(2, allowed), (3, allowed)]
+        assert passed_on(box, 1, allowed) == [2, 3]
         until(lambda: box.datapath.port_counters()[1].dropped or box.inject(1, denied), what="the fast path drops")
-        box.inject(2, udp(1, 2, 10))
-        assert until(box.sent) == [(1, udp(1, 2, 10))]
+        assert passed_on(box, 2, udp(1, 2, 10)) == [1]
         assert {table.table_id for table in box.agent.switch.tables if len(table)} == {0, 1}
 
 
@@ -107,14 +105,14 @@ def test_what_it_says_is_in_the_log_at_the_level_that_it_says(tmp_path, supervis
         "    def packet_in(self, ev): pass\n"
     )
     supervised(str(app))
-    until(lambda: "listening" in caplog.text, 20)
+    until(lambda: "listening" in caplog.text)
     said = {(record.levelname, record.getMessage()) for record in caplog.records if record.name == "ofswitch.controller"}
     assert said >= {("WARNING", "Talker: careful"), ("INFO", "plain")}
 
 
 def test_an_app_that_cannot_be_loaded_is_told_and_tried_again_ever_more_slowly(supervised, caplog):
     controller = supervised("nosuch.py")
-    until(lambda: controller.restarts == 3, 20)
+    until(lambda: controller.restarts == 3)
     assert ("ERROR", "controller: nosuch.py: No such file or directory") in {
         (item.levelname, item.message) for item in caplog.records
     }
@@ -130,12 +128,12 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path, supervised, monkeypatc
     )
     caplog.set_level(logging.INFO)
     controller = supervised(str(app))
-    until(lambda: "here" in caplog.text, 20)
+    until(lambda: "here" in caplog.text)
     pid = controller.pid
     began = time.monotonic()
     controller.stop()
     assert not alive(pid)
-    assert 0.3 <= time.monotonic() - began < 3
+    assert time.monotonic() - began >= 0.3
     assert "ignores SIGTERM" in caplog.text
 
 
@@ -145,7 +143,7 @@ def test_it_does_not_outlive_an_agent_that_is_killed(tmp_path):
         "from pathlib import Path\n"
         "import sys, time\n"
         "with running(Path(sys.argv[1])) as box:\n"
-        "    until(box.connected, 20)\n"
+        "    until(box.connected)\n"
         "    print(box.agent.integrated.pid, flush=True)\n"
         "    until(lambda: False, 60)\n"
     )
@@ -160,7 +158,7 @@ def test_it_does_not_outlive_an_agent_that_is_killed(tmp_path):
     finally:
         agent.kill()
         agent.communicate()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while alive(child) and "\nState:\tZ" not in Path(f"/proc/{child}/status").read_text():
         assert time.monotonic() < deadline, "the controller lives on"
         time.sleep(0.02)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import sys
 from itertools import pairwise
 
 import pytest
@@ -198,14 +198,16 @@ def test_the_empty_match_is_the_models() -> None:
     assert decode(encode(m.FlowMod())).match == MATCH_ALL
 
 
-def test_a_layer_2_flow_mod_is_read_quickly() -> None:
-    """Under 30 µs, some four times what it takes on the machine that this was written on; the best of many goes."""
+def test_a_layer_2_flow_mod_is_read_in_few_steps() -> None:
+    """Once a match of its shape has been read. Steps are calls of Python functions: what they take is tests/bench's matter."""
     fields = [MatchField(IN_PORT, 1), MatchField(ETH_DST, 2), MatchField(ETH_SRC, 3)]
     raw = encode(m.FlowMod(match=Match.of(fields), instructions=(act.ApplyActions((act.Output(2),)),)))
-    best = 1.0
-    for _ in range(50):
-        start = time.perf_counter()
-        for _ in range(20):
-            decode(raw)
-        best = min(best, (time.perf_counter() - start) / 20)
-    assert best < 30e-6
+    decode(raw)
+    calls: list[str] = []
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, event, _: calls.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        decode(raw)
+    finally:
+        sys.setprofile(before)
+    assert 0 < len(calls) <= 14, calls
