@@ -169,8 +169,10 @@ enum megaflow_flag {
 	MEGAFLOW_PUSHES_MPLS = 1 << 9, /* which a segmentation-offload frame with two tags does not survive: as with MEGAFLOW_POPS */
 };
 
-/* A slot of the megaflow table. eBPF writes `ticket`, and may clear MEGAFLOW_GATED; Python writes all the rest, before the slot can be
- * found through `buckets`. It is a whole number of cache lines, and a common packet that it does no more to than to send needs the first. */
+/* A megaflow's slot is in two tables, at the same index. This is what most packets need of it, in one cache line, without what lies
+ * between: a page of 4096 bytes has 64 of them, so that many megaflows' addresses are in the CPU's buffer of translations.
+ *
+ * eBPF writes `ticket`, and may clear MEGAFLOW_GATED; Python writes all the rest, before the slot can be found through `buckets`. */
 struct megaflow {
 	u32 subtable;	 /* NO_SUBTABLE while no megaflow lies here: Python writes this last, and takes it away first */
 	u32 flags;
@@ -178,6 +180,10 @@ struct megaflow {
 	u16 ttl_needed;	 /* how often the actions take one from the outermost TTL, which must be more: of IP, of MPLS << 5, of others << 10 */
 	u16 growth;	 /* bytes by which the actions make a packet longer, at most */
 	u64 common[COMMON_WORDS]; /* of the key, masked */
+};
+
+/* The rest of it: a whole number of cache lines, of which `keep` and `set` of struct edit are one. */
+struct megaflow_body {
 	u64 id;		 /* the switch's number for it, given back with upcalls */
 	u32 served;	 /* packets that Python has sent on since the slot was filled, ... */
 	u32 ticket;	 /* ... of these that eBPF put in the queue while the gate was shut (plus one that Python holds) */

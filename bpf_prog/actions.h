@@ -291,7 +291,7 @@ static __always_inline void count_megaflow(struct packet *p, u32 slot)
 
 /* Executes RUN_OPS ops from `first` on, and leaves the rest to the next program. The first program, which most packets do not leave,
  * starts at 0 and leaves the ops from OP_MORE on to the next, too. */
-static __always_inline void execute(struct packet *p, struct hook hook, const struct megaflow *megaflow, u32 first, struct verdict *v)
+static __always_inline void execute(struct packet *p, struct hook hook, const struct megaflow_body *body, u32 first, struct verdict *v)
 {
 	int dropped = hook.tc ? TC_ACT_SHOT : XDP_DROP, is_first = __builtin_constant_p(first);
 
@@ -304,7 +304,7 @@ static __always_inline void execute(struct packet *p, struct hook hook, const st
 			verdict(v, FATE_DROPPED, DROP_NO_ACTION, dropped);
 			return;
 		}
-		const struct op *op = &megaflow->ops[at];
+		const struct op *op = &body->ops[at];
 		u32 code = op->code;
 
 		if (code == OP_END) {

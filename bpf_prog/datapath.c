@@ -73,11 +73,11 @@ static __always_inline int finish(struct packet *p, struct hook hook, const stru
 }
 
 /* Whether a packet of this megaflow must wait in line behind those that are still in the slow path. */
-static __always_inline int waits_in_line(struct megaflow *megaflow)
+static __always_inline int waits_in_line(struct megaflow *megaflow, struct megaflow_body *body)
 {
 	if (!(megaflow->flags & MEGAFLOW_GATED))
 		return 0;
-	u32 waiting = *(volatile u32 *)&megaflow->ticket - *(volatile u32 *)&megaflow->served;
+	u32 waiting = *(volatile u32 *)&body->ticket - *(volatile u32 *)&body->served;
 	if (!waiting)
 		return 0;
 	if (waiting > MAX_WAITING) {
@@ -85,7 +85,7 @@ static __always_inline int waits_in_line(struct megaflow *megaflow)
 		megaflow->flags &= ~MEGAFLOW_GATED;
 		return 0;
 	}
-	__sync_fetch_and_add(&megaflow->ticket, 1);
+	__sync_fetch_and_add(&body->ticket, 1);
 	return 1;
 }
 
@@ -136,16 +136,16 @@ static __always_inline int must_punt(struct packet *p, struct hook hook, u32 fla
 #define NOT_PUNTED -1
 
 /* Why the slow path gets the packet, or NOT_PUNTED. */
-static __always_inline int why_punt(struct packet *p, struct megaflow *megaflow, u32 flags)
+static __always_inline int why_punt(struct packet *p, struct megaflow *megaflow, struct megaflow_body *body, u32 flags)
 {
-	if (!megaflow)
+	if (!megaflow || !body)
 		return UPCALL_MISS;
 	if (flags & MEGAFLOW_PUNT)
 		return UPCALL_ACTION;
 	if (short_of_ttl(p, megaflow))
 		return UPCALL_TTL;
 	/* Last: a packet that is punted anyway must not draw a ticket. */
-	return waits_in_line(megaflow) ? UPCALL_CATCHING_UP : NOT_PUNTED;
+	return waits_in_line(megaflow, body) ? UPCALL_CATCHING_UP : NOT_PUNTED;
 }
 
 /* Before a megaflow's ops. */
@@ -188,17 +188,18 @@ static __always_inline void handle(struct packet *p, struct hook hook, struct ve
 	/* Read back, so that the verifier takes it as unknown whichever way it was found. */
 	u32 slot = *(volatile u32 *)&p->found - 1;
 	struct megaflow *megaflow = megaflows_at(slot);
+	struct megaflow_body *body = megaflow_bodies_at(slot);
 	u32 flags = megaflow ? megaflow->flags : 0;
 	if (flags & (MEGAFLOW_POPS | MEGAFLOW_PUSHES_MPLS) && must_punt(p, hook, flags))
 		flags |= MEGAFLOW_PUNT;
 
 	if (!hook.tc) {
-		if (!megaflow || !fits_xdp(p, megaflow, flags)) {
+		if (!megaflow || !body || !fits_xdp(p, megaflow, flags)) {
 			verdict(v, FATE_PASSED, 0, XDP_PASS);
 			return;
 		}
 	} else {
-		int reason = why_punt(p, megaflow, flags);
+		int reason = why_punt(p, megaflow, body, flags);
 		if (flags & MEGAFLOW_METERED && (reason == NOT_PUNTED || reason == UPCALL_ACTION)) {
 			p->slot = slot;
 			p->punted = reason == UPCALL_ACTION;
@@ -206,14 +207,14 @@ static __always_inline void handle(struct packet *p, struct hook hook, struct ve
 			verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, drop); /* the call does not return */
 			return;
 		}
-		if (!megaflow || reason != NOT_PUNTED) {
-			send_up(p, hook, reason, megaflow ? megaflow->id : 0, v);
+		if (!body || reason != NOT_PUNTED) {
+			send_up(p, hook, reason, body ? body->id : 0, v);
 			return;
 		}
 	}
 	count_megaflow(p, slot);
 	begin(p, slot);
-	execute(p, hook, megaflow, 0, v);
+	execute(p, hook, body, 0, v);
 }
 
 #include "express.h"
@@ -334,13 +335,15 @@ int ofswitch_edit(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	p->slot = p->found - 1;
 	struct megaflow *megaflow = megaflows_at(p->slot);
-	if (!megaflow || l4 + 8 > end) /* cannot be */
+	struct megaflow_body *body = megaflow_bodies_at(p->slot);
+	if (!megaflow || !body || l4 + 8 > end) /* cannot be */
 		return TC_ACT_SHOT;
+	const struct edit *edit = edit_of(body);
 	struct common old, new;
 	take_words(&old, p);
 	new = old;
-	edit_words(&new, megaflow);
-	struct differences d = differences(&old, &new, megaflow);
+	edit_words(&new, edit, megaflow->ttl_needed);
+	struct differences d = differences(&old, &new, edit, megaflow->ttl_needed);
 	write_common(data, &new);
 	if (d.ipv4) {
 		u16 *sum = l4 - 10;
@@ -354,7 +357,7 @@ int ofswitch_edit(struct __sk_buff *skb)
 	put_words(p, &new);
 #endif
 	if (megaflow->flags & MEGAFLOW_RETAGS)
-		failed |= retag(p, hook, edit_of(megaflow)) < 0;
+		failed |= retag(p, hook, edit) < 0;
 	return edited(p, hook, megaflow, failed, &v);
 }
 
@@ -369,9 +372,10 @@ int ofswitch_retag(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	p->slot = p->found - 1;
 	struct megaflow *megaflow = megaflows_at(p->slot);
-	if (!megaflow)
+	struct megaflow_body *body = megaflow_bodies_at(p->slot);
+	if (!megaflow || !body)
 		return TC_ACT_SHOT;
-	return edited(p, hook, megaflow, retag(p, hook, edit_of(megaflow)) < 0, &v);
+	return edited(p, hook, megaflow, retag(p, hook, edit_of(body)) < 0, &v);
 }
 
 static __always_inline int edit_at_xdp(struct packet *p, struct hook hook)
@@ -380,11 +384,12 @@ static __always_inline int edit_at_xdp(struct packet *p, struct hook hook)
 
 	p->slot = p->found - 1;
 	struct megaflow *megaflow = megaflows_at(p->slot);
-	if (!megaflow)
+	struct megaflow_body *body = megaflow_bodies_at(p->slot);
+	if (!megaflow || !body)
 		return XDP_DROP;
-	int failed = megaflow->flags & MEGAFLOW_EDITS && edit_frame(p, hook, megaflow) < 0;
+	int failed = megaflow->flags & MEGAFLOW_EDITS && edit_frame(p, hook, edit_of(body), megaflow->ttl_needed) < 0;
 	if (megaflow->flags & MEGAFLOW_RETAGS)
-		failed |= retag(p, hook, edit_of(megaflow)) < 0;
+		failed |= retag(p, hook, edit_of(body)) < 0;
 	return edited(p, hook, megaflow, failed, &v);
 }
 
@@ -419,11 +424,11 @@ static __always_inline int go_on(struct hook hook, int drop)
 	if (!p)
 		return drop;
 	u32 slot = p->slot;
-	struct megaflow *megaflow = megaflows_at(slot);
-	if (!megaflow)
+	struct megaflow_body *body = megaflow_bodies_at(slot);
+	if (!body)
 		return drop;
-	opaque(megaflow); /* or each op would be found by the slot's number again, whose bounds kernel 6.1 does not see there */
-	execute(p, hook, megaflow, p->first, &v);
+	opaque(body); /* or each op would be found by the slot's number again, whose bounds kernel 6.1 does not see there */
+	execute(p, hook, body, p->first, &v);
 	return finish(p, hook, &v);
 }
 
@@ -439,13 +444,13 @@ int ofswitch_xdp_go(struct xdp_md *xdp)
 
 /* The meters of a megaflow, which stand before everything else: also of one that the slow path executes, so that a meter has one
  * count for all tiers. */
-static __always_inline void run_meters(struct packet *p, struct hook hook, const struct megaflow *megaflow, struct verdict *v)
+static __always_inline void run_meters(struct packet *p, struct hook hook, const struct megaflow_body *body, struct verdict *v)
 {
 	u32 ops = 0;
 
 	no_unroll for (u32 i = 0; i < MAX_METER_OPS; i++) {
 		opaque(i);
-		const struct op *op = &megaflow->ops[i];
+		const struct op *op = &body->ops[i];
 		if (op->code != OP_METER)
 			break;
 		if (run_meter(p, hook, op->arg16) == METER_DROPS) {
@@ -466,7 +471,7 @@ static __always_inline void run_meters(struct packet *p, struct hook hook, const
 	if (fix_checksums(p, hook) < 0)
 		verdict(v, FATE_DROPPED, DROP_REWRITE_FAILED, TC_ACT_SHOT);
 	else
-		send_up(p, hook, UPCALL_ACTION, megaflow->id, v);
+		send_up(p, hook, UPCALL_ACTION, body->id, v);
 }
 
 int ofswitch_meter(struct __sk_buff *skb)
@@ -478,13 +483,13 @@ int ofswitch_meter(struct __sk_buff *skb)
 	if (!p)
 		return TC_ACT_SHOT;
 	u32 slot = p->slot;
-	struct megaflow *megaflow = megaflows_at(slot);
-	if (!megaflow)
+	struct megaflow_body *body = megaflow_bodies_at(slot);
+	if (!body)
 		return TC_ACT_SHOT;
 	if (!p->punted)
 		count_megaflow(p, slot);
 	begin(p, slot);
-	run_meters(p, hook, megaflow, &v);
+	run_meters(p, hook, body, &v);
 	return finish(p, hook, &v);
 }
 
@@ -567,12 +572,12 @@ int ofswitch_copy(struct __sk_buff *skb)
 	if (!p)
 		return TC_ACT_SHOT;
 	u32 slot = p->slot;
-	struct megaflow *megaflow = megaflows_at(slot);
+	struct megaflow_body *body = megaflow_bodies_at(slot);
 	u64 at = p->first - 1;
 	opaque(at);
-	if (!megaflow || at >= MAX_OPS)
+	if (!body || at >= MAX_OPS)
 		return TC_ACT_SHOT;
-	if (punt(p, hook, UPCALL_COPY, megaflow->id, &megaflow->ops[at]) != PUNTED) {
+	if (punt(p, hook, UPCALL_COPY, body->id, &body->ops[at]) != PUNTED) {
 		struct port_counters *counters = port_counters_at(p->number + (u64)p->cpu * PORT_PLACES);
 		if (counters)
 			counters->lost++;

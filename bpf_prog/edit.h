@@ -4,15 +4,14 @@
  */
 #pragma once
 
-static __always_inline const struct edit *edit_of(const struct megaflow *megaflow)
+static __always_inline const struct edit *edit_of(const struct megaflow_body *body)
 {
-	return (const struct edit *)&megaflow->ops[EDIT_OPS];
+	return (const struct edit *)&body->ops[EDIT_OPS];
 }
 
-static __always_inline void edit_words(struct common *c, const struct megaflow *megaflow)
+static __always_inline void edit_words(struct common *c, const struct edit *edit, u8 ttl_taken)
 {
-	const struct edit *edit = edit_of(megaflow);
-	u64 taken = join32(0, join16(join8(megaflow->ttl_needed, 0), 0));
+	u64 taken = join32(0, join16(join8(ttl_taken, 0), 0));
 
 	c->w4 = (c->w4 & edit->keep[0]) | edit->set[0];
 	c->w5 = (c->w5 & edit->keep[1]) | edit->set[1];
@@ -49,16 +48,16 @@ static __always_inline u64 difference(u32 from, u32 to)
 }
 
 /* A field that is set counts as changed even if it stays the same, as it does with ops. */
-static __always_inline struct differences differences(const struct common *from, const struct common *to, const struct megaflow *megaflow)
+static __always_inline struct differences differences(const struct common *from, const struct common *to, const struct edit *edit,
+							u32 ttl_taken)
 {
-	const struct edit *edit = edit_of(megaflow);
 	struct differences result = {};
 
 	if (~edit->keep[3])
 		result.pseudo = difference(first32(from->w9), first32(to->w9)) + difference(second32(from->w9), second32(to->w9));
 	result.ipv4 = result.pseudo;
 	/* TTL, protocol and TOS are first or second in their 16 bits as they are in the header's. */
-	if (~second32(edit->keep[2]) || megaflow->ttl_needed)
+	if (~second32(edit->keep[2]) || ttl_taken)
 		result.ipv4 += difference(second32(from->w6), second32(to->w6));
 	if (~first32(edit->keep[2]))
 		result.l4 = difference(first32(from->w6), first32(to->w6));

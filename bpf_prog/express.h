@@ -259,7 +259,7 @@ static __always_inline void put_words(struct packet *p, const struct common *c)
 }
 
 /* Writes what the megaflow makes of the packet, in the frame of XDP. Less than 0 if it is not there, which cannot be. */
-static __always_inline int edit_frame(struct packet *p, struct hook hook, const struct megaflow *megaflow)
+static __always_inline int edit_frame(struct packet *p, struct hook hook, const struct edit *edit, u32 ttl_taken)
 {
 	void *data = (void *)(long)hook.xdp->data, *end = (void *)(long)hook.xdp->data_end;
 	void *l4 = data + sizeof(struct eth_header) + sizeof(struct ipv4_header);
@@ -269,8 +269,8 @@ static __always_inline int edit_frame(struct packet *p, struct hook hook, const 
 		return -1;
 	take_words(&old, p);
 	new = old;
-	edit_words(&new, megaflow);
-	struct differences d = differences(&old, &new, megaflow);
+	edit_words(&new, edit, ttl_taken);
+	struct differences d = differences(&old, &new, edit, ttl_taken);
 	write_common(data, &new);
 #ifdef TEST_RUN
 	put_words(p, &new);

@@ -44,15 +44,21 @@ static __always_inline u64 hash_masked(const u64 *key, const struct subtable *su
 	return hash ^ hash >> 32;
 }
 
-/* 0 if the megaflow, which is of this subtable, is that of the key. */
-static __always_inline u64 differ(const u64 *key, const struct subtable *subtable, const struct megaflow *megaflow, int wide)
+/* 0 if the megaflow, which is in this slot and of this subtable, is that of the key. */
+static __always_inline u64 differ(const u64 *key, const struct subtable *subtable, const struct megaflow *megaflow, u64 slot, int wide)
 {
 #define DIFF(n, place) ((key[n] & subtable->place) ^ megaflow->place)
+#define OTHER_DIFF(n, place) ((key[n] & subtable->place) ^ body->place)
 	u64 diff = COMMON_TERMS(DIFF, |);
-	if (wide)
-		diff |= OTHER_TERMS(DIFF, |);
-	else
+	if (wide) {
+		const struct megaflow_body *body = megaflow_bodies_at(slot);
+		if (!body)
+			return 1;
+		diff |= OTHER_TERMS(OTHER_DIFF, |);
+	} else {
 		diff |= megaflow->flags & MEGAFLOW_WIDE;
+	}
+#undef OTHER_DIFF
 #undef DIFF
 	return diff;
 }
@@ -115,10 +121,11 @@ static __always_inline void probe(struct packet *p, const struct subtable_order 
 			found |= if_tagged(bucket->way[way], tag);
 		if (!found)
 			continue;
-		struct megaflow *megaflow = megaflows_at((found - 1) & (MAX_MEGAFLOWS - 1));
+		u64 slot = (found - 1) & (MAX_MEGAFLOWS - 1);
+		struct megaflow *megaflow = megaflows_at(slot);
 		if (!megaflow)
 			break;
-		if (differ(key, subtable, megaflow, wide) | (megaflow->subtable ^ number))
+		if (differ(key, subtable, megaflow, slot, wide) | (megaflow->subtable ^ number))
 			continue;
 		p->found = found;
 		break;
@@ -132,7 +139,7 @@ static __always_inline int fits(u32 slot, const u64 *key, int wide)
 	if (!megaflow)
 		return 0;
 	struct subtable *subtable = subtables_at(*(volatile u32 *)&megaflow->subtable);
-	return subtable && !differ(key, subtable, megaflow, wide);
+	return subtable && !differ(key, subtable, megaflow, slot, wide);
 }
 
 /* Puts slot + 1 of the megaflow for the packet's key in p->found, 0 on a miss. Writes the cache. */

@@ -20,8 +20,9 @@
 		return entry;                                                                               \
 	}
 
-/* Python writes (eBPF: only megaflow.ticket and its gate), eBPF reads */
+/* Python writes (eBPF: only megaflow_body.ticket and megaflow.flags' gate), eBPF reads */
 DIRECT_TABLE(struct megaflow, megaflows, MAX_MEGAFLOWS)
+DIRECT_TABLE(struct megaflow_body, megaflow_bodies, MAX_MEGAFLOWS)
 /* eBPF writes, Python reads and clears */
 DIRECT_TABLE(struct megaflow_stats, megaflow_stats, MAX_MEGAFLOWS *CPUS)
 /* Python writes a way at a time, after the megaflow that it points to; eBPF reads */

@@ -40,6 +40,7 @@ from appliance.datapath.layout import (
     UPCALL_UNIT,
     Bucket,
     Choice,
+    MegaflowBody,
     MegaflowFlag,
     MegaflowStats,
     Op,
@@ -88,13 +89,15 @@ REST_SECONDS = 0.02
 """Packets are handled in microseconds, without being preempted."""
 
 _SLOT_BYTES = ctypes.sizeof(MegaflowSlot)
+_BODY_BYTES = ctypes.sizeof(MegaflowBody)
 _COUNTERS_BYTES = ctypes.sizeof(PortCounters)
 _RECORD_BYTES = ctypes.sizeof(UpcallRecord)
 _COUNTERS = struct.Struct("=8Q")
 _RECORD = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
 _COPIED = struct.Struct("=8sII")
 """What stands behind that in the record of a copy: cookie, table, and reason of the packet-in."""
-_SLOT_HEAD = struct.Struct("=IIIHH48sQII80s")
+_SLOT = struct.Struct("=IIIHH48s")
+_BODY_HEAD = struct.Struct("=QII80s")
 _SUBTABLE = struct.Struct("=48s16x80s48x")
 _NO_WORDS = words(bytes(KEY_BYTES))
 _, _NO_OTHERS = _NO_WORDS
@@ -106,13 +109,13 @@ _NO_STATISTICS = MegaflowStatistics(0, 0, 0.0)
 _REASONS = tuple(UpcallReason)
 _ALL_PORTS = 0
 """In place of a port number, in ``upcall_shares``."""
-_SUBTABLE_WORD, _FLAGS, _SERVED, _TICKET = (
-    int(getattr(MegaflowSlot, member).offset) // 4 for member in ("subtable", "flags", "served", "ticket")
-)
+_SUBTABLE_WORD, _FLAGS = (int(getattr(MegaflowSlot, member).offset) // 4 for member in ("subtable", "flags"))
+_SERVED, _TICKET = (int(getattr(MegaflowBody, member).offset) // 4 for member in ("served", "ticket"))
 _SLOT_WORDS = _SLOT_BYTES // 4
+_BODY_WORDS = _BODY_BYTES // 4
 # Plain integers: what happens for each megaflow is in the way of its first packet.
 _PUNT, _GATED, _WIDE = (int(flag) for flag in (MegaflowFlag.PUNT, MegaflowFlag.GATED, MegaflowFlag.WIDE))
-_EDIT = int(MegaflowSlot.ops.offset) + EDIT_OPS * ctypes.sizeof(Op)
+_EDIT = int(MegaflowBody.ops.offset) + EDIT_OPS * ctypes.sizeof(Op)
 _TOO_SOON = int(MegaflowFlag.XDP | MegaflowFlag.DIRECT | MegaflowFlag.EDITS | MegaflowFlag.RETAGS)
 """Plug-ins' matches run at TC, and not on the express way: a megaflow that depends on them takes neither."""
 
@@ -150,6 +153,8 @@ class BpfDatapath:
         self._index = Index(sizes.buckets, constants)
         self._slots = programs.shared_memory("megaflows", sizes.megaflows * _SLOT_BYTES)
         self._slot_words = memoryview(self._slots).cast("I")
+        self._bodies = programs.shared_memory("megaflow_bodies", sizes.megaflows * _BODY_BYTES)
+        self._body_words = memoryview(self._bodies).cast("I")
         counted = programs.shared_memory("megaflow_stats", sizes.megaflows * sizes.cpus * ctypes.sizeof(MegaflowStats))
         self._clock = TickClock(programs.ticks)
         self._counted = SlotStatistics(counted, sizes.megaflows, sizes.cpus)
@@ -336,8 +341,8 @@ class BpfDatapath:
                 self._write_slot(counting, b"")
         self._write_slot(slot, compiled.linked(choice, installed.stops), compiled, key, megaflow.id, flags)
         if edit is not None:
-            at = slot * _SLOT_BYTES + _EDIT
-            self._slots[at : at + len(edit.raw)] = edit.raw
+            at = slot * _BODY_BYTES + _EDIT
+            self._bodies[at : at + len(edit.raw)] = edit.raw
         self._installed[megaflow.id] = installed
         if gated:
             self._gated.add(megaflow.id)
@@ -394,11 +399,14 @@ class BpfDatapath:
         flags: int = 0,
     ) -> None:
         """All of a slot but for the word that puts it to use. Its statistics are 0 (``_free_slots``)."""
-        head = _SLOT_HEAD.pack(
-            NO_SUBTABLE, flags, compiled.xdp_port, compiled.ttl_needed, compiled.growth, key[0], megaflow_id, 0, 1, key[1]
-        )
         at = slot * _SLOT_BYTES
-        self._slots[at : at + len(head) + len(ops)] = head + ops
+        # One copy, which leaves the first word as it is: pack_into would write 0 there first, which is a subtable's number.
+        self._slots[at : at + _SLOT_BYTES] = _SLOT.pack(
+            NO_SUBTABLE, flags, compiled.xdp_port, compiled.ttl_needed, compiled.growth, key[0]
+        )
+        body = _BODY_HEAD.pack(megaflow_id, 0, 1, key[1]) + ops
+        at = slot * _BODY_BYTES
+        self._bodies[at : at + len(body)] = body
 
     def remove(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
         known = [megaflow_id for megaflow_id in megaflow_ids if megaflow_id in self._installed]
@@ -495,11 +503,11 @@ class BpfDatapath:
             return
         installed = self._installed[megaflow_id]
         installed.served += 1
-        words, at = self._slot_words, installed.slot * _SLOT_WORDS
+        words, at = self._body_words, installed.slot * _BODY_WORDS
         words[at + _SERVED] = installed.served
         if words[at + _TICKET] == installed.served or time.monotonic() - installed.installed_at > GATE_SECONDS:
             installed.flags &= ~_GATED
-            words[at + _FLAGS] = installed.flags
+            self._slot_words[installed.slot * _SLOT_WORDS + _FLAGS] = installed.flags
             self._gated.discard(megaflow_id)
 
     def caught_up(self, megaflow_ids: Iterable[int]) -> None:

@@ -202,6 +202,11 @@ class Megaflow(ctypes.Structure):
         ("ttl_needed", ctypes.c_uint16),
         ("growth", ctypes.c_uint16),
         ("common", ctypes.c_uint64 * COMMON_WORDS),
+    )
+
+
+class MegaflowBody(ctypes.Structure):
+    _fields_ = (
         ("id", ctypes.c_uint64),
         ("served", ctypes.c_uint32),
         ("ticket", ctypes.c_uint32),

@@ -30,6 +30,7 @@ from appliance.datapath.layout import (
     CacheSet,
     Ingress,
     Megaflow,
+    MegaflowBody,
     MegaflowStats,
     Port,
     PortCounters,
@@ -241,6 +242,7 @@ class Module:
 def _direct_tables(sizes: Sizes) -> Iterator[tuple[str, type[ctypes.Structure], int]]:
     """Name, entry and number of entries of each DIRECT_TABLE in maps.h."""
     yield "megaflows", Megaflow, sizes.megaflows
+    yield "megaflow_bodies", MegaflowBody, sizes.megaflows
     yield "megaflow_stats", MegaflowStats, sizes.megaflows * sizes.cpus
     yield "buckets", Bucket, sizes.buckets
     yield "subtables", Subtable, MAX_SUBTABLES

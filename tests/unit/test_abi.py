@@ -21,6 +21,7 @@ from appliance.model.ports import LOCAL_PORT, MAX_PORT_NUMBER
 STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "op": layout.Op,
     "megaflow": layout.Megaflow,
+    "megaflow_body": layout.MegaflowBody,
     "edit": layout.Edit,
     "megaflow_stats": layout.MegaflowStats,
     "subtable": layout.Subtable,
