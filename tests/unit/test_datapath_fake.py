@@ -9,7 +9,7 @@ from vectors import frames
 
 from appliance.datapath.driver import DatapathError, DatapathPort
 from appliance.datapath.fake import FakeDatapath
-from appliance.model.actions import Meter, PushMpls
+from appliance.model.actions import Meter, PushPbb
 from appliance.model.fields import IN_PORT
 from appliance.model.megaflow import (
     Clone,
@@ -88,7 +88,7 @@ def test_a_meter_drops_and_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "actions", [(PushMpls(0x8847), Forward(2)), (Clone((PushTag(0x8100, 1), Forward(2))), Forward(3)), (Forward(2), Meter(4))]
+    "actions", [(PushPbb(0x88E7), Forward(2)), (Clone((PushTag(0x8100, 1), Forward(2))), Forward(3)), (Forward(2), Meter(4))]
 )
 def test_what_the_real_one_cannot_do_comes_up(actions: tuple[DatapathAction, ...]) -> None:
     made = fake(*actions)
@@ -101,7 +101,7 @@ def test_what_the_real_one_cannot_do_comes_up(actions: tuple[DatapathAction, ...
 
 def test_meters_are_run_before_a_packet_comes_up() -> None:
     remark = MeterConfig(4, True, (MeterBand(1, 1, prec_level=1),))
-    made = fake(Meter(4), PushMpls(0x8847), Forward(2), meters=(remark,))
+    made = fake(Meter(4), PushPbb(0x88E7), Forward(2), meters=(remark,))
     af11 = frames.Sample(frames.ethernet(0x0800, frames.ipv4(6, frames.tcp(), tos=10 << 2)), 4, 14, 34, 6).finished().frame
     made.inject(1, af11)
     made.inject(1, af11)
