@@ -6,7 +6,7 @@ import pytest
 from switch_shell import Shell, mac
 from vectors import frames
 
-from appliance.model.actions import Action, ApplyActions, GotoTable, Group, Meter, Output
+from appliance.model.actions import Action, ApplyActions, GotoTable, Group, Meter, Output, PushPbb
 from appliance.model.megaflow import MeterBand as Band
 from appliance.model.megaflow import MeterConfig as Config
 from appliance.model.megaflow import UpcallReason
@@ -202,7 +202,7 @@ def test_packets_are_metered_in_the_fast_path_and_counted_once() -> None:
 def test_packets_that_come_up_anyway_are_metered_once() -> None:
     shell = Shell()
     meter(shell, 1, MeterBandDrop(10, 5), flags=PKTPS | BURST)
-    use(shell, 1, Output(PortNo.CONTROLLER), Output(2))
+    use(shell, 1, PushPbb(0x88E7), Output(PortNo.CONTROLLER), Output(2))
     left = sum(len(shell.inject(1, frame())) for _ in range(30))
     assert len(shell.told(PacketIn)) == left == 5
     assert counts(shell) == (30, [30 - left])
