@@ -154,6 +154,7 @@ class Channel:
         writer = spawn(self._write)
         try:
             self._read()
+            self._readable.close()  # at its end it is readable all the time
             with Timeout(FLUSH_SECONDS, False):
                 while self.backlog and not self._broken:
                     sleep(0.01)

@@ -10,7 +10,7 @@ Invariant: the megaflows are live when the flow-mod is sent: each had a packet j
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from kernel import BenchError, Kernel
 from misses import FIRST_DESTINATION, FIRST_SOURCE, packet, rules
@@ -26,8 +26,8 @@ GROUP = "barrier"
 PACE_SECONDS = 0.0001
 LATE_SECONDS = 2.0
 AFTER = 20
-"""Packets that are sent after the barrier reply; those before it have PAUSE_SECONDS to arrive."""
-PAUSE_SECONDS = 0.0005
+"""Packets that are sent after the barrier reply; those before it have PAUSE paces to arrive."""
+PAUSE = 5
 OLD_PORT, NEW_PORT = 2, 3
 UDP, IPV4 = 17, 0x0800
 
@@ -79,33 +79,42 @@ class Barrier:
             start = time.perf_counter()
             controller.send(_move(destination, NEW_PORT), BarrierRequest())
             arrived = replied = 0.0
-            while not (arrived and replied):
-                rig.wire.send(frame)
-                time.sleep(PACE_SECONDS)  # rather than turn round: the switch needs the CPU too
-                if not replied and controller.poll():
-                    replied = time.perf_counter()
-                    time.sleep(PAUSE_SECONDS)
-                    self._old_way[rig.name] += self._after(rig, frame)
+
+            def pace() -> None:
+                """Rather than turn round: the switch needs the CPU too."""
+                nonlocal arrived
+                time.sleep(PACE_SECONDS)
                 if not arrived and new() != before:
                     arrived = time.perf_counter()
+
+            while not (arrived and replied):
+                rig.wire.send(frame)
+                pace()
+                if not replied and controller.poll():
+                    replied = time.perf_counter()
+                    self._old_way[rig.name] += self._after(rig, frame, pace)
                 if time.perf_counter() - start > LATE_SECONDS:
-                    raise BenchError(f"{rig.name}: no packet went the new way, or no barrier reply, for {LATE_SECONDS:.0f} s")
+                    what = "packet on the new way" if replied else "barrier reply"
+                    raise BenchError(f"{rig.name}: no {what} for {LATE_SECONDS:.0f} s")
             self._replies[rig.name].append((replied - start) * 1000)
             controller.barrier(_move(destination, OLD_PORT))
             end = time.monotonic() + LATE_SECONDS
             before = old()
             while old() == before and time.monotonic() < end:
                 rig.wire.send(frame)
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(PACE_SECONDS)
         return (arrived - start) * 1000
 
-    def _after(self, rig: Rig, frame: bytes) -> int:
+    def _after(self, rig: Rig, frame: bytes, pace: Callable[[], None]) -> int:
         """Of packets sent from now on, those that go the old way."""
+        for _ in range(PAUSE):
+            pace()
         before = self._programs.arrived()
         for _ in range(AFTER):
             rig.wire.send(frame)
-            time.sleep(PACE_SECONDS)
-        time.sleep(PAUSE_SECONDS)
+            pace()
+        for _ in range(PAUSE):
+            pace()
         return self._programs.arrived() - before
 
 
