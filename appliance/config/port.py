@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, StrictInt, StrictStr, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StrictInt, StrictStr, ValidationInfo, field_validator, model_validator
 
 from appliance.config.frozen import Frozen
-from appliance.config.tunnel import UDP_PORTS, TunnelOptions
+from appliance.config.tunnel import NO_REMOTE, UDP_PORTS, TunnelOptions
 from appliance.model.ports import MAX_PORT_NUMBER
 from appliance.model.queues import MAX_QUEUE_ID
 
@@ -87,21 +87,30 @@ class PortSpec(Frozen):
     """0 asks for the lowest number that no other port has."""
     type: PortType = "system"
     """A tunnel port's ``interface`` is a name alone; several share a device of the kernel, which the switch makes."""
-    options: TunnelOptions | None = None
+    options: Annotated[TunnelOptions | None, Field(validate_default=True)] = None
+    """Of each tunnel port, and of no other."""
     hook: HookChoice = "auto"
     queues: tuple[QueueSpec, ...] = ()
 
     @property
     def tunnel(self) -> TunnelOptions | None:
         """None for a port that is no tunnel's."""
-        return None if self.type == "system" else self.options or TunnelOptions()
+        return self.options
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _where_it_leads(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = info.data.get("type")
+        if kind == "system" and value is not None:
+            raise ValueError("options are for tunnels; add a type: vxlan, geneve or gre")
+        if kind in UDP_PORTS and value is None:
+            raise ValueError(NO_REMOTE)
+        return value
 
     @field_validator("options")
     @classmethod
     def _for_the_type(cls, value: TunnelOptions | None, info: ValidationInfo) -> TunnelOptions | None:
         kind = info.data.get("type")
-        if kind == "system" and value is not None:
-            raise ValueError("options are for tunnels; add a type: vxlan, geneve or gre")
         if kind in UDP_PORTS and value is not None:
             value.check(kind)
         return value
@@ -109,7 +118,7 @@ class PortSpec(Frozen):
     @field_validator("hook")
     @classmethod
     def _met_at_tc(cls, value: HookChoice, info: ValidationInfo) -> HookChoice:
-        if value == "xdp" and info.data.get("type") in UDP_PORTS:
+        if value not in ("auto", "tc") and info.data.get("type") in UDP_PORTS:
             raise ValueError("XDP knows no tunnels: a tunnel port is met at tc; take this out")
         return value
 

@@ -19,6 +19,7 @@ UDP_PORTS: dict[TunnelKind, int] = {"vxlan": 4789, "geneve": 6081, "gre": 0}
 KEY_BITS: dict[TunnelKind, int] = {"vxlan": 24, "geneve": 24, "gre": 32}
 FLOW = "flow"
 INHERIT = "inherit"
+NO_REMOTE = f"a tunnel port needs the option remote_ip: an IP address, or {FLOW}: flow entries say it"
 
 
 def _address(value: Any) -> Any:
@@ -63,7 +64,8 @@ Tos = Annotated[
 class TunnelOptions(Frozen):
     """The end of one tunnel, or with ``flow`` of any: which one, flow entries say by set-field, and ask by match."""
 
-    remote_ip: Address = FLOW
+    remote_ip: Address = ""
+    """Must be given."""
     local_ip: Address = FLOW
     """``flow``, also for what flow entries leave open: the kernel's routes say it."""
     key: Key = None
@@ -78,12 +80,14 @@ class TunnelOptions(Frozen):
     tos: Tos = 0
 
     @model_validator(mode="after")
-    def _one_family(self) -> Self:
+    def _ends(self) -> Self:
+        if not self.remote_ip:
+            raise ValueError(NO_REMOTE)
         versions = {ipaddress.ip_address(address).version for address in (self.remote_ip, self.local_ip) if address != FLOW}
         if len(versions) > 1:
             raise ValueError(f"remote_ip {self.remote_ip} and local_ip {self.local_ip} are not of one version of IP")
         if self.remote_ip == FLOW and 6 in versions:
-            raise ValueError(f"local_ip {self.local_ip} needs a remote_ip: what flow entries say is IPv4")
+            raise ValueError(f"local_ip {self.local_ip} needs a remote_ip of IPv6: what flow entries say is IPv4")
         return self
 
     def check(self, kind: TunnelKind) -> None:

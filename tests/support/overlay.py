@@ -155,8 +155,8 @@ class Overlay:
 
 
 def tunnel(name: str, number: int, kind: str = "vxlan", **options: object) -> str:
-    """A line of the section ``ports``."""
-    words = ", ".join(f"{key}: {json.dumps(value)}" for key, value in options.items())
+    """A line of the section ``ports``; without a remote, flow entries say it."""
+    words = ", ".join(f"{key}: {json.dumps(value)}" for key, value in {"remote_ip": "flow", **options}.items())
     return f"  - {{interface: {name}, number: {number}, type: {kind}, options: {{{words}}}}}\n"
 
 

@@ -15,6 +15,8 @@ from support.running_switch import RunningSwitch
 from support.waiting import lost
 
 from appliance.datapath import netlink
+from appliance.ports import PortError
+from appliance.ports.tunnel import TunnelDevice, TunnelKind, make_tunnel_device
 
 pytestmark = pytest.mark.root
 
@@ -125,3 +127,23 @@ def test_a_device_that_cannot_be_made_is_named_and_nothing_stays(tmp_path: Path,
         assert fault in result.stderr.replace("\n", " "), result.stderr
         assert device(overlay, 1) == {}, "the other one was made, and is gone again"
         assert "theirs" in ip("link", inside=bed.switch_namespace)
+
+
+@pytest.mark.parametrize(("kind", "module"), [("geneve", "geneve"), ("gre", "ip_gre")])
+def test_a_kernel_without_such_tunnels_is_named(tmp_path: Path, kind: TunnelKind, module: str) -> None:
+    with Overlay(1) as overlay:
+        bed = overlay.beds[0]
+        probe = TunnelDevice(kind, 0 if kind == "gre" else 9999, "probe")
+        try:
+            bed.inside(None, lambda: make_tunnel_device(probe))
+        except PortError:
+            pass
+        else:
+            pytest.skip(f"this kernel has {kind}")
+        path = tmp_path / "bad.yaml"
+        path.write_text("local: none\nports:\n" + port(2) + tunnel("other", 3, kind, remote_ip=underlay4(2)))
+        command = [sys.executable, "-m", "appliance.cli.main", "run", "--control-socket", str(tmp_path / "bad.sock"), str(path)]
+        result = bed.run(command, timeout=60)
+        assert result.returncode != 0
+        assert f"port 3 (other): this kernel has no {kind} devices (module {module})" in result.stderr
+        assert device(overlay, 1) == {}

@@ -29,8 +29,8 @@ from appliance.ports import PortError, TunnelDevice
 
 A, B = int(IPv4Address("192.0.2.1")), int(IPv4Address("192.0.2.2"))
 FIXED = {"interface": "vx4", "number": 4, "type": "vxlan", "options": {"remote_ip": "192.0.2.2", "key": 42}}
-FLOW = {"interface": "vx5", "number": 5, "type": "vxlan", "options": {"key": "flow"}}
-OTHER = {"interface": "vx6", "number": 6, "type": "geneve"}
+FLOW = {"interface": "vx5", "number": 5, "type": "vxlan", "options": {"remote_ip": "flow", "key": "flow"}}
+OTHER = {"interface": "vx6", "number": 6, "type": "geneve", "options": {"remote_ip": "flow"}}
 
 
 def ports(*tunnels: dict[str, object]) -> tuple[object, ...]:

@@ -31,11 +31,11 @@ def port(path: Path, words: str) -> PortSpec:
 @pytest.mark.parametrize(
     ("words", "udp_port", "expected"),
     [
-        ("type: vxlan", 4789, TunnelPort(key=0)),
-        ("type: geneve, options: {key: flow}", 6081, TunnelPort()),
-        ("type: gre", 0, TunnelPort(key=0, keyless=True)),
-        ("type: gre, options: {key: 0}", 0, TunnelPort(key=0)),
-        ("type: gre, options: {key: 0xffffffff}", 0, TunnelPort(key=0xFFFFFFFF)),
+        ("type: vxlan, options: {remote_ip: flow}", 4789, TunnelPort(key=0)),
+        ("type: geneve, options: {remote_ip: flow, key: flow}", 6081, TunnelPort()),
+        ("type: gre, options: {remote_ip: flow}", 0, TunnelPort(key=0, keyless=True)),
+        ("type: gre, options: {remote_ip: flow, key: 0}", 0, TunnelPort(key=0)),
+        ("type: gre, options: {remote_ip: flow, key: 0xffffffff}", 0, TunnelPort(key=0xFFFFFFFF)),
         (
             "type: vxlan, options: {remote_ip: 192.0.2.2, local_ip: 192.0.2.1, key: 42, dst_port: 8472}",
             8472,
@@ -46,7 +46,7 @@ def port(path: Path, words: str) -> PortSpec:
             4789,
             TunnelPort(dont_fragment=False, checksum=True, ttl=None, tos=None),
         ),
-        ("type: vxlan, options: {ttl: 1, tos: 0xb8}, hook: tc", 4789, TunnelPort(key=0, ttl=1, tos=0xB8)),
+        ("type: vxlan, options: {remote_ip: flow, ttl: 1, tos: 0xb8}, hook: tc", 4789, TunnelPort(key=0, ttl=1, tos=0xB8)),
         (
             "type: vxlan, options: {remote_ip: '2001:db8::2'}",
             4789,
@@ -67,10 +67,16 @@ def test_options(path: Path, words: str, udp_port: int, expected: TunnelPort) ->
     assert spec.tunnel.port(spec.type) == expected
 
 
+NO_REMOTE = "a tunnel port needs the option remote_ip: an IP address, or flow: flow entries say it"
+
+
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
         ("type: vxln", "1:32: 'vxln' is not a type; did you mean 'vxlan'?"),
+        ("type: vxlan", f"1:9: {NO_REMOTE}"),
+        ("type: gre, options: {}", f"1:46: {NO_REMOTE}"),
+        ("type: vxlan, options: {local_ip: 192.0.2.1, key: 7}", f"1:48: {NO_REMOTE}"),
         ("options: {key: 1}", "1:35: options are for tunnels; add a type: vxlan, geneve or gre"),
         ("type: vxlan, options: {remote: 192.0.2.1}", "1:49: unknown key 'remote'; did you mean 'remote_ip'?"),
         (
@@ -86,18 +92,18 @@ def test_options(path: Path, words: str, udp_port: int, expected: TunnelPort) ->
             "1:48: remote_ip 192.0.2.1 and local_ip 2001:db8::1 are not of one version of IP",
         ),
         (
-            "type: vxlan, options: {local_ip: '2001:db8::1'}",
-            "1:48: local_ip 2001:db8::1 needs a remote_ip: what flow entries say is IPv4",
+            "type: vxlan, options: {remote_ip: flow, local_ip: '2001:db8::1'}",
+            "1:48: local_ip 2001:db8::1 needs a remote_ip of IPv6: what flow entries say is IPv4",
         ),
         (
             "type: vxlan, options: {key: red}",
             "1:54: 'red' is not a key (VNI); write a number from 0 to 4294967295, or flow: flow entries say it, by tunnel_id",
         ),
         (
-            "type: geneve, options: {key: 0x1000000}",
+            "type: geneve, options: {remote_ip: flow, key: 0x1000000}",
             "1:49: key 16777216 is too large: geneve has 24 bits, it must be at most 16777215",
         ),
-        ("type: gre, options: {dst_port: 4789}", "1:46: dst_port 4789: gre has no UDP port; take this out"),
+        ("type: gre, options: {remote_ip: flow, dst_port: 4789}", "1:46: dst_port 4789: gre has no UDP port; take this out"),
         ("type: vxlan, options: {dst_port: 0}", "1:59: 0 is not a UDP port; it must be 1 to 65535"),
         (
             "type: vxlan, options: {ttl: 0}",
@@ -108,10 +114,17 @@ def test_options(path: Path, words: str, udp_port: int, expected: TunnelPort) ->
             "1:54: 256 is not a type of service; write a number from 0 to 255, or inherit: the packet's own DSCP",
         ),
         ("type: vxlan, options: {csum: maybe}", "1:55: 'csum' must be true or false, not text ('maybe')"),
-        ("type: vxlan, hook: xdp", "1:45: XDP knows no tunnels: a tunnel port is met at tc; take this out"),
         (
-            "type: vxlan, queues: [{id: 1}]",
-            "1:47: a tunnel port has no queues; packets keep theirs on the interface that the tunnel leaves by",
+            "type: gre, options: {remote_ip: flow}, hook: xdp-generic",
+            "1:71: XDP knows no tunnels: a tunnel port is met at tc; take this out",
+        ),
+        (
+            "type: vxlan, options: {remote_ip: flow}, hook: xdp",
+            "1:73: XDP knows no tunnels: a tunnel port is met at tc; take this out",
+        ),
+        (
+            "type: vxlan, options: {remote_ip: flow}, queues: [{id: 1}]",
+            "1:75: a tunnel port has no queues; packets keep theirs on the interface that the tunnel leaves by",
         ),
     ],
 )
@@ -137,7 +150,7 @@ ports:
 
 
 def test_hooks_of_a_flag_are_not_for_tunnels(path: Path) -> None:
-    name = written(path, "ports: [eth1, {interface: vx1, type: vxlan}]")
+    name = written(path, "ports: [eth1, {interface: vx1, type: vxlan, options: {remote_ip: flow}}]")
     assert [port.hook for port in load(name, {"hook": "xdp"}).ports] == ["xdp", "auto"]
 
 
