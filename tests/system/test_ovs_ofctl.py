@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from support.running_switch import RunningSwitch, running_switch
 
+from appliance.lab import namespace
 from appliance.lab.testbed import Testbed
 
 pytestmark = [
@@ -22,6 +24,10 @@ pytestmark = [
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSwitch]:
     """With three hosts. It listens on loopback of a namespace of its own, and nobody controls it."""
     with Testbed.of(3) as bed:
+        for host in bed.hosts:
+            # They ask again for an address after five seconds: not while packets are counted.
+            path = f"net/ipv4/neigh/{host.interface}/delay_first_probe_time"
+            bed.inside(host.name, partial(namespace.write_sysctl, path, 3600))
         with running_switch(bed, tmp_path_factory.mktemp("ofctl"), name="ofctl") as switch:
             yield switch
         assert switch.process.returncode == 0

@@ -22,7 +22,7 @@ from appliance.ports import LocalSpec, PortError, find, interface_names, make_lo
 pytestmark = pytest.mark.root
 
 LOCAL_ADDRESS = "10.0.0.254"
-MEGABYTES = 50_000_000
+MEGABYTES = 30_000_000
 SPEC = LocalSpec("br0", bytes.fromhex("02000000aa01"), "edge")
 
 

@@ -18,7 +18,7 @@ from appliance.lab.testbed import Testbed
 
 pytestmark = pytest.mark.root
 
-SIZE = 50_000_000
+SIZE = 30_000_000
 MACS = {1: "02:00:00:00:00:01", 2: "02:00:00:00:00:02"}
 
 

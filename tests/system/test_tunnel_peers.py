@@ -23,7 +23,7 @@ from appliance.ports.tunnel import TunnelDevice, TunnelKind, make_tunnel_device
 pytestmark = pytest.mark.root
 
 FLOWS = ("in_port=1,actions=output:2", "in_port=2,actions=output:1")
-BULK = 50_000_000
+BULK = 20_000_000
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 
 

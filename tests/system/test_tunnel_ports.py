@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.overlay import FIXED_KEY, FLOW_PORT, UNDERLAY_INTERFACE, Sites, ip, meshed, underlay4
-from support.waiting import until
+from support.waiting import SECONDS, until
 
 pytestmark = pytest.mark.root
 
@@ -238,7 +238,7 @@ def test_udp_in_large_frames_that_the_kernel_cuts(sites: Sites, size: int) -> No
     def bound() -> socket.socket:
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         udp.bind(("", 7000))
-        udp.settimeout(10)
+        udp.settimeout(SECONDS)
         return udp
 
     def connected() -> socket.socket:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from support.overlay import FIXED_KEY, FLOW_PORT, Sites, ip, meshed, underlay4
+from support.waiting import SECONDS, until
 
 pytestmark = pytest.mark.root
 
-BULK = 100_000_000
+BULK = 30_000_000
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def large(sites: Sites) -> Iterator[Sites]:
 
 def wait_for(found: Callable[[], list[bytes]], number: int) -> list[bytes]:
     """That many, and a moment later no more."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + SECONDS
     while len(found()) < number:
         assert time.monotonic() < deadline, found()
         time.sleep(0.01)
@@ -68,7 +69,7 @@ def test_ping_and_bulk_tcp_through_fixed_ends(sites: Sites) -> None:
     for site, (packets, drops) in before.items():
         now = sites[site].packets()
         by_tc, by_python = (now[tier] - packets[tier] for tier in ("tc", "slow_path"))
-        assert by_tc > 20 * by_python, (by_tc, by_python)
+        assert by_tc > 10 * by_python, (by_tc, by_python)
         assert sites.drops(site) == drops
     assert sites.ping("a1", "c1", number=1, wait=0.3) == 0, "nothing is joined to site 3"
 
@@ -189,7 +190,7 @@ def test_a_tunnel_that_nothing_leads_is_a_drop_with_a_name(sites: Sites) -> None
     sent = sites[1].control.request("ports")
     sites.ping("a1", "b1", number=3, wait=0.3)
     sites.ping("b1", "c1", number=3, wait=0.3)  # came by a tunnel: its addresses do not lead back
-    assert sites.drops(1)["no_tunnel_destination"] > before
+    until(lambda: sites.drops(1).get("no_tunnel_destination", 0) >= before + 2, "the drops")
     after = sites[1].control.request("ports")
     counted = [next(port["counters"]["tx_packets"] for port in ports if port["number"] == FLOW_PORT) for ports in (sent, after)]
     assert counted[0] == counted[1], "nothing left, so nothing is counted"
