@@ -33,6 +33,7 @@ from appliance.switch.effects import (
     Served,
     SetMeter,
     SyncDatapath,
+    TellWhenSent,
     UpdatePort,
 )
 from appliance.switch.events import (
@@ -40,6 +41,7 @@ from appliance.switch.events import (
     ConnectionOpened,
     Event,
     FinalStatistics,
+    FramesSent,
     InstallRefused,
     MessageReceived,
     MeterCountersRead,
@@ -139,6 +141,8 @@ class Shell:
             case InstallMegaflow(megaflow):
                 if not self.datapath.install(megaflow):
                     return [InstallRefused(megaflow.id)]
+            case TellWhenSent():
+                return [FramesSent()]
             case RemoveMegaflows(ids):
                 return [FinalStatistics(self.datapath.remove(ids))]
             case ReadStatistics(ids):

@@ -259,6 +259,8 @@ class Agent:
                     if not self._datapath.install(megaflow):
                         return events.InstallRefused(megaflow.id)
                     self._catching_up.append(megaflow.id)
+                case effects.TellWhenSent():
+                    return events.FramesSent()
                 case effects.RemoveMegaflows(megaflow_ids=ids):
                     return events.FinalStatistics(self._datapath.remove(ids))
                 case effects.ReadStatistics(megaflow_ids=ids):

@@ -57,6 +57,11 @@ class Served(NamedTuple):
     megaflow_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class TellWhenSent:
+    """Step ``FramesSent``, once this list is done and before any other event but those that it asked for earlier."""
+
+
 class SendFrame(NamedTuple):
     """Put a frame out on a port. ``gso_size`` is the payload of each segment, 0 if the frame is not to be cut up.
 
@@ -111,6 +116,7 @@ Effect = (
     | ReadStatistics
     | SyncDatapath
     | Served
+    | TellWhenSent
     | SendFrame
     | UpdatePort
     | Advertise

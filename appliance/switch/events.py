@@ -155,6 +155,11 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class FramesSent:
+    """The frames of a batch of upcalls are out: now is the time to make the megaflows that it wants."""
+
+
+@dataclass(frozen=True, slots=True)
 class Quiet:
     """No message waits. Flow-mods that came in a row are brought into the fast path together, now (a barrier does so too)."""
 
@@ -167,6 +172,7 @@ Event = (
     | PortAdded
     | PortChanged
     | PortRemoved
+    | FramesSent
     | StatisticsRead
     | Sweep
     | SweepEnded

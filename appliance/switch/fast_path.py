@@ -32,7 +32,9 @@ class FastPath:
         """OFPC_FRAG_DROP: fragments of IP packets do not come to the tables."""
         self.unsynced = False
         """Megaflows have been removed since the last ``SyncDatapath``: packets that met one may be under way."""
-        self._wanted: dict[int, LiveMegaflow] = {}
+        self._asked: list[tuple[Translation, int]] = []
+        """Packets that want a megaflow, by translation and key (``want``)."""
+        self._made: dict[int, LiveMegaflow] = {}
         """Live for the switch, but not told to the fast path yet (``install``)."""
 
     # ── translating ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -54,26 +56,46 @@ class FastPath:
         return xlate.resume(self.pipeline, again, key, self.normal(now), self.port_is_live)
 
     # ── megaflows ──────────────────────────────────────────────────────────────────────────────────────────────────────
-    def want(self, translation: Translation, key: int, now: float) -> tuple[LiveMegaflow | None, list[Effect]]:
-        """The live megaflow for a packet with this key and translation, made if there is none; None if there is to be none.
+    def conclude(self) -> None:
+        """What was wanted has been made by now, or else something went wrong: it will not be made of what may not hold any more."""
+        self._asked.clear()
 
-        The effects make room for it.
+    def want(self, translation: Translation, key: int) -> bool:
+        """A packet with this key and translation came up, for which none is known to be live: it counts for one that ``install``
+        makes, if there is to be one. Whether that may be for other packets too."""
+        if not installable(translation):
+            return False
+        self._asked.append((translation, key))
+        return True
 
-        ``install`` tells the fast path of it.
-        """
-        live = self.megaflows.at(translation, key)
-        if live is not None or not installable(translation) or not self.megaflows.earned(translation, key):
-            return live, []
-        excess = self.megaflows.excess(1, now)
-        effects = self.remove(excess) if excess else []
-        live = self.megaflows.add(translation, key, now)
-        self._wanted[live.megaflow.id] = live
-        return live, effects
+    @property
+    def is_wanted(self) -> bool:
+        """Whether ``install`` has something to do."""
+        return bool(self._asked or self._made)
 
-    def install(self) -> list[Effect]:
-        """Tell the fast path of the megaflows that were wanted and still are."""
-        effects: list[Effect] = [InstallMegaflow(live.megaflow) for live in self._wanted.values()]
-        self._wanted.clear()
+    def install(self, now: float) -> list[Effect]:
+        """Make the megaflows that were wanted, and tell the fast path of those that still are."""
+        effects = self._make(now)
+        effects += [InstallMegaflow(live.megaflow) for live in self._made.values()]
+        self._made.clear()
+        return effects
+
+    def _make(self, now: float) -> list[Effect]:
+        """Before anything changes that their translations depend on. The effects make room."""
+        effects: list[Effect] = []
+        megaflows = self.megaflows
+        for translation, key in self._asked:
+            live = megaflows.at(translation, key)
+            if live is None:
+                if not megaflows.earned(translation, key):
+                    continue
+                excess = megaflows.excess(1, now)
+                if excess:
+                    effects += self.remove(excess)
+                live = megaflows.add(translation, key, now)
+                self._made[live.megaflow.id] = live
+            megaflows.punted(live, now)
+        self._asked.clear()
         return effects
 
     def refused(self, megaflow_id: int, now: float) -> list[Effect]:
@@ -103,7 +125,7 @@ class FastPath:
             return []
         removed, to_read = self.megaflows.revalidate(lambda key: self.translate(key, now))
         effects = self._removed(removed)
-        to_read = tuple(megaflow_id for megaflow_id in to_read if megaflow_id not in self._wanted)
+        to_read = tuple(megaflow_id for megaflow_id in to_read if megaflow_id not in self._made)
         if to_read:
             effects.append(ReadStatistics(to_read))
         return effects
@@ -116,7 +138,7 @@ class FastPath:
         return [SyncDatapath()]
 
     def _removed(self, megaflow_ids: Sequence[int]) -> list[Effect]:
-        known = tuple(megaflow_id for megaflow_id in megaflow_ids if self._wanted.pop(megaflow_id, None) is None)
+        known = tuple(megaflow_id for megaflow_id in megaflow_ids if self._made.pop(megaflow_id, None) is None)
         if not known:
             return []
         self.unsynced = True
@@ -127,8 +149,9 @@ class FastPath:
         """Learn addresses from one packet with this translation. Whether that changed anything, and what follows from it."""
         if not translation.normal_keys:
             return False, []
+        effects = self._make(now)
         changes = [change for key in translation.normal_keys if (change := self.mac_table.learn(key, now)) is not None]
-        return bool(changes), self._addresses_changed(changes, now)
+        return bool(changes), effects + self._addresses_changed(changes, now)
 
     def forget_port(self, number: int, now: float) -> list[Effect]:
         """A port went down or away."""

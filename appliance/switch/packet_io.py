@@ -1,8 +1,8 @@
 """Packets on the slow path: those that the fast path sent up, and those that a controller sends out.
 
 A batch of upcalls is worked off in order. What one translation says holds for every later packet of the batch that it covers, so a
-burst of a new flow is translated once. All frames of a batch stand before the megaflows that it makes, so that the fast path cannot
-let a later packet of a flow overtake them.
+burst of a new flow is translated once. All frames of a batch leave before the megaflows are made that it wants: so they leave soon,
+and the fast path cannot let a later packet of a flow overtake them.
 
 Invariant: each packet is counted once, here, by the entries that it met here.
 """
@@ -40,7 +40,7 @@ from appliance.pipeline import group_table, xlate
 from appliance.pipeline.action_list import may_run_out
 from appliance.pipeline.translation import Translation
 from appliance.switch.controllers import Controllers
-from appliance.switch.effects import Effect, SendFrame, Served
+from appliance.switch.effects import Effect, SendFrame, Served, TellWhenSent
 from appliance.switch.fast_path import FastPath
 from appliance.switch.packet_buffers import BufferedPacket, PacketBuffers
 from appliance.switch.ports import Ports
@@ -135,11 +135,9 @@ class PacketIo:
                 # It may be about this very packet's megaflow.
                 made.clear()
                 live, lasting = None, fast_path.translate(upcall.key, now)
-            if live is None:
-                live, consequences = fast_path.want(lasting, upcall.key, now)
-                effects += consequences
             if live is not None:
                 fast_path.megaflows.punted(live, now)
+            elif fast_path.want(lasting, upcall.key):
                 made.setdefault(lasting.mask, {})[lasting.key & lasting.mask] = lasting
             metered = upcall.reason is UpcallReason.ACTION
             cut = upcall.gso_size and (upcall.key & _LABELLED or not _leaves_segmentation(own))
@@ -153,7 +151,9 @@ class PacketIo:
                 self._run(own, packet, now, effects, metered=metered)
             if upcall.reason is UpcallReason.CATCHING_UP:
                 effects.append(Served(upcall.megaflow_id))
-        return effects + fast_path.install()
+        if fast_path.is_wanted:
+            effects.append(TellWhenSent())
+        return effects
 
     def _copied(self, upcall: Upcall, action: Controller, now: float, effects: list[Effect]) -> None:
         """A copy for the controllers: nobody counts it."""

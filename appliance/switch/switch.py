@@ -48,6 +48,7 @@ from appliance.switch.events import (
     ConnectionOpened,
     Event,
     FinalStatistics,
+    FramesSent,
     InstallRefused,
     MessageReceived,
     MeterCountersRead,
@@ -80,7 +81,7 @@ from appliance.switch.validate import Validator
 
 _FEW_MEGAFLOWS = 1024
 """Up to so many, every flow-mod is brought into the fast path by itself."""
-_ANSWERS = (StatisticsRead, FinalStatistics, PortCountersRead, MeterCountersRead, QueueCountersRead, InstallRefused)
+_ANSWERS = (FramesSent, StatisticsRead, FinalStatistics, PortCountersRead, MeterCountersRead, QueueCountersRead, InstallRefused)
 
 
 class Switch:
@@ -247,6 +248,7 @@ class Switch:
         effects: list[Effect] = []
         if not isinstance(event, _ANSWERS):
             megaflows.conclude()
+            self._fast_path.conclude()
             if megaflows.stale and not waits:
                 effects += self._fast_path.revalidate(now)
         effects += self._dispatch(event, now)
@@ -263,6 +265,8 @@ class Switch:
                 return self._requests.handle(connection, message, raw, now)
             case Upcalls(upcalls):
                 return self._packets.upcalls(upcalls, now)
+            case FramesSent():
+                return self._fast_path.install(now)
             case StatisticsRead(megaflows):
                 self._fast_path.count(megaflows)
             case Sweep(megaflows):
