@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import glob
 import os
+import signal
 import sys
 import time
 import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -48,6 +50,18 @@ def _missing_rights() -> str:
     wanted = {"NET_ADMIN": _CAP_NET_ADMIN, "SYS_ADMIN": _CAP_SYS_ADMIN, "BPF": _CAP_BPF}
     missing = [name for name, bit in wanted.items() if not effective >> bit & 1]
     return f"needs the capabilities {', '.join(missing)}" if missing else ""
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    """End the run as Ctrl-C does: fixtures take away what they made. Asked twice, nothing is cut off."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def pytest_configure() -> None:
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is signal.SIG_DFL:
+            signal.signal(ending, _interrupt)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from support.processes import run
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(1200)]
 
 RUN = Path(__file__).with_name("run.py")
 
@@ -44,9 +44,7 @@ TCP = {f"tcp.{reference}.{what}" for reference in ("minimal", "bridge", "ovs") f
 
 
 def test_every_row_is_measured_or_says_what_is_missing(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(RUN), "--quick", "--output", str(tmp_path)], capture_output=True, text=True, timeout=580, check=False
-    )
+    done = run([sys.executable, str(RUN), "--quick", "--output", str(tmp_path)], 1100)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "latest.json").read_text())
     rows = {row["id"]: row for row in result["rows"]}

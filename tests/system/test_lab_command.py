@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.processes import ended
 
 from appliance.lab import namespace
 
@@ -23,12 +24,19 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 @pytest.fixture
 def home() -> Iterator[str]:
-    """A namespace in which the lab, and with it the switch's ends, is."""
+    """A namespace in which the lab, and with it the switch's ends, is. A lab that still runs afterwards is ended."""
     name = f"ofs-test-{os.getpid()}"
     namespace.create(name)
-    namespace.inside(name, lambda: subprocess.run(["ip", "link", "set", "lo", "up"], check=True))
-    yield name
-    namespace.remove(name)
+    try:
+        namespace.inside(name, lambda: subprocess.run(["ip", "link", "set", "lo", "up"], check=True))
+        yield name
+    finally:
+        while started:
+            ended(started.pop())
+        namespace.remove(name)
+
+
+started: list[subprocess.Popen[str]] = []
 
 
 def write(tmp_path: Path, name: str, transfer_mb: int = 200, more: str = "") -> str:
@@ -42,7 +50,8 @@ def write(tmp_path: Path, name: str, transfer_mb: int = 200, more: str = "") -> 
 def start(home: str, path: str, *flags: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "appliance.cli.main", "lab", path, *flags]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": ENVIRONMENT, "cwd": ROOT}
-    return namespace.inside(home, lambda: subprocess.Popen(command, **options))
+    started.append(namespace.inside(home, lambda: subprocess.Popen(command, **options)))
+    return started[-1]
 
 
 def left(process: subprocess.Popen[str], home: str) -> list[str]:
