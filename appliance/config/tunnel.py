@@ -75,7 +75,7 @@ class TunnelOptions(Frozen):
     df_default: StrictBool = True
     """Outer IPv4 packets must not be fragmented on their way."""
     csum: StrictBool | None = None
-    """A checksum over the whole of each outer packet. None: only where it must be, in UDP over IPv6."""
+    """A checksum over the whole of each outer UDP packet. None: only where it must be, over IPv6."""
     ttl: Ttl = DEFAULT_TTL
     tos: Tos = 0
 
@@ -97,6 +97,8 @@ class TunnelOptions(Frozen):
             raise ValueError(f"key {self.key} is too large: {kind} has {bits} bits, it must be at most {(1 << bits) - 1}")
         if self.dst_port is not None and not UDP_PORTS[kind]:
             raise ValueError(f"dst_port {self.dst_port}: {kind} has no UDP port; take this out")
+        if kind == "gre" and self.csum:
+            raise ValueError("csum: Linux takes in no GRE packet with a checksum where a device is for all tunnels; take this out")
 
     def udp_port(self, kind: TunnelKind) -> int:
         """0 for a kind that has none."""

@@ -13,10 +13,11 @@ from typing import get_args
 
 import pytest
 from support.overlay import UNDERLAY_INTERFACE, Overlay, Sites, ip, tunnel, underlay4, underlay6
-from support.running_switch import RunningSwitch
+from support.running_switch import RunningSwitch, running_switch
 from support.waiting import until
 
 from appliance.lab.testbed import Testbed
+from appliance.lab.transfer import transfer
 from appliance.ports import PortError
 from appliance.ports.tunnel import TunnelDevice, TunnelKind, make_tunnel_device
 
@@ -63,7 +64,6 @@ PEERS: dict[int, tuple[TunnelKind, dict[str, object]]] = {
     4: ("geneve", {"csum": True, "dst_port": 7000}),
     5: ("gre", {}),
     6: ("gre", {"key": 0xFFFFFFFE}),
-    7: ("gre", {"key": 7, "csum": True}),
 }
 """By port number: what the two switches have between them."""
 IPV6_PORT = 8
@@ -160,6 +160,31 @@ def test_a_frame_that_does_not_fit_goes_in_pieces_or_not_at_all(tmp_path: Path) 
             join(switches, port)
             assert overlay.ping("a1", "b1", 4, "-s", "1400", "-M", "do") == 3
             assert overlay.ping("a1", "b1", 4, "-s", "1472", "-M", "do", wait=5.0 if answers else 0.3) == answers
+
+
+def test_two_machines_that_learn_by_themselves(tmp_path: Path) -> None:
+    """As in configs/overlay.yaml, and with the machines themselves on the network: OFPP_LOCAL at both ends."""
+    with Overlay(2) as overlay, ExitStack() as stack:
+        insides = []
+        for site, bed in enumerate(overlay.beds, 1):
+            lines = [f"name: site{site}", f"datapath_id: {site}", "fail_mode: standalone", f"local: own{site}", "ports:"]
+            lines += [f"  - {bed.interfaces[0]}", tunnel("peer", 2, remote_ip=underlay4(3 - site), key=42)]
+            path = tmp_path / f"site{site}.yaml"
+            path.write_text("\n".join(lines))
+            stack.enter_context(running_switch(bed, tmp_path, str(path), name=f"site{site}", ports=()))
+            inside = bed.switch_namespace
+            assert inside is not None
+            ip("addr", "add", f"10.0.0.{200 + site}/24", "dev", f"own{site}", inside=inside)
+            ip("link", "set", f"own{site}", "mtu", "1400", "up", inside=inside)
+            insides.append(inside)
+        check_traffic(overlay)
+        for source, address in (
+            (insides[0], "10.0.0.202"),
+            (insides[1], "10.0.0.201"),
+            (overlay.beds[0]["a1"].namespace, "10.0.0.202"),
+        ):
+            result = transfer(source, insides[0] if address.endswith("201") else insides[1], address, BULK, 60.0)
+            assert result.ok, (source, result)
 
 
 # ── others at the other end ────────────────────────────────────────────────────────────────────────────────────────────

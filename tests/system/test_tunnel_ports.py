@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.overlay import FIXED_KEY, FLOW_PORT, UNDERLAY_INTERFACE, Sites, ip, meshed, underlay4
+from support.running_switch import LISTEN_PORT
 from support.waiting import SECONDS, until
 
 pytestmark = pytest.mark.root
@@ -108,6 +111,26 @@ def test_without_the_underlay_a_tunnel_port_is_up_and_its_packets_are_lost(sites
             ip("addr", "replace", address, "dev", UNDERLAY_INTERFACE, "nodad", inside=inside)
     until(lambda: sites.ping("a1", "b1", number=1, wait=0.5) == 1, "an answer, once the underlay is back")
     assert sites.ping("a1", "b1") == 3
+
+
+def test_a_packet_in_says_by_which_tunnel_the_packet_came(sites: Sites, tmp_path: Path) -> None:
+    sites[1].add_flows(f"in_port={FLOW_PORT},actions=controller")
+    sites[2].add_flows(f"in_port=1,actions=set_field:0x1234->tun_id,set_field:{underlay4(1)}->tun_dst,output:{FLOW_PORT}")
+    monitor = tmp_path / "monitor.log"
+    command = ["ovs-ofctl", "-O", "OpenFlow13", "monitor", f"tcp:127.0.0.1:{LISTEN_PORT}", "1024"]
+    with monitor.open("wb") as out:
+        watching = sites.beds[0].start(command, stdout=out, stderr=out, env={**os.environ, "OVS_RUNDIR": str(tmp_path)})
+        try:
+            until(
+                lambda: any(controller["state"] == "connected" for controller in sites[1].control.request("show")["controllers"]),
+                "the monitor",
+            )
+            with sites.beds[1].inside("b1", sender) as raw:
+                raw.send(frame(1))
+            expected = f"tun_id=0x1234,tun_src={underlay4(2)},tun_dst={underlay4(1)},in_port={FLOW_PORT} "
+            until(lambda: expected in monitor.read_text(), "the packet-in")
+        finally:
+            sites.beds[0].stop(watching)
 
 
 # ── where packets go ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -113,6 +113,10 @@ NO_REMOTE = "a tunnel port needs the option remote_ip: an IP address, or flow: f
             "type: vxlan, options: {tos: 256}",
             "1:54: 256 is not a type of service; write a number from 0 to 255, or inherit: the packet's own DSCP",
         ),
+        (
+            "type: gre, options: {remote_ip: flow, csum: true}",
+            "1:46: csum: Linux takes in no GRE packet with a checksum where a device is for all tunnels; take this out",
+        ),
         ("type: vxlan, options: {csum: maybe}", "1:55: 'csum' must be true or false, not text ('maybe')"),
         (
             "type: gre, options: {remote_ip: flow}, hook: xdp-generic",
