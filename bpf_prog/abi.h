@@ -298,9 +298,14 @@ enum port_flag {
 struct port {
 	u32 ifindex; /* 0: no such port */
 	u32 flags;
-	u32 longest; /* bytes of a frame that XDP may send there: the kernel drops a longer one */
+	u32 longest; /* bytes of a frame that XDP may send there, or TC to the other end: the kernel drops a longer one */
 	u32 pad;
+	u64 other_end; /* a veth's in another namespace: the Ethernet destination of the frames that TC puts straight there, as first in a
+			* frame, the rest 0; NO_OTHER_END for none */
+	u64 pad2; /* none lies on two cache lines */
 };
+
+#define NO_OTHER_END -1
 
 /* What comes in on an interface: the port's place, 0 for none, and its flags once more. Of a tunnel device, which has several ports,
  * the flags are PORT_TUNNEL alone, and bit n of `place` says that one of the ports has fixed what the bits of n stand for

@@ -87,6 +87,30 @@ static __always_inline struct port *port_to_send(u32 number)
 	return port && port->ifindex && port->flags & PORT_FORWARD ? port : NULL;
 }
 
+#define PACKET_HOST 0
+
+/* What begins with `first`, 8 bytes, leaves at TC. By the veth's queue, or straight to its other end: the kernel takes that for a frame to
+ * the machine there, and looks at no MTU, so this is for frames of which both are right. */
+static __always_inline int put_out(struct __sk_buff *skb, const struct port *port, u64 first)
+{
+	if ((first & ETH_DST_BITS) == port->other_end && (skb->len <= port->longest || skb->gso_size)) {
+		if (skb->pkt_type != PACKET_HOST) /* before 6.16 the kernel leaves what it was on the way in */
+			bpf_skb_change_type(skb, PACKET_HOST);
+		int code = bpf_redirect_peer(port->ifindex, 0);
+		call_apart(0);
+		return code;
+	}
+	return bpf_redirect(port->ifindex, 0);
+}
+
+/* The frame's first 8 bytes; all 1 where they are not in the memory at hand. */
+static __always_inline u64 first_bytes(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+
+	return data + 8 > end ? ~0ull : *(u64 *)data;
+}
+
 /* Sends a copy; a port that is down, or a tunnel port without a destination, gets none. */
 static __always_inline int send_copy(struct packet *p, struct hook hook, u32 number)
 {
@@ -133,7 +157,7 @@ static __always_inline void send_last(struct packet *p, struct hook hook, u32 nu
 		verdict(v, FATE_DROPPED, DROP_NO_TUNNEL_DESTINATION, drop);
 		return;
 	}
-	int code = hook.tc ? bpf_redirect(port->ifindex, 0) : xdp_ports.redirect_map(number, 0);
+	int code = hook.tc ? put_out(hook.skb, port, first_bytes(hook.skb)) : xdp_ports.redirect_map(number, 0);
 	if (hook.tc ? code == TC_ACT_SHOT : code != XDP_REDIRECT) {
 		verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, drop);
 		return;

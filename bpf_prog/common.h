@@ -5,6 +5,11 @@
 #define __always_inline inline __attribute__((always_inline))
 
 #define ETH_HEADER_BYTES 14
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define ETH_DST_BITS 0x0000ffffffffffff /* of a frame's first 8 bytes */
+#else
+#define ETH_DST_BITS 0xffffffffffff0000
+#endif
 #define VLAN_TAG_BYTES 4
 
 #define ETHERTYPE_IPV4 0x0800

@@ -152,8 +152,8 @@ static __always_inline u32 hindrances(struct hook hook, const struct port *port,
 	return (port->flags ^ needed) & (needed | PORT_TUNNEL);
 }
 
-/* The last of a packet that came in on the port at `number`. */
-static __always_inline void send_direct(struct hook hook, const struct port *port, u32 out, u32 number, u32 cpu, u64 bytes,
+/* The last of a packet that came in on the port at `number` and begins with `first`. */
+static __always_inline void send_direct(struct hook hook, const struct port *port, u64 first, u32 out, u32 number, u32 cpu, u64 bytes,
 					struct verdict *v)
 {
 	int drop = hook.tc ? TC_ACT_SHOT : XDP_DROP;
@@ -162,7 +162,7 @@ static __always_inline void send_direct(struct hook hook, const struct port *por
 	count(number, cpu, bytes, hook, v);
 	return;
 #endif
-	int code = hook.tc ? bpf_redirect(port->ifindex, 0) : xdp_ports.redirect_map(out, 0);
+	int code = hook.tc ? put_out(hook.skb, port, first) : xdp_ports.redirect_map(out, 0);
 	if (code != (hook.tc ? TC_ACT_REDIRECT : XDP_REDIRECT)) {
 		verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, drop);
 		count(number, cpu, bytes, hook, v);
@@ -187,7 +187,7 @@ static __always_inline int express_act(struct hook hook, const struct common *c,
 	if ((flags & (MEGAFLOW_DIRECT | MEGAFLOW_GATED)) == MEGAFLOW_DIRECT) {
 		if (!hindered) {
 			count_slot(slot, cpu, bytes, c->w11);
-			send_direct(hook, port, out, number, cpu, bytes, v);
+			send_direct(hook, port, c->w4, out, number, cpu, bytes, v);
 			return 1;
 		}
 		if (out)

@@ -20,6 +20,7 @@ from appliance.ports import (
     LinkWatcher,
     LocalSpec,
     Offloads,
+    OutputMethod,
     PortFeature,
     QueueRates,
     TunnelDevice,
@@ -60,6 +61,9 @@ class Links(Protocol):
 
     def xdp_transmit(self, interface: Interface) -> bool:
         """Whether frames that XDP redirects to it really leave. Ask once it is attached."""
+
+    def choose_output(self, interface: Interface) -> OutputMethod:
+        """How TC's frames leave by it. Ask again when something beside it changed."""
 
     def describe(self, interface: Interface, number: int) -> Port: ...
 
@@ -122,6 +126,12 @@ class KernelLinks:
 
     def xdp_transmit(self, interface: Interface) -> bool:
         return ports.xdp_transmit(driver(interface.name), ports.xdp_features(interface.ifindex))[0]
+
+    def choose_output(self, interface: Interface) -> OutputMethod:
+        output = ports.choose_output(interface)
+        if output.other_end and not self._watcher.hears_other_ends:
+            return OutputMethod(b"", "without CAP_NET_BROADCAST nobody says when its other end changes")
+        return output
 
     def describe(self, interface: Interface, number: int) -> Port:
         return ports.describe(interface, number, PortConfig.NONE)

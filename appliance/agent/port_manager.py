@@ -17,7 +17,7 @@ from appliance.config import PortSpec
 from appliance.datapath.driver import Datapath, DatapathError, DatapathPort, TierCounters
 from appliance.model.ports import LOCAL_PORT, Hook, Port, PortCounters
 from appliance.model.queues import QueueCounters
-from appliance.ports import Interface, LinkChange, LocalSpec, PortError, since
+from appliance.ports import Interface, LinkChange, LocalSpec, OutputMethod, PortError, since
 from appliance.switch.events import Event, PortAdded, PortChanged, PortRemoved
 
 LOG = logging.getLogger("ofswitch.ports")
@@ -38,6 +38,8 @@ class AttachedPort:
     baseline: PortCounters
     """The kernel's counters when it was added."""
     made_promiscuous: bool
+    output_reason: str = ""
+    """Why frames go straight to the interface's other end, or not; empty where there is nothing to choose."""
     waits: bool = False
     """An earlier agent's programs still forward: see PortManager.take_over."""
     sent_packets: int = 0
@@ -177,16 +179,19 @@ class PortManager:
     def _attach(self, spec: PortSpec, interface: Interface) -> None:
         placement, port, waits = self._meet(spec, interface)
         try:
-            port = replace(port, xdp_transmit=self._links.xdp_transmit(interface))
-            if port.xdp_transmit:
-                self._datapath.update(port)
             self._links.set_queues(interface.ifindex, rates(spec), port_speed(self._links, interface) if spec.queues else 0)
+            output = self._output(spec, interface)
+            port = replace(port, xdp_transmit=self._links.xdp_transmit(interface), other_end=output.other_end)
+            if port.xdp_transmit or port.other_end:
+                self._datapath.update(port)
             made_promiscuous = spec.tunnel is None and self._links.set_promiscuous(interface.ifindex, True)
         except (DatapathError, PortError):
             self._datapath.detach(spec.number)
             raise
         baseline = self._links.counters([interface.ifindex]).get(interface.ifindex, PortCounters())
-        self._attached[spec.number] = AttachedPort(spec, interface, port, placement.reason, baseline, made_promiscuous, waits)
+        self._attached[spec.number] = AttachedPort(
+            spec, interface, port, placement.reason, baseline, made_promiscuous, output.reason, waits
+        )
         LOG.info(
             "%s: added, link %s; hook %s: %s",
             title(spec),
@@ -266,6 +271,11 @@ class PortManager:
         LOG.warning("%s: XDP passes all packets on to TC: %s", title(spec), finished.reason)
         return replace(placement, reason=f"{placement.reason}, but it passes all on to TC: {finished.reason}"), False
 
+    def _output(self, spec: PortSpec, interface: Interface) -> OutputMethod:
+        if not spec.direct_to_peer:
+            return OutputMethod(b"", "as configured")
+        return self._links.choose_output(interface)
+
     def _detach(self, attached: AttachedPort, why: str) -> None:
         number = attached.spec.number
         LOG.warning("%s: removed: %s", title(attached.spec), why)
@@ -306,7 +316,11 @@ class PortManager:
             # Before anything that takes time: FAST FAILOVER buckets are to leave the port now.
             attached.port = replace(attached.port, forward=False, live=False)
             self._datapath.update(attached.port)
-        now = replace(attached.port, xdp_transmit=self._links.xdp_transmit(interface), mtu=interface.mtu)
+        output = self._output(attached.spec, interface)
+        attached.output_reason = output.reason
+        now = replace(
+            attached.port, xdp_transmit=self._links.xdp_transmit(interface), mtu=interface.mtu, other_end=output.other_end
+        )
         if now != attached.port:
             attached.port = now
             self._datapath.update(now)

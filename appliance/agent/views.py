@@ -166,6 +166,8 @@ def ports(manager: PortManager, switch: Switch, datapath: Datapath) -> Iterator[
             "speed_kbps": 0 if port is None else port.curr_speed,
             "hook": attached.port.hook.value,
             "hook_reason": attached.reason,
+            "output": "redirect_peer" if attached.port.other_end else "redirect",
+            "output_reason": attached.output_reason,
             "counters": _counters(attached, counters.get(spec.number, TierCounters())),
         }
 

@@ -258,8 +258,10 @@ def ports(answer: Sequence[Json]) -> RenderableType:
             quantity(counters["tx_bytes"], "B"),
             *(f"{counters[tier]:,}" for tier in TIERS),
         )
-        reasons.setdefault(f"{port['hook']}: {port['hook_reason']}", []).append(_number(port))
-    notes = [Text(f"port {', '.join(numbers)}: hook {reason}", style="dim") for reason, numbers in reasons.items()]
+        reasons.setdefault(f"hook {port['hook']}: {port['hook_reason']}", []).append(_number(port))
+        if port["output_reason"]:
+            reasons.setdefault(f"output by {port['output']}: {port['output_reason']}", []).append(_number(port))
+    notes = [Text(f"port {', '.join(numbers)}: {reason}", style="dim") for reason, numbers in reasons.items()]
     return Group(table, *notes)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StrictInt, StrictStr, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StrictStr, ValidationInfo, field_validator, model_validator
 
 from appliance.config.frozen import Frozen
 from appliance.config.tunnel import NO_REMOTE, UDP_PORTS, TunnelOptions
@@ -91,6 +91,8 @@ class PortSpec(Frozen):
     """Of each tunnel port, and of no other."""
     hook: HookChoice = "auto"
     queues: tuple[QueueSpec, ...] = ()
+    direct_to_peer: StrictBool = True
+    """Whether frames may go straight to the other end of a veth, past its queue, where ``tcpdump`` would see them leave."""
 
     @property
     def tunnel(self) -> TunnelOptions | None:

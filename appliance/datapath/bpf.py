@@ -35,6 +35,7 @@ from appliance.datapath.layout import (
     MAX_CHOICES,
     MAX_FLOOD_PORTS,
     MAX_SUBTABLES,
+    NO_OTHER_END,
     NO_SUBTABLE,
     PORT_PLACES,
     UPCALL_UNIT,
@@ -93,6 +94,8 @@ _BODY_BYTES = ctypes.sizeof(MegaflowBody)
 _COUNTERS_BYTES = ctypes.sizeof(PortCounters)
 _RECORD_BYTES = ctypes.sizeof(UpcallRecord)
 _COUNTERS = struct.Struct("=8Q")
+_PORT = struct.Struct("=III4x8s8x")
+_NO_OTHER_END = NO_OTHER_END.to_bytes(8, sys.byteorder, signed=True)
 _RECORD = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
 _COPIED = struct.Struct("=8sII")
 """What stands behind that in the record of a copy: cookie, table, and reason of the packet-in."""
@@ -234,7 +237,8 @@ class BpfDatapath:
 
     def _write_port(self, port: DatapathPort) -> None:
         self._ports[port.number] = port
-        record = struct.pack("=IIII", port.ifindex, _flags(port), port.mtu + _BESIDES_MTU, 0)
+        straight = port.other_end.ljust(8, b"\0") if port.other_end else _NO_OTHER_END
+        record = _PORT.pack(port.ifindex, _flags(port), port.mtu + _BESIDES_MTU, straight)
         self.programs.update("ports", port_place(port.number), record)
         self._write_ingress(port)
         self._write_flood_list()

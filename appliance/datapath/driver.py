@@ -43,6 +43,8 @@ class DatapathPort:
     finished: bool = True
     """Frames come to XDP with their checksums finished and their tags in them; if not, XDP passes them all on."""
     mtu: int = 1500
+    other_end: bytes = b""
+    """The MAC address of the frames that TC puts straight to the other end of this veth; empty: none are."""
 
 
 @dataclass(frozen=True, slots=True)

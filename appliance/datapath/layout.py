@@ -24,6 +24,7 @@ RUN_OPS = 8
 BUCKET_WAYS = 8
 CACHE_WAYS = 2
 NO_SUBTABLE = 0xFFFFFFFF
+NO_OTHER_END = -1
 COMMON_WORDS = 6
 """Of the flow key's: see ``words``."""
 MAX_CHOICES = 4096
@@ -299,7 +300,11 @@ class Metered(ctypes.Structure):
 
 
 class Port(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_uint32) for name in ("ifindex", "flags", "longest", "pad"))
+    _fields_ = (
+        *((name, ctypes.c_uint32) for name in ("ifindex", "flags", "longest", "pad")),
+        ("other_end", ctypes.c_uint64),
+        ("pad2", ctypes.c_uint64),
+    )
 
 
 class Ingress(ctypes.Structure):

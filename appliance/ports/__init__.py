@@ -6,6 +6,7 @@ from appliance.ports.hook import HookChoice, choose_hook, xdp_transmit
 from appliance.ports.interface import Interface, PortError, find, interface_names, interfaces, set_promiscuous, set_up
 from appliance.ports.local import LocalSpec, make_local, remove_local
 from appliance.ports.offloads import Finished, Offloads
+from appliance.ports.other_end import OutputMethod, choose_output
 from appliance.ports.port import describe
 from appliance.ports.queues import QueueRates, queue_counters, set_queues
 from appliance.ports.tunnel import TunnelDevice, make_tunnel_device, remove_tunnel_devices
@@ -20,6 +21,7 @@ __all__ = [
     "LinkWatcher",
     "LocalSpec",
     "Offloads",
+    "OutputMethod",
     "PortError",
     "PortFeature",
     "QueueRates",
@@ -27,6 +29,7 @@ __all__ = [
     "XdpFeature",
     "advertise",
     "choose_hook",
+    "choose_output",
     "describe",
     "find",
     "interface_names",

@@ -43,6 +43,8 @@ class Interface:
     admin_up: bool
     carrier: bool
     promiscuous: bool
+    other_end: tuple[int, int] | None = None
+    """Of a veth whose other end is in another namespace: that one's number in ours, and the index of the interface there."""
 
     @property
     def up(self) -> bool:
@@ -56,6 +58,7 @@ def from_message(message: Any) -> Interface:
     address = message.get_attr("IFLA_ADDRESS") or ""
     mac = bytes.fromhex(address.replace(":", ""))
     kind = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or ""
+    other, namespace = message.get_attr("IFLA_LINK"), message.get_attr("IFLA_LINK_NETNSID")
     return Interface(
         name=message.get_attr("IFLA_IFNAME") or "",
         ifindex=message["index"],
@@ -65,6 +68,7 @@ def from_message(message: Any) -> Interface:
         admin_up=bool(flags & IFF_UP),
         carrier=bool(flags & IFF_LOWER_UP),
         promiscuous=bool(flags & IFF_PROMISC),
+        other_end=(namespace, other) if kind == "veth" and other and namespace is not None else None,
     )
 
 

@@ -1,4 +1,5 @@
-"""What happens to interfaces, as it happens: up, down, added, removed, renamed.
+"""What happens to interfaces, as it happens: up, down, added, removed, renamed; and to what is beside them: the other end of a
+veth, whichever namespace that is in, and the root qdisc.
 
 Invariant: after every ``changes``, ``known`` is what the kernel last said of each interface; a change is told once, and none is
 lost: when the kernel's queue has run over, everything is asked again and compared. There is no thread: the netlink socket itself is
@@ -9,24 +10,30 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from pyroute2.netlink.rtnl import RTM_DELLINK, RTM_NEWLINK
+from pyroute2.netlink.rtnl import RTM_DELLINK, RTM_DELQDISC, RTM_NEWLINK, RTM_NEWQDISC
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from appliance.ports.interface import Interface, from_message, interfaces
 
-_RTMGRP_LINK = 1
+_RTMGRP_LINK, _RTMGRP_TC = 1 << 0, 1 << 3
+_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID = 270, 8
+_ROOT = 0xFFFFFFFF
+_NAMESPACE = struct.Struct("=i")
 _RECEIVE_BYTES = 1 << 16
 _QUEUE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class LinkChange:
-    """``before`` None: added; ``after`` None: removed; both: something differs (name, MAC, MTU, up, carrier …)."""
+    """``before`` None: added; ``after`` None: removed; both: something differs (name, MAC, MTU, up, carrier …), or, if they are the
+    same, something beside it.
+    """
 
     before: Interface | None
     after: Interface | None
@@ -42,10 +49,19 @@ class LinkWatcher:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _QUEUE_BYTES)
-        self._socket.bind((0, _RTMGRP_LINK))
+        self.hears_other_ends = self._listen_to_all()
+        """Whether it is told what happens in other namespaces: that takes CAP_NET_BROADCAST."""
+        self._socket.bind((0, _RTMGRP_LINK | _RTMGRP_TC))
         self._marshal = MarshalRtnl()
         # Subscribed first, asked second: nothing can happen between the two.
         self.known: dict[int, Interface] = {interface.ifindex: interface for interface in interfaces()}
+
+    def _listen_to_all(self) -> bool:
+        try:
+            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, 1)
+        except OSError:
+            return False
+        return True
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -55,7 +71,7 @@ class LinkWatcher:
         found: list[LinkChange] = []
         while True:
             try:
-                data = self._socket.recv(_RECEIVE_BYTES)
+                data, about, _, _ = self._socket.recvmsg(_RECEIVE_BYTES, socket.CMSG_SPACE(_NAMESPACE.size))
             except BlockingIOError:
                 return found
             except OSError as error:
@@ -63,10 +79,27 @@ class LinkWatcher:
                     raise
                 found.extend(self._ask_again())
                 continue
+            namespace = next((_NAMESPACE.unpack(value)[0] for level, _, value in about if level == _SOL_NETLINK), None)
             for message in self._marshal.parse(data):
-                if message["family"] == socket.AF_BRIDGE:
-                    continue  # a bridge tells of its ports in the same words: one that leaves it is not gone
-                found.extend(self._heard(message["header"]["type"], from_message(message)))
+                found.extend(self._understood(message, namespace))
+
+    def _understood(self, message: Any, namespace: int | None) -> Iterator[LinkChange]:
+        """``namespace`` None: it is about ours."""
+        kind = message["header"]["type"]
+        if kind in (RTM_NEWLINK, RTM_DELLINK):
+            if message["family"] == socket.AF_BRIDGE:
+                return  # a bridge tells of its ports in the same words: one that leaves it is not gone
+            if namespace is None:
+                yield from self._heard(kind, from_message(message))
+            else:
+                there = (namespace, message["index"])
+                yield from self._beside(interface for interface in self.known.values() if interface.other_end == there)
+        elif kind in (RTM_NEWQDISC, RTM_DELQDISC) and namespace is None and message["parent"] == _ROOT:
+            yield from self._beside(interface for interface in (self.known.get(message["index"]),) if interface is not None)
+
+    @staticmethod
+    def _beside(these: Iterable[Interface]) -> Iterator[LinkChange]:
+        return (LinkChange(interface, interface) for interface in list(these))
 
     def _heard(self, kind: int, interface: Interface) -> Iterator[LinkChange]:
         before = self.known.get(interface.ifindex)
@@ -83,6 +116,7 @@ class LinkWatcher:
             yield LinkChange(self.known.pop(ifindex), None)
         for interface in now.values():
             yield from self._heard(RTM_NEWLINK, interface)
+        yield from self._beside(now.values())
 
     def close(self) -> None:
         self._socket.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from support.fast_path import LOOPBACK_IFINDEX, FastPath, Verdict
 from vectors import frames
 
 from appliance.datapath.driver import DatapathPort
-from appliance.datapath.layout import PortFlag, tunnel_ingress
+from appliance.datapath.layout import NO_OTHER_END, Port, PortFlag, tunnel_ingress
 from appliance.model.actions import SetField
 from appliance.model.fields import BY_NAME, IN_PORT
 from appliance.model.megaflow import DatapathAction, DropReason, Forward
@@ -48,7 +49,7 @@ def tunnel_ports(fast_path: FastPath, *ports: TunnelPort, came: Tunnel | None = 
     numbered = dict(enumerate(ports, FIRST))
     for number, port in numbered.items():
         tunnels.add(DatapathPort(number, "lo", LOOPBACK_IFINDEX, Hook.TC, tunnel=port))
-        programs.update("ports", number, struct.pack("=IIII", LOOPBACK_IFINDEX, flags, 1 << 16, 0))
+        programs.update("ports", number, struct.pack("=IIIIqQ", LOOPBACK_IFINDEX, flags, 1 << 16, 0, NO_OTHER_END, 0))
     if came is not None:
         ingress = tunnel_ingress(tunnels.ways(LOOPBACK_IFINDEX))
         programs.update("small_ifindex", LOOPBACK_IFINDEX, ingress)
@@ -59,7 +60,7 @@ def tunnel_ports(fast_path: FastPath, *ports: TunnelPort, came: Tunnel | None = 
         fast_path.came = None
         fast_path._come_in_on(PLAIN_PORT)
         for number in numbered:
-            programs.update("ports", number, bytes(16))
+            programs.update("ports", number, bytes(ctypes.sizeof(Port)))
             tunnels.remove(number)
 
 

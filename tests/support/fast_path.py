@@ -19,7 +19,7 @@ from typing import NamedTuple
 import pytest
 
 from appliance.datapath.bpf import BpfDatapath
-from appliance.datapath.layout import OpCode, PortFlag, number_at, port_ingress, port_place
+from appliance.datapath.layout import NO_OTHER_END, OpCode, PortFlag, number_at, port_ingress, port_place
 from appliance.datapath.loader import Sizes
 from appliance.datapath.programs import bpf
 from appliance.model.fields import IN_PORT, KEY_BYTES, KEY_MASK, LAYERS
@@ -96,7 +96,9 @@ class FastPath:
         """As in Output, of the last run."""
         self._come_in_on(in_port)
         for number in (in_port, 2, 3, LOCAL_PORT):
-            self.datapath.programs.update("ports", port_place(number), struct.pack("=IIII", 1, PORT_FLAGS, 1 << 16, 0))
+            self.datapath.programs.update(
+                "ports", port_place(number), struct.pack("=IIIIqQ", 1, PORT_FLAGS, 1 << 16, 0, NO_OTHER_END, 0)
+            )
 
     def _come_in_on(self, port: int) -> None:
         self.datapath.programs.update("small_ifindex", LOOPBACK_IFINDEX, port_ingress(port, PORT_FLAGS))

@@ -28,7 +28,7 @@ from appliance.model.ports import Hook, Port, PortCounters, PortState
 from appliance.model.queues import QueueCounters
 from appliance.openflow.codec import decode, encode
 from appliance.openflow.messages import EchoReply, EchoRequest, Hello, Message
-from appliance.ports import Finished, Interface, LinkChange, LocalSpec, QueueRates, TunnelDevice
+from appliance.ports import Finished, Interface, LinkChange, LocalSpec, OutputMethod, QueueRates, TunnelDevice
 
 ROOT = Path(__file__).parents[2]
 STOCK = ROOT / "tests" / "system" / "stock"
@@ -80,6 +80,8 @@ class FakeLinks:
         """Queues and the port's speed by ifindex."""
         self.advertised: dict[str, int] = {}
         self.tunnel_devices: dict[int, TunnelDevice] = {}
+        self.outputs: dict[int, OutputMethod] = {}
+        """By ifindex; none is straight where nothing is said."""
         self._serial = count(50)
         self.closed = False
         self._changes: list[LinkChange] = []
@@ -113,6 +115,9 @@ class FakeLinks:
 
     def restore_offloads(self, ifindex: int) -> None:
         pass
+
+    def choose_output(self, interface: Interface) -> OutputMethod:
+        return self.outputs.get(interface.ifindex, OutputMethod(b"", ""))
 
     def describe(self, interface: Interface, number: int) -> Port:
         return Port(number, interface.name, interface.mac, state=PortState.LIVE if interface.up else PortState.LINK_DOWN)

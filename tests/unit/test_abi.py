@@ -71,6 +71,7 @@ LIMITS: dict[str, int] = {
     "BUCKET_WAYS": layout.BUCKET_WAYS,
     "CACHE_WAYS": layout.CACHE_WAYS,
     "NO_SUBTABLE": layout.NO_SUBTABLE,
+    "NO_OTHER_END": layout.NO_OTHER_END,
     "CRC_SHIFTS": layout.CRC_SHIFTS,
     "UPCALL_UNIT": layout.UPCALL_UNIT,
     "MAX_CHOICES": layout.MAX_CHOICES,

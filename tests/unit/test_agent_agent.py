@@ -51,7 +51,7 @@ from appliance.openflow.messages import (
     PortStatsRequest,
     PortStatus,
 )
-from appliance.ports import Finished, PortError
+from appliance.ports import Finished, OutputMethod, PortError
 from appliance.switch.events import Upcalls
 
 
@@ -518,7 +518,24 @@ def test_ports(box, peer, ask):
         "speed_kbps": 0,
         "hook": "tc",
         "hook_reason": "a test",
+        "output": "redirect",
+        "output_reason": "",
     }
+
+
+def test_frames_go_straight_to_the_other_end_as_long_as_that_is_right(tmp_path):
+    straight, queued = OutputMethod(mac(82), "its other end is elsewhere"), OutputMethod(b"", "its qdisc is to see them")
+    specs = ({"interface": "eth1", "number": 1}, {"interface": "eth2", "number": 2, "direct_to_peer": False})
+    with running(tmp_path, ports=specs) as box, ControlClient(box.config.control_socket) as client:
+        for output, how in ((straight, "redirect_peer"), (queued, "redirect"), (straight, "redirect_peer")):
+            for number in (1, 2):
+                box.links.outputs[100 + number] = output
+                box.links.change(100 + number, interface(number))  # nothing of its own is different
+            until(lambda: box.datapath.ports[1].other_end == output.other_end)  # noqa: B023
+            assert not box.datapath.ports[2].other_end
+            one, two = in_thread(lambda: client.request("ports"))
+            assert (one["output"], one["output_reason"]) == (how, output.reason)
+            assert (two["output"], two["output_reason"]) == ("redirect", "as configured")
 
 
 # ── the local port ─────────────────────────────────────────────────────────────────────────────────────────────────────

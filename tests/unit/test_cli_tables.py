@@ -156,6 +156,8 @@ def port(number: int, **changed: Any) -> dict[str, Any]:
         "speed_kbps": 10_000_000,
         "hook": "tc",
         "hook_reason": "veth is virtual",
+        "output": "redirect",
+        "output_reason": "",
         "counters": {**counters, "slow_path": 3, "dropped": 4, "tx_slow_path": 5},
         **changed,
     }
@@ -165,7 +167,7 @@ def test_ports() -> None:
     answer = [
         port(1),
         port(2, state="down", config=["port_down", "no_fwd"], speed_kbps=0),
-        port(3, hook="xdp", hook_reason="ixgbe has native XDP"),
+        port(3, hook="xdp", hook_reason="ixgbe has native XDP", output_reason="as configured"),
         {"number": 4, "interface": "gone", "state": "missing"},
     ]
     lines = text("ports", answer)
@@ -174,7 +176,11 @@ def test_ports() -> None:
     assert cells(lines[3]) == ["2", "eth2", "down (port_down, no_fwd)", "tc", *numbers]
     assert cells(lines[4]) == ["3", "eth3", "up", "10.0 Gb/s", "xdp", *numbers]
     assert cells(lines[5]) == ["4", "gone", "missing"]
-    assert lines[6:] == ["port 1, 2: hook tc: veth is virtual", "port 3: hook xdp: ixgbe has native XDP"]
+    assert lines[6:] == [
+        "port 1, 2: hook tc: veth is virtual",
+        "port 3: hook xdp: ixgbe has native XDP",
+        "port 3: output by redirect: as configured",
+    ]
 
 
 def test_on_a_narrow_terminal_an_entry_is_a_paragraph_and_nothing_is_cut_up() -> None:
