@@ -43,10 +43,20 @@ class TunnelDevices:
         self._links.remove_tunnel_devices(self._owner, {self.device(spec).name for spec in specs if spec.type != "system"})
 
     def placement(self, spec: PortSpec) -> Placement:
-        return Placement(Hook.TC, f"{spec.type} tunnels are the kernel's, behind {self.device(spec).name}")
+        return Placement(Hook.TC, f"the kernel's {spec.type} {_where(spec)}, behind {self.device(spec).name}")
 
     def describe(self, spec: PortSpec, interface: Interface) -> Port:
         """The port has a name and a MAC address of its own, always the same; all else it has from the device."""
         mac = bytearray(hashlib.sha256(f"{self._owner}/{spec.interface}".encode()).digest()[:6])
         mac[0] = mac[0] & 0xFC | 0x02  # locally administered, of one station
         return replace(self._links.describe(interface, spec.number), name=spec.interface, hw_addr=bytes(mac))
+
+
+def _where(spec: PortSpec) -> str:
+    """The tunnels that are the port's, in words."""
+    port = tunnel_of(spec)
+    if port is None:
+        raise ValueError(f"{spec.interface} is no tunnel port")
+    remote = "to where flow entries say" if port.remote is None else f"to {port.remote}"
+    key = "any key" if port.key is None else "no key" if port.keyless else f"key {port.key}"
+    return f"{remote}, {key}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 from support.overlay import Overlay, ip, tunnel, underlay4
 from support.running_switch import RunningSwitch
-from support.waiting import lost
+from support.waiting import lost, until
 
-from appliance.datapath import netlink
+from appliance.datapath import keeper, netlink
 from appliance.ports import PortError
 from appliance.ports.tunnel import TunnelDevice, TunnelKind, make_tunnel_device
 
@@ -86,6 +87,22 @@ def test_a_device_that_no_port_needs_any_more_goes_with_the_next_start(tmp_path:
         assert device(overlay, 1)
         with overlay.switch(1, tmp_path, ""):
             assert device(overlay, 1) == {}
+
+
+def test_an_agent_that_stops_before_it_took_over_leaves_no_device(tmp_path: Path) -> None:
+    """Nor the dead one's keeper, which held its programs for a device that is gone now."""
+    with Overlay(2) as overlay, overlay.switch(2, tmp_path, port(1)) as other:
+        other.add_flows(*FLOWS)
+        bed = overlay.beds[0]
+        with overlay.switch(1, tmp_path, port(2)) as switch:
+            switch.add_flows(*FLOWS)
+            assert overlay.ping("a1", "b1") == 3
+            kill(switch)
+        with overlay.switch(1, tmp_path, port(2)):
+            assert overlay.ping("a1", "b1") == 3, "the dead one's programs"
+        assert device(overlay, 1) == {}
+        assert bed.inside(None, lambda: netlink.tc_filters(socket.if_nametoindex(bed.interfaces[0]))) == []
+        until(lambda: bed.inside(None, lambda: list(keeper._others(0))) == [], "the end of the keeper")
 
 
 def test_a_device_that_is_taken_away_comes_back(tmp_path: Path) -> None:

@@ -62,7 +62,10 @@ def test_each_port_of_a_device_has_a_name_an_address_and_counters_of_its_own(sit
     assert len({name.group(2) for name in names if name}) == 3
     shown = sites[1].control.request("ports")
     assert [port["interface"] for port in shown] == ["sw-a1", "to2", "to3", "any"]
-    assert all("behind vxlan_of_4789" in port["hook_reason"] for port in shown[1:])
+    assert [port["hook_reason"] for port in shown[1:]] == [
+        f"the kernel's vxlan {where}, behind vxlan_of_4789"
+        for where in ("to 192.0.2.2, key 42", "to 192.0.2.3, key 42", "to where flow entries say, any key")
+    ]
     sites.join(1, 2)
     sites[3].add_flows("in_port=1,actions=output:11")
     sites[1].add_flows("in_port=13,actions=drop")
