@@ -35,6 +35,7 @@
 #define PLUGIN_ARGUMENT_BYTES 12
 #define MAX_PLUGIN_COUNTERS 16
 #define NO_SLOT 0xffffffff
+#define MAX_TAGS_OF_COPY 8 /* that a packet may have between OP_SAVE and OP_RESTORE */
 
 /* The flow key: network byte order, laid out as appliance/model/fields.py says. */
 struct flow_key {
@@ -152,6 +153,8 @@ enum op_code {
 	OP_DEC_MPLS_TTL = 51,
 	OP_COPY_TTL_OUT = 52,
 	OP_COPY_TTL_IN = 53,
+	OP_SAVE = 54, /* arg8: whether tags change before OP_RESTORE, which makes the packet what it was. TC only: see clone.h */
+	OP_RESTORE = 55, /* arg8: as in OP_SAVE */
 };
 #define OP_MORE OP_PUSH_MPLS
 

@@ -304,6 +304,10 @@ static __always_inline int change_more(struct packet *p, struct hook hook, const
 		return copy_ttl_out(p, hook);
 	case OP_COPY_TTL_IN:
 		return copy_ttl_in(p, hook);
+	case OP_SAVE:
+		return hook.tc ? save_packet(p, hook.skb, op->arg8) : -1;
+	case OP_RESTORE:
+		return hook.tc ? restore_packet(p, hook.skb, op->arg8) : -1;
 	}
 	return 0;
 }

@@ -10,6 +10,7 @@
 #include "lookup.h"
 #include "rewrite.h"
 #include "mpls.h"
+#include "clone.h"
 #include "select.h"
 #include "meter.h"
 #include "tunnel.h"
@@ -575,9 +576,11 @@ int ofswitch_copy(struct __sk_buff *skb)
 	struct megaflow_body *body = megaflow_bodies_at(slot);
 	u64 at = p->first - 1;
 	opaque(at);
-	if (!body || at >= MAX_OPS)
+	/* In a way of a choice the slot is not the megaflow's. */
+	struct megaflow_body *megaflow = megaflow_bodies_at(p->found - 1);
+	if (!body || !megaflow || at >= MAX_OPS)
 		return TC_ACT_SHOT;
-	if (punt(p, hook, UPCALL_COPY, body->id, &body->ops[at]) != PUNTED) {
+	if (punt(p, hook, UPCALL_COPY, megaflow->id, &body->ops[at]) != PUNTED) {
 		struct port_counters *counters = port_counters_at(p->number + (u64)p->cpu * PORT_PLACES);
 		if (counters)
 			counters->lost++;

@@ -14,7 +14,17 @@ from itertools import takewhile
 from typing import Final
 
 from appliance.datapath.edit import Edit, edit
-from appliance.datapath.layout import EDIT_OPS, MAX_OPS, NO_SLOT, RUN_OPS, ChoiceKind, MegaflowFlag, OpCode, port_place
+from appliance.datapath.layout import (
+    EDIT_OPS,
+    MAX_OPS,
+    MAX_TAGS_OF_COPY,
+    NO_SLOT,
+    RUN_OPS,
+    ChoiceKind,
+    MegaflowFlag,
+    OpCode,
+    port_place,
+)
 from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, Meter, PopMpls, PopPbb, PushMpls, PushPbb, SetField, SetQueue
 from appliance.model.fields import ETH_TYPE_QINQ, ETH_TYPE_VLAN, MAX_VLAN_TAGS, VLAN_PRESENT, Layer
 from appliance.model.megaflow import (
@@ -268,7 +278,7 @@ def _compile(actions: Sequence[DatapathAction], meter_ops: Sequence[bytes] = ())
         raise _UnsupportedError(_TOO_LONG)
     if _programs(b"".join(ops)) + max((_programs(way.ops) for way in ways), default=0) > MAX_PROGRAMS:
         raise _UnsupportedError("too many floods, copies for the controllers, and plug-ins")
-    ip, mpls, other = body.decrements
+    ip, mpls, other = (max(pair) for pair in zip(body.decrements, body.most, strict=True))
     ttl_needed = ip | mpls << 5 | other << 10
     return Compiled(b"".join(ops), body.flags, body.xdp_port, ttl_needed, body.growth, body.choice, stops, body.edit, body.reason)
 
@@ -290,10 +300,13 @@ def _programs(ops: bytes) -> int:
 
 
 _CHOICES: Final = (Select, Failover)
-_TO_PORTS: Final = (Forward, Flood, *_CHOICES)
+_TO_PORTS: Final = (Forward, Flood, Clone, *_CHOICES)
 _OUTPUTS: Final = (Controller, *_TO_PORTS)
 _COPIES: Final = (Flood, Controller)
 """Outputs that never take the packet itself."""
+_OF_ANY_PART: Final = MegaflowFlag.POPS | MegaflowFlag.PUSHES_MPLS
+"""Flags that a megaflow has if a part of its actions has them."""
+_IN_COPIES: Final = {Forward, Flood, Controller, SetField, SetQueue, PushTag, PopTag, DecTtl, DecMplsTtl, CopyTtlOut, CopyTtlIn}
 _UNSEEN: Final = (SetField, SetQueue, PushTag, PopTag, PushMpls, PopMpls, PushPbb, PopPbb, CopyTtlOut, CopyTtlIn)
 """At the end of a list nobody sees them."""
 
@@ -312,7 +325,12 @@ def _copies_first(actions: Sequence[DatapathAction]) -> Sequence[DatapathAction]
 
 def _why_not_at_xdp(outputs: Sequence[DatapathAction], *, queued: bool) -> str:
     """For a list that has these outputs, and no plug-in."""
-    for kind, reason in ((Flood, "a flood"), (Controller, "a copy for the controllers"), (_CHOICES, "a group that chooses")):
+    for kind, reason in (
+        (Flood, "a flood"),
+        (Controller, "a copy for the controllers"),
+        (_CHOICES, "a group that chooses"),
+        (Clone, "a copy with changes of its own"),
+    ):
         if any(isinstance(output, kind) for output in outputs):
             return reason
     if len(outputs) > 1:
@@ -343,7 +361,11 @@ class _Compilation:
         self._tags_known = True
         self._popped = 0
         self._ttl_known = True
-        self._pushed_mpls = self._tagged = False
+        self._pushed_mpls = False
+        self._tags = 0
+        """Pushed so far."""
+        self.most = [0, 0, 0]
+        """The most decrements of any copy, with those before it."""
 
     def run(self, actions: Sequence[DatapathAction]) -> None:
         """Raises _UnsupportedError."""
@@ -399,10 +421,30 @@ class _Compilation:
                 raise _UnsupportedError(_PBB)
             case Meter():
                 raise _UnsupportedError("a meter behind other actions")
-            case Clone():
-                raise _UnsupportedError("copies with changes of their own that cannot be undone")
+            case Clone(actions=copied):
+                self._clone(copied)
             case _:
                 raise _UnsupportedError("a group before other actions")
+
+    def _clone(self, actions: Sequence[DatapathAction]) -> None:
+        """The packet is put back as it was when its copy is done with."""
+        kinds = {type(action) for action in actions}
+        if not kinds <= _IN_COPIES:
+            raise _UnsupportedError("a copy with a group that chooses, with MPLS, a plug-in or copies of its own")
+        body = self._on_a_way()
+        body._retyped = self._retyped
+        for action in actions:
+            body._one(action, last=False)
+        tags = bool(kinds & {PushTag, PopTag}) or any(
+            isinstance(act, SetField) and act.field.name in _VLAN_FIELDS for act in actions
+        )
+        if tags and self._tags + sum(isinstance(action, PushTag) for action in actions) > MAX_TAGS_OF_COPY - MAX_VLAN_TAGS:
+            raise _UnsupportedError(f"a copy with more than {MAX_TAGS_OF_COPY} tags")
+        self.ops += [_op(OpCode.SAVE, arg8=tags), *body.ops, _op(OpCode.RESTORE, arg8=tags)]
+        self.flags |= body.flags & _OF_ANY_PART
+        self.most = [
+            max(most, before + more) for most, before, more in zip(self.most, self.decrements, body.decrements, strict=True)
+        ]
 
     def _to_controllers(self, action: Controller) -> None:
         says = action.cookie.to_bytes(8, "big") + action.metadata.to_bytes(8, "big")
@@ -429,7 +471,7 @@ class _Compilation:
         if isinstance(action, PushTag):
             self.ops.append(_op(OpCode.PUSH_TAG, arg16=action.tpid, arg32=action.tci))
             self.growth += VLAN_TAG_BYTES
-            self._tagged = True
+            self._tags += 1
             return
         self.ops.append(_op(OpCode.POP_TAG))
         self._popped += 1
@@ -445,7 +487,7 @@ class _Compilation:
                 self.flags |= MegaflowFlag.PUSHES_MPLS
                 self.growth += MPLS_BYTES
                 # Tags may hide the TTL that it copies: then it has 0.
-                self._ttl_known &= not self._tagged
+                self._ttl_known &= not self._tags
                 self._pushed_mpls = True
                 self._popped = 0
                 self._retyped_icmp = False
@@ -517,8 +559,8 @@ class _Compilation:
             if body.choice is not None:
                 raise _UnsupportedError("a group that chooses in a bucket of another")
             compiled.append(CompiledWay(value, b"".join(body.ops)))
-            self.flags |= body.flags & ~MegaflowFlag.XDP
-            most = [max(pair) for pair in zip(most, body.decrements, strict=True)]
+            self.flags |= body.flags & _OF_ANY_PART
+            most = [max(counts) for counts in zip(most, body.decrements, body.most, strict=True)]
         self.decrements = [sum(pair) for pair in zip(self.decrements, most, strict=True)]
         self.choice = CompiledChoice(kind, tuple(compiled))
         self.ops.append(_op(OpCode.CHOOSE))
@@ -527,5 +569,5 @@ class _Compilation:
         """For ops that follow these."""
         way = _Compilation()
         way._retyped_icmp, way._tags_known, way._popped = self._retyped_icmp, self._tags_known, self._popped
-        way._ttl_known, way._pushed_mpls, way._tagged = self._ttl_known, self._pushed_mpls, self._tagged
+        way._ttl_known, way._pushed_mpls, way._tags = self._ttl_known, self._pushed_mpls, self._tags
         return way

@@ -33,6 +33,7 @@ CRC_SHIFTS = 16
 UPCALL_UNIT = 2048
 MAX_WAITING = 256
 NO_SLOT = 0xFFFFFFFF
+MAX_TAGS_OF_COPY = 8
 
 
 def port_place(number: int) -> int:
@@ -111,6 +112,8 @@ class OpCode(IntEnum):
     DEC_MPLS_TTL = 51
     COPY_TTL_OUT = 52
     COPY_TTL_IN = 53
+    SAVE = 54
+    RESTORE = 55
 
 
 class MegaflowFlag(IntFlag):

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Dot1Q, Ether
-from support.fast_path import FastPath, Verdict, check_leaving
+from support.fast_path import LIVE_PORTS, FastPath, Verdict, check_leaving
+from vectors.strategies import METERS, packets, stacks, whole
 from vectors.strategies import actions as action_lists
-from vectors.strategies import packets, stacks
 
 from appliance.datapath.compile import compile_actions
 from appliance.datapath.layout import MegaflowFlag
-from appliance.model.actions import DecMplsTtl, SetField
+from appliance.model.actions import DecMplsTtl, Meter, SetField
 from appliance.model.fields import BY_NAME, ETH_TYPE, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_QINQ, ETH_TYPE_VLAN, VLAN_TCI
-from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Forward, PacketInReason, PopTag, PushTag, UpcallReason
+from appliance.model.megaflow import (
+    Clone,
+    DatapathAction,
+    DecTtl,
+    Failover,
+    Forward,
+    MeterBand,
+    MeterConfig,
+    PopTag,
+    PushTag,
+    Select,
+    UpcallReason,
+)
 from appliance.model.ports import Hook
-from appliance.packet.execute import execute
+from appliance.packet.execute import INVALID_TTL, execute
+from appliance.packet.meter import METER_DROPS, METER_PASSES
 from appliance.packet.parse import parse
 
 pytestmark = pytest.mark.root
@@ -33,6 +47,9 @@ MIN_L3 = 40
 @pytest.fixture(scope="module")
 def fast_path() -> Iterator[FastPath]:
     fast_path = FastPath(IN_PORT)
+    for meter_id, bands in zip(METERS, ((), (MeterBand(1, 0, prec_level=1),), (MeterBand(1, 0),)), strict=True):
+        fast_path.datapath.set_meter(MeterConfig(meter_id, True, bands))
+        fast_path.datapath.meter(meter_id, 1_000_000, 0)  # in packets/s: the bucket is empty for days
     yield fast_path
     fast_path.close()
 
@@ -103,6 +120,14 @@ def test_rewrites_at_once(fast_path: FastPath, rewrite: tuple[bytes, tuple[Datap
 
 
 @settings(max_examples=400)
+@given(frame=packets(), actions=whole(), hook=st.sampled_from(Hook), metadata=st.booleans())
+def test_whole_lists(fast_path: FastPath, frame: bytes, actions: tuple[DatapathAction, ...], hook: Hook, metadata: bool) -> None:
+    """With meters, copies that have changes of their own, and groups that choose."""
+    assume(runnable(frame))
+    check(fast_path, frame, actions, hook, metadata)
+
+
+@settings(max_examples=400)
 @given(
     frame=st.one_of(packets(), stacks()),
     actions=action_lists(mpls=True, encapsulations=False),
@@ -114,14 +139,24 @@ def test_mpls(fast_path: FastPath, frame: bytes, actions: list[DatapathAction], 
     check(fast_path, frame, tuple(actions), hook, metadata)
 
 
+def verdict_of(meter_id: int, octets: int) -> int:
+    """What the meters do."""
+    return (METER_PASSES, 1, METER_DROPS)[METERS.index(meter_id)]
+
+
+def decrements(actions: Sequence[DatapathAction]) -> bool:
+    """Whether they take from a TTL, in whatever part of them."""
+    inner = [each for action in actions if isinstance(action, Clone) for each in action.actions]
+    ways = [each for action in actions if isinstance(action, Select | Failover) for way in action.ways for each in way.actions]
+    return any(isinstance(action, DecTtl | DecMplsTtl) for action in actions) or any(map(decrements, filter(None, (inner, ways))))
+
+
 def check(fast_path: FastPath, frame: bytes, actions: tuple[DatapathAction, ...], hook: Hook, metadata: bool) -> None:
     key = parse(frame, IN_PORT).key
     network_tag = metadata and hook is Hook.TC and bool(VLAN_TCI.get(key))
-    emissions = execute(frame, actions, IN_PORT)
-    ttl_used_up = any(
-        isinstance(emission.action, Controller) and emission.action.reason is PacketInReason.INVALID_TTL for emission in emissions
-    )
-    flags = compile_actions(actions).flags
+    emissions = execute(frame, actions, IN_PORT, meter=verdict_of, port_is_live=LIVE_PORTS.__contains__)
+    ttl_used_up = any(emission.action == INVALID_TTL for emission in emissions)
+    flags = compile_actions(actions, dict.fromkeys(METERS, 0)).flags
     third_tag = ETH_TYPE.get(key) in (ETH_TYPE_VLAN, ETH_TYPE_QINQ)
     punted = bool(flags & MegaflowFlag.PUNT or (flags & MegaflowFlag.POPS and third_tag))
     megaflow = fast_path.install_for(frame, actions)
@@ -131,13 +166,17 @@ def check(fast_path: FastPath, frame: bytes, actions: tuple[DatapathAction, ...]
         fast_path.datapath.remove([megaflow])
     if hook is Hook.XDP and (punted or not flags & MegaflowFlag.XDP or result.code == Verdict.XDP_PASS):
         assert (result.code, result.outputs) == (Verdict.XDP_PASS, ())
-        assert punted or not flags & MegaflowFlag.XDP or any(isinstance(action, DecTtl | DecMplsTtl) for action in actions)
+        assert punted or not flags & MegaflowFlag.XDP or decrements(actions)
     elif punted or any(upcall.reason is not UpcallReason.COPY for upcall in result.upcalls):
-        # The slow path gets the whole packet and executes all of it: nothing may have left before.
-        assert [(upcall.frame, upcall.megaflow_id) for upcall in result.upcalls] == [(frame, megaflow)]
+        # The slow path gets the whole packet and executes all of it: nothing may have left before. Only its meters have been run.
+        metered = (
+            (*takewhile(lambda action: isinstance(action, Meter), actions), Forward(2)) if flags & MegaflowFlag.METERED else ()
+        )
+        up = [left.frame for left in execute(frame, metered, IN_PORT, meter=verdict_of)] if metered and punted else [frame]
+        assert [(upcall.frame, upcall.megaflow_id) for upcall in result.upcalls] == [(frame, megaflow) for frame in up]
         assert result.outputs == ()
-        # It may also punt a packet for its TTL when tags that are pushed first hide the TTL from the action.
-        assert punted or (result.upcalls[0].reason is UpcallReason.TTL and any(isinstance(a, DecTtl | DecMplsTtl) for a in actions))
+        # It may also punt a packet for its TTL when tags that are pushed first hide the TTL from the action, or in a way not taken.
+        assert punted or (result.upcalls[0].reason is UpcallReason.TTL and decrements(actions))
     else:
         assert not ttl_used_up
         check_leaving(result, [(left.action, left.frame.hex(), left.tunnel) for left in emissions], megaflow)

@@ -32,6 +32,7 @@ from appliance.packet.parse import parse
 BPF_PROG_TEST_RUN = 10
 LOOPBACK_IFINDEX = 1
 PORT_FLAGS = PortFlag.FORWARD | PortFlag.RECEIVE | PortFlag.XDP_TRANSMIT
+LIVE_PORTS = {2}
 TEST_STOPPED = 77
 _MAX_FRAME = 65536
 _TEST_RUN = struct.Struct(f"={KEY_BYTES}s6I3I3IBBH")
@@ -96,9 +97,9 @@ class FastPath:
         """As in Output, of the last run."""
         self._come_in_on(in_port)
         for number in (in_port, 2, 3, LOCAL_PORT):
-            self.datapath.programs.update(
-                "ports", port_place(number), struct.pack("=IIIIqQ", 1, PORT_FLAGS, 1 << 16, 0, NO_OTHER_END, 0)
-            )
+            flags = PORT_FLAGS | (PortFlag.LIVE if number in LIVE_PORTS else 0)
+            record = struct.pack("=IIIIqQ", 1, flags, 1 << 16, 0, NO_OTHER_END, 0)
+            self.datapath.programs.update("ports", port_place(number), record)
 
     def _come_in_on(self, port: int) -> None:
         self.datapath.programs.update("small_ifindex", LOOPBACK_IFINDEX, port_ingress(port, PORT_FLAGS))

@@ -82,6 +82,7 @@ LIMITS: dict[str, int] = {
     "PLUGIN_ARGUMENT_BYTES": plugin.ARGUMENT_BYTES,
     "MAX_PLUGIN_COUNTERS": plugin.MAX_COUNTERS,
     "NO_SLOT": layout.NO_SLOT,
+    "MAX_TAGS_OF_COPY": layout.MAX_TAGS_OF_COPY,
     "PLUGIN_PROGRAM(2, 5)": layout.plugin_program(layout.PluginKind.ACTION_APART, 5),
     "MAX_WAYS": MAX_WAYS,
     "MAX_BANDS": MAX_BANDS,

@@ -12,6 +12,7 @@ from appliance.model.actions import Meter, PushMpls, PushPbb, SetField, SetQueue
 from appliance.model.fields import BY_NAME, IN_PORT, PLUGIN_BITS
 from appliance.model.megaflow import (
     CallPlugin,
+    Clone,
     Controller,
     DatapathAction,
     DecTtl,
@@ -51,6 +52,7 @@ def test_at_xdp() -> None:
         ((Meter(1), OUT), "a meter"),
         ((CallPlugin(1, bytes(12)), OUT), "a plug-in"),
         ((OUT, DecTtl()), "a change behind its output"),
+        ((Clone((SetField(BY_NAME["ipv4_dst"], 5), OUT)), OUT), "a copy with changes of its own"),
     ],
 )
 def test_actions_that_are_done_at_tc(actions: tuple[DatapathAction, ...], why: str) -> None:

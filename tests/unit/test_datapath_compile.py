@@ -12,7 +12,21 @@ from appliance.datapath.crc import shift_tables
 from appliance.datapath.layout import CRC_SHIFTS, MAX_OPS, MegaflowFlag, OpCode
 from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, PopMpls, PopPbb, PushMpls, PushPbb, SetField
 from appliance.model.fields import BY_NAME, MATCH_FIELDS
-from appliance.model.megaflow import CallPlugin, Controller, DatapathAction, DecTtl, Flood, Forward, PacketInReason, PopTag, PushTag
+from appliance.model.megaflow import (
+    CallPlugin,
+    Clone,
+    Controller,
+    DatapathAction,
+    DecTtl,
+    Failover,
+    Flood,
+    Forward,
+    PacketInReason,
+    PopTag,
+    PushTag,
+    Select,
+    Way,
+)
 
 OUT = Forward(2)
 TO_CONTROLLER = Controller(PacketInReason.ACTION, 0, 0, 0xFFFF)
@@ -54,6 +68,48 @@ def test_the_controllers_get_a_copy_before_the_packet_leaves() -> None:
         OpCode.FLOOD,
         OpCode.END,
     ]
+
+
+def test_a_group_that_chooses_is_not_what_its_buckets_are() -> None:
+    """Found by the equivalence test: a bucket that only sends made the express way drop the packet."""
+    for choice in (Select(1, (Way(0, (OUT,)), Way(1, ()))), Failover(1, (Way(0, (OUT,)),))):
+        compiled = compile_actions((choice,))
+        assert compiled.flags == MegaflowFlag(0)
+        assert compiled.xdp_port == 0
+
+
+def test_a_copy_with_changes_of_its_own_is_done_between_save_and_restore() -> None:
+    assert codes(put("ipv4_dst", 5), Clone((put("ipv4_src"), Forward(1))), OUT) == [
+        OpCode.SET_IPV4_DST,
+        OpCode.CHECKSUMS,
+        OpCode.SAVE,
+        OpCode.SET_IPV4_SRC,
+        OpCode.CHECKSUMS,
+        OpCode.OUTPUT,
+        OpCode.RESTORE,
+        OpCode.FORWARD,
+        OpCode.END,
+    ]
+
+
+def test_a_ttl_must_last_for_each_copy() -> None:
+    thrice = Clone((DecTtl(), DecTtl(), DecTtl(), OUT))
+    assert compile_actions((DecTtl(), thrice, DecTtl(), OUT)).ttl_needed == 4
+    assert compile_actions((thrice, *[DecTtl()] * 5, OUT)).ttl_needed == 5
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        (PopMpls(0x0800), OUT),
+        (CallPlugin(1, bytes(12)), OUT),
+        (Clone((put("eth_dst"), OUT)), OUT),
+        (Failover(1, ()),),
+        (*[PushTag(0x8100, 1)] * 7, OUT),
+    ],
+)
+def test_copies_for_the_slow_path(copied: tuple[DatapathAction, ...]) -> None:
+    assert compile_actions((Clone(copied), OUT)) == PUNTED
 
 
 def test_as_many_programs_as_the_kernel_lets_call_each_other() -> None:

@@ -9,7 +9,7 @@ from vectors import frames
 
 from appliance.datapath.driver import DatapathError, DatapathPort
 from appliance.datapath.fake import FakeDatapath
-from appliance.model.actions import Meter, PushPbb
+from appliance.model.actions import Meter, PopPbb, PushPbb
 from appliance.model.fields import IN_PORT
 from appliance.model.megaflow import (
     Clone,
@@ -21,7 +21,6 @@ from appliance.model.megaflow import (
     MeterBand,
     MeterConfig,
     MeterCounters,
-    PushTag,
     Select,
     UpcallReason,
     Way,
@@ -88,7 +87,7 @@ def test_a_meter_drops_and_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "actions", [(PushPbb(0x88E7), Forward(2)), (Clone((PushTag(0x8100, 1), Forward(2))), Forward(3)), (Forward(2), Meter(4))]
+    "actions", [(PushPbb(0x88E7), Forward(2)), (Clone((PopPbb(), Forward(2))), Forward(3)), (Forward(2), Meter(4))]
 )
 def test_what_the_real_one_cannot_do_comes_up(actions: tuple[DatapathAction, ...]) -> None:
     made = fake(*actions)

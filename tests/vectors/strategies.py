@@ -2,7 +2,8 @@
 
 ``samples()``  IP packets with right checksums whose structure is known (``frames.Sample``)
 ``packets()``  any bytes, most of them nearly a packet: every layer, wrong checksums, cut off, flipped bytes, garbage
-``actions()``  lists of datapath actions
+``actions()``  lists of datapath actions, in any order
+``whole()``    the same as translations make them, with meters, queues, copies and groups
 """
 
 from __future__ import annotations
@@ -11,9 +12,22 @@ from hypothesis import strategies as st
 from vectors import frames
 from vectors.frames import Sample
 
-from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, PopMpls, PopPbb, PushMpls, PushPbb, SetField
+from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, Meter, PopMpls, PopPbb, PushMpls, PushPbb, SetField, SetQueue
 from appliance.model.fields import BY_NAME, MAX_HEADER_BYTES, VLAN_PRESENT, Field
-from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PacketInReason, PopTag, PushTag
+from appliance.model.megaflow import (
+    Clone,
+    Controller,
+    DatapathAction,
+    DecTtl,
+    Failover,
+    Flood,
+    Forward,
+    PacketInReason,
+    PopTag,
+    PushTag,
+    Select,
+    Way,
+)
 
 SETTABLE: tuple[Field, ...] = tuple(field for field in BY_NAME.values() if field.settable)
 TAG_TYPES = (0x8100, 0x88A8)
@@ -268,10 +282,12 @@ def actions(
     outputs: bool = True,
     encapsulations: bool | None = None,
     mpls: bool = False,
+    copies: bool = False,
 ) -> tuple[DatapathAction, ...]:
     """Up to ``max_size`` actions in any order. ``fields`` are set; ``controller`` and ``outputs`` say where to send.
 
     ``encapsulations`` are those of MPLS, PBB and copied TTLs: None puts them in one list of eight. ``mpls``: many of MPLS.
+    ``copies``: with some that have changes of their own, and queues.
     """
     one: list[st.SearchStrategy[DatapathAction]] = [
         set_fields(fields),
@@ -290,4 +306,29 @@ def actions(
         one += [_encapsulations, _encapsulations, _encapsulations]
     if mpls:
         one += [_mpls, _mpls, _mpls, _mpls]
+    if copies:
+        one += [st.builds(Clone, actions(max_size=4)), st.builds(SetQueue, st.integers(0, 3))]
     return tuple(draw(st.lists(st.one_of(one), max_size=max_size)))
+
+
+METERS = (1, 2, 3)
+"""One that passes everything, one that remarks everything, one that drops everything."""
+WATCHED = (0, 2, 3)
+"""Ports whose liveness decides: none, and one that is live and one that is not, as the test has it."""
+
+
+@st.composite
+def _ways(draw: st.DrawFn) -> tuple[Way, ...]:
+    buckets = draw(st.lists(actions(max_size=4, copies=True), min_size=1, max_size=3))
+    return tuple(Way(at, made, draw(st.integers(1, 9)), draw(st.sampled_from(WATCHED))) for at, made in enumerate(buckets))
+
+
+@st.composite
+def whole(draw: st.DrawFn) -> tuple[DatapathAction, ...]:
+    """Meters, any actions with copies among them, and maybe a group that chooses."""
+    meters = draw(st.lists(st.sampled_from(METERS), max_size=2)) if draw(st.integers(0, 3)) == 3 else []
+    middle = draw(actions(max_size=6, copies=True))
+    choice: st.SearchStrategy[DatapathAction] = st.one_of(
+        st.builds(Select, st.just(1), _ways()), st.builds(Failover, st.just(1), _ways())
+    )
+    return (*map(Meter, meters), *middle, *([draw(choice)] if draw(st.booleans()) else []))
