@@ -155,6 +155,7 @@ enum op_code {
 	OP_COPY_TTL_IN = 53,
 	OP_SAVE = 54, /* arg8: whether tags change before OP_RESTORE, which makes the packet what it was. TC only: see clone.h */
 	OP_RESTORE = 55, /* arg8: as in OP_SAVE */
+	OP_NEXT = 56, /* arg32: the slot whose ops go on; the last op of a slot */
 };
 #define OP_MORE OP_PUSH_MPLS
 

@@ -399,6 +399,11 @@ static __always_inline void execute(struct packet *p, struct hook hook, const st
 			p->first = i;
 			break;
 		}
+		if (!is_first && code == OP_NEXT) {
+			p->slot = op->arg32;
+			p->first = 0;
+			break;
+		}
 		if ((code < OP_MORE ? change(p, hook, op) : change_more(p, hook, op)) < 0) {
 			verdict(v, FATE_DROPPED, DROP_REWRITE_FAILED, dropped);
 			return;

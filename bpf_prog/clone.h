@@ -39,6 +39,16 @@ static __always_inline int tag_to_metadata(struct packet *p, struct __sk_buff *s
 	return 0;
 }
 
+/* For the verifier, in two comparisons: kernel 6.1 does not see both bounds in one. */
+static __always_inline int is_savable(u64 *length)
+{
+	opaque(*length);
+	if (*length > SAVED_BYTES)
+		return 0;
+	opaque(*length);
+	return *length >= ETH_HEADER_BYTES;
+}
+
 /* `tags`: they will change. */
 static __always_inline int save_packet(struct packet *p, struct __sk_buff *skb, u32 tags)
 {
@@ -56,13 +66,11 @@ static __always_inline int save_packet(struct packet *p, struct __sk_buff *skb, 
 	if (length > SAVED_BYTES)
 		length = SAVED_BYTES;
 	s->length = length;
-	opaque(length);
-	if (length < ETH_HEADER_BYTES || length > SAVED_BYTES)
-		return -1;
-	return bpf_skb_load_bytes(skb, 0, s->bytes, length);
+	return is_savable(&length) ? bpf_skb_load_bytes(skb, 0, s->bytes, length) : -1;
 }
 
-/* As many tags as there were, where they were: those in the frame are written with the other bytes. */
+/* As many tags as there were, where they were. Those in the frame are written with the other bytes; but the kernel keeps in mind what
+ * type the outermost of them has. */
 static __always_inline int restore_tags(struct packet *p, struct __sk_buff *skb, const struct saved *s)
 {
 	u32 now = p->frame_tags + p->metadata_tag, before = s->packet.frame_tags + s->packet.metadata_tag;
@@ -78,7 +86,7 @@ static __always_inline int restore_tags(struct packet *p, struct __sk_buff *skb,
 		opaque(i);
 		if (i >= before)
 			break;
-		if (bpf_skb_vlan_push(skb, s->tpid, s->tci) < 0)
+		if (bpf_skb_vlan_push(skb, i == before - 1 ? s->tpid : *(const u16 *)(s->bytes + ETH_HEADER_BYTES - 2), s->tci) < 0)
 			return -1;
 	}
 	return 0;
@@ -92,8 +100,7 @@ static __always_inline int restore_packet(struct packet *p, struct __sk_buff *sk
 	if (!s || (tags && restore_tags(p, skb, s) < 0))
 		return -1;
 	u64 length = s->length;
-	opaque(length);
-	if (length < ETH_HEADER_BYTES || length > SAVED_BYTES || bpf_skb_store_bytes(skb, 0, s->bytes, length, BPF_F_RECOMPUTE_CSUM) < 0)
+	if (!is_savable(&length) || bpf_skb_store_bytes(skb, 0, s->bytes, length, BPF_F_RECOMPUTE_CSUM) < 0)
 		return -1;
 	skb->priority = s->priority;
 	*p = s->packet;

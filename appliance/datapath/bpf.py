@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from appliance.datapath import netlink
 from appliance.datapath.clock import TickClock
-from appliance.datapath.compile import PUNTED, Compiled, CompiledChoice, compile_actions
+from appliance.datapath.compile import PUNTED, Compiled, CompiledChoice, compile_actions, in_slots
 from appliance.datapath.crc import shift_tables
 from appliance.datapath.driver import ONE_PIECE_MTU, DatapathError, DatapathPort, TierCounters
 from appliance.datapath.index import Index, Place, Subtable, random_constants
@@ -137,6 +137,8 @@ class _Installed:
     """Slots of the choice's ways."""
     stops: tuple[int, ...] = ()
     """Slots that count what each meter and plug-in drops."""
+    further: tuple[int, ...] = ()
+    """Slots with the rest of its ops."""
     served: int = 0
     totals: Totals = NOTHING
     statistics: MegaflowStatistics = _NO_STATISTICS
@@ -310,7 +312,8 @@ class BpfDatapath:
         now = time.monotonic()
         compiled = compile_actions(megaflow.actions, self._meters.indices)
         ways = compiled.choice.ways if compiled.choice else ()
-        if not self._rested(1 + len(ways) + len(compiled.stops), now) or (ways and not self._free_choices):
+        slots = 1 + len(ways) + len(compiled.stops) + compiled.further_slots
+        if not self._rested(slots, now) or (ways and not self._free_choices):
             return False
         subtable = self._index.subtable(megaflow.mask)
         if subtable is None:
@@ -343,7 +346,10 @@ class BpfDatapath:
             installed.stops = tuple(self._free.popleft()[0] for _ in compiled.stops)
             for counting in installed.stops:
                 self._write_slot(counting, b"")
-        self._write_slot(slot, compiled.linked(choice, installed.stops), compiled, key, megaflow.id, flags)
+        ops = compiled.linked(choice, installed.stops)
+        if compiled.further_slots:
+            ops = self._write_further(installed, ops, compiled.further_slots)
+        self._write_slot(slot, ops, compiled, key, megaflow.id, flags)
         if edit is not None:
             at = slot * _BODY_BYTES + _EDIT
             self._bodies[at : at + len(edit.raw)] = edit.raw
@@ -356,6 +362,14 @@ class BpfDatapath:
         self._slot_words[slot * _SLOT_WORDS + _SUBTABLE_WORD] = subtable.number
         self._ways[place.bucket * BUCKET_WAYS + place.way] = place.tag << 32 | slot + 1
         return True
+
+    def _write_further(self, installed: _Installed, ops: bytes, slots: int) -> bytes:
+        """All of a long list of ops but the part that goes in the megaflow's own slot: that is returned."""
+        installed.further = tuple(self._free.popleft()[0] for _ in range(slots))
+        own, *others = in_slots(ops, installed.further)
+        for slot, part in zip(installed.further, others, strict=True):
+            self._write_slot(slot, part)
+        return own
 
     def _list(self, subtable: Subtable) -> None:
         """From now on it is probed too, after the others."""
@@ -427,7 +441,7 @@ class BpfDatapath:
         now = time.monotonic()
         for megaflow_id in known:
             installed = self._installed.pop(megaflow_id)
-            self._free_slots((installed.slot, *installed.ways, *installed.stops), now)
+            self._free_slots((installed.slot, *installed.ways, *installed.stops, *installed.further), now)
             if installed.choice is not None:
                 self._free_choices.append(installed.choice)
             self._gated.discard(megaflow_id)

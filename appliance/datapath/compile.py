@@ -64,7 +64,8 @@ class CompiledChoice:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What goes in a slot of the megaflow table (struct megaflow): ``ops`` is at most MAX_OPS of 8 bytes, ended by OP_END.
+    """What goes in a slot of the megaflow table (struct megaflow): ``ops``, of 8 bytes each, ended by OP_END. What is more than
+    MAX_OPS of them goes in further slots (``in_slots``).
 
     With a ``choice``, the last op before OP_END is OP_CHOOSE, whose argument is still to be filled in (``linked``), as are those
     of the ops at ``stops``: where a meter or a plug-in may drop the packet.
@@ -92,17 +93,26 @@ class Compiled:
             ops = ops[: -2 * _OP_BYTES] + _op(OpCode.CHOOSE, arg32=choice) + _op(OpCode.END)
         return ops
 
+    @property
+    def further_slots(self) -> int:
+        """How many it takes besides its own."""
+        return max(0, len(self.ops) // _OP_BYTES - 2) // (MAX_OPS - 1)
+
 
 _OP_BYTES: Final = 8
 VLAN_TAG_BYTES: Final = 4
 MPLS_BYTES: Final = 4
+MAX_SLOTS: Final = 4
+"""That the ops of one megaflow may take."""
 MAX_PROGRAMS: Final = 24
 """The kernel lets 34 call each other; some come before a megaflow's ops."""
 _IN_OTHER_PROGRAMS: Final = (OpCode.FLOOD, OpCode.CONTROLLER, OpCode.PLUGIN)
 PUNTED: Final = Compiled(b"", MegaflowFlag.PUNT)
 
 
-_TOO_LONG: Final = f"more than {MAX_OPS - 1} ops"
+_MOST_OPS: Final = MAX_SLOTS * (MAX_OPS - 1) + 1
+_MOST_DECREMENTS: Final = 31
+_TOO_LONG: Final = f"more than {_MOST_OPS - 1} ops"
 _BROUGHT_TO_LIGHT: Final = "it needs headers that an action has brought to light"
 _PBB: Final = "PBB"
 
@@ -274,13 +284,22 @@ def _compile(actions: Sequence[DatapathAction], meter_ops: Sequence[bytes] = ())
     ops = [*meter_ops, *body.ops]
     stops = (*range(len(meter_ops)), *(len(meter_ops) + at for at in body.stops))
     ways = body.choice.ways if body.choice else ()
-    if len(ops) > MAX_OPS:
+    if len(ops) > _MOST_OPS:
         raise _UnsupportedError(_TOO_LONG)
     if _programs(b"".join(ops)) + max((_programs(way.ops) for way in ways), default=0) > MAX_PROGRAMS:
         raise _UnsupportedError("too many floods, copies for the controllers, and plug-ins")
     ip, mpls, other = (max(pair) for pair in zip(body.decrements, body.most, strict=True))
+    if max(ip, mpls, other) > _MOST_DECREMENTS:
+        raise _UnsupportedError(f"more than {_MOST_DECREMENTS} decrements of a TTL")
     ttl_needed = ip | mpls << 5 | other << 10
     return Compiled(b"".join(ops), body.flags, body.xdp_port, ttl_needed, body.growth, body.choice, stops, body.edit, body.reason)
+
+
+def in_slots(ops: bytes, further: Sequence[int]) -> list[bytes]:
+    """The ops of a megaflow, linked, cut into what goes in its own slot and in these."""
+    size = (MAX_OPS - 1) * _OP_BYTES
+    parts = [ops[at * size : (at + 1) * size] + _op(OpCode.NEXT, arg32=slot) for at, slot in enumerate(further)]
+    return [*parts, ops[len(further) * size :]]
 
 
 def _programs(ops: bytes) -> int:
@@ -295,7 +314,8 @@ def _programs(ops: bytes) -> int:
             left = RUN_OPS - 1
         else:
             left -= 1
-    # The first one goes no further than to an op that is not for it.
+    # One more where a slot ends. The first one goes no further than to an op that is not for it.
+    programs += len(ops) // _OP_BYTES // MAX_OPS
     return programs + any(code >= OpCode.PUSH_MPLS for code in ops[::_OP_BYTES])
 
 
@@ -375,8 +395,6 @@ class _Compilation:
         for n, action in enumerate(actions):
             self._one(action, last=n == len(actions) - 1)
         self.ops.append(_op(OpCode.END))
-        if len(self.ops) > MAX_OPS:
-            raise _UnsupportedError(_TOO_LONG)
         if self.stops:
             self.reason = "a plug-in"
             return
@@ -556,6 +574,8 @@ class _Compilation:
         for way, value in zip(ways, values, strict=True):
             body = self._on_a_way()
             body.run(way.actions)
+            if len(body.ops) > MAX_OPS:
+                raise _UnsupportedError(f"more than {MAX_OPS - 1} ops in a bucket")
             if body.choice is not None:
                 raise _UnsupportedError("a group that chooses in a bucket of another")
             compiled.append(CompiledWay(value, b"".join(body.ops)))

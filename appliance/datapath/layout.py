@@ -114,6 +114,7 @@ class OpCode(IntEnum):
     COPY_TTL_IN = 53
     SAVE = 54
     RESTORE = 55
+    NEXT = 56
 
 
 class MegaflowFlag(IntFlag):

@@ -199,19 +199,19 @@ def test_changes_around_a_plugin_and_checksums_that_are_due(fast_path: FastPath)
     assert got == frame(Dot1Q(vlan=9), IP(src="10.9.9.9", dst="10.0.0.2"), UDP(sport=77, dport=4000), Raw(payload))
 
 
-def test_more_ops_than_a_slot_holds_are_the_slow_paths() -> None:
-    sets = tuple(SetField(BY_NAME["eth_src"], number) for number in range(40))
-    for before in range(40):
-        for after in range(40 - before):
+def test_more_ops_than_slots_hold_are_the_slow_paths() -> None:
+    sets = tuple(SetField(BY_NAME["eth_src"], number) for number in range(130))
+    for before in range(0, 120, 7):
+        for after in range(max(0, 115 - before), 125 - before):
             compiled = compile_actions((*sets[:before], stamp(1, 0), *sets[:after], Forward(2)))
-            assert bool(compiled.flags & MegaflowFlag.PUNT) is (before + 3 + after + 2 > 32), (before, after)
+            assert bool(compiled.flags & MegaflowFlag.PUNT) is (before + 3 + after + 2 > 125), (before, after)
 
 
-@pytest.mark.parametrize("before", range(27))
-def test_the_last_op_of_a_full_slot_is_done(fast_path: FastPath, before: int) -> None:
-    sets = tuple(SetField(BY_NAME["eth_src"], number) for number in range(1, 27))
+@pytest.mark.parametrize(("before", "all_sets"), [*((before, 26) for before in range(27)), *((at, 57) for at in range(24, 33))])
+def test_the_last_op_of_full_slots_is_done(fast_path: FastPath, before: int, all_sets: int) -> None:
+    sets = tuple(SetField(BY_NAME["eth_src"], number) for number in range(1, 60))
     raw = frame(IP4, DATAGRAM, Raw(bytes(40)))
-    actions = (*sets[:before], stamp(1, 0), *sets[: 26 - before], SetField(BY_NAME["eth_dst"], 5), Forward(2))
+    actions = (*sets[:before], stamp(1, 0), *sets[: all_sets - before], SetField(BY_NAME["eth_dst"], 5), Forward(2))
     (got,) = run(fast_path, raw, *actions)
     assert got[:6] == bytes.fromhex("000000000005")
 

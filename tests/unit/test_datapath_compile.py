@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from appliance.datapath.compile import PUNTED, compile_actions
+from appliance.datapath.compile import PUNTED, compile_actions, in_slots
 from appliance.datapath.crc import shift_tables
 from appliance.datapath.layout import CRC_SHIFTS, MAX_OPS, MegaflowFlag, OpCode
 from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, PopMpls, PopPbb, PushMpls, PushPbb, SetField
@@ -146,7 +146,8 @@ def test_checksums_are_entered_once_before_each_output() -> None:
         (PushPbb(0x88E7), OUT),
         (PopPbb(), OUT),
         (put("ip_ttl", 0), DecTtl()),
-        tuple(Forward(number) for number in range(1, MAX_OPS + 2)),
+        tuple(Forward(number) for number in range(1, 126)),
+        (*[DecTtl()] * 32, OUT),
     ],
 )
 def test_left_to_the_slow_path(actions: tuple[DatapathAction, ...]) -> None:
@@ -185,8 +186,18 @@ def test_what_a_third_tag_spoils_is_announced() -> None:
         assert compile_actions((PopTag(), action, OUT)).flags & MegaflowFlag.POPS
 
 
-def test_as_many_outputs_as_there_are_ops() -> None:
-    assert len(codes(*(Forward(number) for number in range(1, MAX_OPS)))) == MAX_OPS
+@pytest.mark.parametrize("outputs", [1, 30, 31, 32, 61, 62, 63, 93, 94, 124])
+def test_ops_that_one_slot_does_not_hold_go_in_others(outputs: int) -> None:
+    compiled = compile_actions(tuple(Forward(number) for number in range(1, outputs + 1)))
+    further = range(100, 100 + compiled.further_slots)
+    slots = [compiled.ops] if not further else in_slots(compiled.linked(None, ()), further)
+    assert all(len(slot) == MAX_OPS * 8 for slot in slots[:-1])
+    assert 0 < len(slots[-1]) <= MAX_OPS * 8
+    ops = [list(struct.iter_unpack("=BBHI", slot)) for slot in slots]
+    assert [(slot[-1][0], slot[-1][3]) for slot in ops[:-1]] == [(OpCode.NEXT, number) for number in further]
+    chained = [op for slot in ops[:-1] for op in slot[:-1]] + ops[-1]
+    assert [arg for _, _, _, arg in chained[:-1]] == list(range(1, outputs + 1))
+    assert chained[-1][0] == OpCode.END
 
 
 def test_crc_tables_append_zero_bytes() -> None:

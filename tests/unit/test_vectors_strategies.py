@@ -32,7 +32,7 @@ def generated(lists: st.SearchStrategy[tuple[DatapathAction, ...]]) -> list[Data
     """All that is in some hundred lists, the same each time."""
     seen: list[DatapathAction] = []
 
-    @settings(max_examples=300, derandomize=True, database=None, phases=[Phase.generate])
+    @settings(max_examples=700, derandomize=True, database=None, phases=[Phase.generate])
     @given(lists)
     def draw(made: tuple[DatapathAction, ...]) -> None:
         seen.extend(parts(made))

@@ -32,7 +32,7 @@ from vectors.packets import IN_PORT, ip, mac
 
 from appliance.model.actions import SetField
 from appliance.model.fields import BY_NAME
-from appliance.model.megaflow import Controller, DatapathAction, DecTtl, Flood, Forward, PacketInReason, PopTag, PushTag
+from appliance.model.megaflow import Clone, Controller, DatapathAction, DecTtl, Flood, Forward, PacketInReason, PopTag, PushTag
 from appliance.model.ports import LOCAL_PORT
 from appliance.model.tunnel import NO_TUNNEL, Tunnel
 
@@ -460,6 +460,37 @@ _emit(
     (_UP, _v4("UDP", tags=(Dot1Q(vlan=5),), dport=53)),
     (Forward(1), _v4("UDP", {"ttl": 63}, dport=53)),
 )
+
+_emit(
+    "forty outputs, each to an address of its own",
+    _v4("UDP"),
+    [action for number in range(40) for action in (_put("eth_dst", number), Forward(number + 1))],
+    *((Forward(number + 1), _ether(_v4("UDP")[IP], dst=f"00:00:00:00:00:{number:02x}")) for number in range(40)),
+)
+_add("a hundred changes", _v4("UDP"), [_put("udp_dst", number) for number in range(1, 101)], _v4("UDP", dport=100))
+
+for _name, _tags in (
+    ("no tag", ()),
+    ("a tag", (Dot1Q(vlan=7, prio=3, dei=1),)),
+    ("two tags", (Dot1AD(vlan=8, dei=1), Dot1Q(vlan=7))),
+):
+    _emit(
+        f"copies with changes of their own, {_name}",
+        _v4("UDP", tags=_tags),
+        [
+            Clone((_put("ipv4_dst", ip(NEW4)), _put("udp_dst", 53), Forward(1), PushTag(0x88A8, 0xFFFF), Flood())),
+            Clone((PopTag(), DecTtl(), Forward(2), _UP)),
+            _put("udp_src", 9),
+            Clone((PopTag(), PopTag(), PushTag(0x8100, 5), _put("vlan_vid", 0x1006), _put("eth_dst", mac(NEW_MAC)), Forward(3))),
+            Forward(4),
+        ],
+        (Forward(1), _v4("UDP", {"dst": NEW4}, tags=_tags, dport=53)),
+        (Flood(), _v4("UDP", {"dst": NEW4}, tags=(Dot1AD(vlan=0xFFF, prio=7, dei=1), *_tags), dport=53)),
+        (Forward(2), _v4("UDP", {"ttl": 63}, tags=_tags[1:])),
+        (_UP, _v4("UDP", {"ttl": 63}, tags=_tags[1:])),
+        (Forward(3), _ether(Dot1Q(vlan=6), _v4("UDP", sport=9)[IP], dst=NEW_MAC)),
+        (Forward(4), _v4("UDP", tags=_tags, sport=9)),
+    )
 
 # Tunnel fields are beside the frame; they are carried on from output to output.
 for _name, _actions, *_tunnels in (
