@@ -395,10 +395,9 @@ enum program {
 	PROGRAM_LOOK_UP = 4, /* TC only: what comes after those */
 	PROGRAM_DROP = 5,    /* TC only: the end of a packet that a plug-in drops */
 	PROGRAM_EDIT = 6,    /* TC only: struct edit, and the end */
-	PROGRAM_RETAG = 7,   /* TC only: likewise, without MEGAFLOW_EDITS */
-	PROGRAM_TUNNEL = 8,  /* TC only: before HANDLE, for what came on a tunnel device */
-	PROGRAM_COPY = 9,    /* TC only: OP_CONTROLLER, the one before p->first */
-	PROGRAMS = 10,
+	PROGRAM_TUNNEL = 7,  /* TC only: before HANDLE, for what came on a tunnel device */
+	PROGRAM_COPY = 8,    /* TC only: OP_CONTROLLER, the one before p->first */
+	PROGRAMS = 9,
 };
 
 /* What a plug-in may be called for. Its program for that is in `tc_programs` at PLUGIN_PROGRAM(kind, id). */

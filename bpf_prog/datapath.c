@@ -282,10 +282,6 @@ int ofswitch_tc(struct __sk_buff *skb)
 		tc_programs.call(skb, PROGRAM_EDIT);
 		call_apart(PROGRAM_EDIT);
 	}
-	if (way == EXPRESS_RETAG) {
-		tc_programs.call(skb, PROGRAM_RETAG);
-		call_apart(PROGRAM_RETAG);
-	}
 	if (way != EXPRESS_NO)
 		tc_programs.call(skb, PROGRAM_HANDLE);
 	int whole = 0;
@@ -359,39 +355,12 @@ int ofswitch_edit(struct __sk_buff *skb)
 #endif
 	if (megaflow->flags & MEGAFLOW_RETAGS)
 		failed |= retag(p, hook, edit) < 0;
-	return edited(p, hook, megaflow, failed, &v);
-}
-
-/* The end of a common packet whose tag alone changes: nothing is written to it. */
-int ofswitch_retag(struct __sk_buff *skb)
-{
-	struct hook hook = {.tc = 1, .skb = skb};
-	struct packet *p = scratch_packet();
-	struct verdict v;
-
-	if (!p)
-		return TC_ACT_SHOT;
-	p->slot = p->found - 1;
-	struct megaflow *megaflow = megaflows_at(p->slot);
-	struct megaflow_body *body = megaflow_bodies_at(p->slot);
-	if (!megaflow || !body)
-		return TC_ACT_SHOT;
-	return edited(p, hook, megaflow, retag(p, hook, edit_of(body)) < 0, &v);
-}
-
-static __always_inline int edit_at_xdp(struct packet *p, struct hook hook)
-{
-	struct verdict v;
-
-	p->slot = p->found - 1;
-	struct megaflow *megaflow = megaflows_at(p->slot);
-	struct megaflow_body *body = megaflow_bodies_at(p->slot);
-	if (!megaflow || !body)
-		return XDP_DROP;
-	int failed = megaflow->flags & MEGAFLOW_EDITS && edit_frame(p, hook, edit_of(body), megaflow->ttl_needed) < 0;
-	if (megaflow->flags & MEGAFLOW_RETAGS)
-		failed |= retag(p, hook, edit_of(body)) < 0;
-	return edited(p, hook, megaflow, failed, &v);
+	count_megaflow(p, p->slot);
+	if (failed)
+		verdict(&v, FATE_DROPPED, DROP_REWRITE_FAILED, TC_ACT_SHOT);
+	else
+		send_last(p, hook, megaflow->xdp_port, p->cpu, p->length + p->metadata_tag * VLAN_TAG_BYTES, &v);
+	return finish(p, hook, &v);
 }
 
 /* What comes after parsing. Programs follow each other by tail call, so that the verifier goes through each once, from one state. */
@@ -626,8 +595,6 @@ int ofswitch_xdp(struct xdp_md *xdp)
 	struct packet *p = new_packet(cpu, in, length, 0);
 	if (!p)
 		return XDP_DROP;
-	if (way == EXPRESS_EDIT)
-		return edit_at_xdp(p, hook);
 	if (way != EXPRESS_NO)
 		xdp_programs.call(xdp, PROGRAM_HANDLE);
 	p->found = 0;

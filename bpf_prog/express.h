@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* The way of most packets: IPv4 with TCP or UDP, no options, no fragment, no tag in the frame, to a megaflow that the cache has and that
- * does nothing but send the packet on or drop it. It is parsed, found and sent in registers, by the first program.
+ * sends the packet on, with or without a struct edit, or drops it. It is parsed, found and sent in registers, by the first program; only
+ * fields are rewritten by another one at TC.
  *
  * Whatever is another way is left to the other programs, which do the same with any packet: this one never decides differently, it only
  * decides sooner. It leaves them what it has found out.
@@ -64,6 +65,7 @@ static __always_inline u8 byte_of(u64 word, u32 place)
 }
 
 #define TTL_BYTE 4 /* of word 6 */
+#define PROTO_BYTE 5
 #define TOS_BYTE 7
 
 /* The words of a common packet's key. */
@@ -135,8 +137,7 @@ enum express {
 	EXPRESS_NO,   /* parse it, look it up */
 	EXPRESS_PARSED,
 	EXPRESS_FOUND, /* parsed, and p->found */
-	EXPRESS_EDIT,  /* likewise, and it is edited */
-	EXPRESS_RETAG, /* or its tag alone, at TC, where to write is to make sure first that the packet is nobody else's */
+	EXPRESS_EDIT,  /* likewise, and it is edited, at TC, where to write is to make sure first that the packet is nobody else's */
 };
 
 /* 0 if nothing speaks against sending so many bytes there; if something does, it takes more to know what becomes of the packet: a tunnel,
@@ -152,9 +153,9 @@ static __always_inline u32 hindrances(struct hook hook, const struct port *port,
 	return (port->flags ^ needed) & (needed | PORT_TUNNEL);
 }
 
-/* The last of a packet that came in on the port at `number` and begins with `first`. */
+/* The last of a packet that came in on the port at `number`. It begins with `first` now, and is `longer` than it came. */
 static __always_inline void send_direct(struct hook hook, const struct port *port, u64 first, u32 out, u32 number, u32 cpu, u64 bytes,
-					struct verdict *v)
+					s64 longer, struct verdict *v)
 {
 	int drop = hook.tc ? TC_ACT_SHOT : XDP_DROP;
 #ifdef TEST_RUN
@@ -168,15 +169,66 @@ static __always_inline void send_direct(struct hook hook, const struct port *por
 		count(number, cpu, bytes, hook, v);
 		return;
 	}
-	count_sent(out, cpu, bytes);
+	count_sent(out, cpu, bytes + longer);
 	verdict(v, FATE_FORWARDED, 0, code);
 	count(number, cpu, bytes, hook, v);
 }
 
-/* What a packet's megaflow, the one in `slot`, does with it. 0 if it is left to others; `way` has said what for. */
-static __always_inline int express_act(struct hook hook, const struct common *c, const struct megaflow *megaflow, u32 slot, u32 number,
-				       u32 cpu, u64 bytes, volatile u32 *way, struct verdict *v)
+/* Writes what a megaflow makes of the packet, in the frame of XDP, whose bounds have been checked up to layer 4. Less than 0 if it is not
+ * whole, which cannot be. */
+static __always_inline int edit_frame(struct common *c, void *data, void *end, const struct edit *edit, u32 ttl_taken)
 {
+	void *l4 = data + sizeof(struct eth_header) + sizeof(struct ipv4_header);
+	struct common new = *c;
+
+	edit_words(&new, edit, ttl_taken);
+	struct differences d = differences(c, &new, edit, ttl_taken);
+	write_common(data, &new);
+	u8 proto = byte_of(c->w6, PROTO_BYTE);
+	*c = new;
+	if (d.ipv4) {
+		u16 *sum = l4 - 10;
+		*sum = replaced_sum(*sum, d.ipv4);
+	}
+	if (!(d.l4 | d.pseudo))
+		return 0;
+	if (proto == PROTO_UDP) {
+		u16 *sum = l4 + 6;
+		if (*sum) {
+			u16 replaced = replaced_sum(*sum, d.l4 + d.pseudo);
+			*sum = replaced ? replaced : 0xffff;
+		}
+		return 0;
+	}
+	if (l4 + 20 > end)
+		return -1;
+	u16 *sum = l4 + 16;
+	*sum = replaced_sum(*sum, d.l4 + d.pseudo);
+	return 0;
+}
+
+/* Pushes a tag, or takes off the one that is beside the packet, if `vlan_tci` says so; there is none in its frame. It is `longer` then.
+ * Less than 0 if that cannot be. */
+static __always_inline int retag_express(struct common *c, struct hook hook, const struct edit *edit, u16 vlan_tci, s64 *longer)
+{
+	if (edit->retag == RETAG_PUSH) {
+		*longer = VLAN_TAG_BYTES;
+		c->w3 = join32(first32(c->w3), join16(key_tci(edit->tci), vlan_tci));
+		return hook.tc ? bpf_skb_vlan_push(hook.skb, bpf_htons(edit->tpid), edit->tci) : push_frame_tag(hook, edit->tpid, edit->tci);
+	}
+	if (!vlan_tci)
+		return 0;
+	*longer = -VLAN_TAG_BYTES;
+	c->w3 = join32(first32(c->w3), 0);
+	return bpf_skb_vlan_pop(hook.skb);
+}
+
+/* What a packet's megaflow, the one in `slot`, does with it. 0 if it is left to others; `way` has said what for. */
+static __always_inline int express_act(struct hook hook, struct common *c, void *data, void *end, const struct megaflow *megaflow, u32 slot,
+				       u32 number, u32 cpu, u64 bytes, u16 vlan_tci, volatile u32 *way, struct verdict *v)
+{
+	int drop = hook.tc ? TC_ACT_SHOT : XDP_DROP, failed = 0;
+	s64 longer = 0;
 	u32 flags = megaflow->flags, out = megaflow->xdp_port;
 	const struct port *port = ports_at(out);
 
@@ -187,21 +239,39 @@ static __always_inline int express_act(struct hook hook, const struct common *c,
 	if ((flags & (MEGAFLOW_DIRECT | MEGAFLOW_GATED)) == MEGAFLOW_DIRECT) {
 		if (!hindered) {
 			count_slot(slot, cpu, bytes, c->w11);
-			send_direct(hook, port, c->w4, out, number, cpu, bytes, v);
+			send_direct(hook, port, c->w4, out, number, cpu, bytes, 0, v);
 			return 1;
 		}
 		if (out)
 			return 0;
 		count_slot(slot, cpu, bytes, c->w11);
-		verdict(v, FATE_DROPPED, DROP_NO_ACTION, hook.tc ? TC_ACT_SHOT : XDP_DROP);
+		verdict(v, FATE_DROPPED, DROP_NO_ACTION, drop);
 		count(number, cpu, bytes, hook, v);
 		return 1;
 	}
 	if (!(flags & (MEGAFLOW_EDITS | MEGAFLOW_RETAGS)) || flags & MEGAFLOW_GATED || hindered ||
 	    byte_of(c->w6, TTL_BYTE) <= megaflow->ttl_needed)
 		return 0;
-	*way = !hook.tc || flags & MEGAFLOW_EDITS ? EXPRESS_EDIT : EXPRESS_RETAG;
-	return 0;
+	if (hook.tc && flags & MEGAFLOW_EDITS) {
+		*way = EXPRESS_EDIT;
+		return 0;
+	}
+	struct megaflow_body *body = megaflow_bodies_at(slot);
+	if (!body)
+		return 0;
+	opaque(body); /* or it would be found by the slot's number again, whose bounds kernel 6.1 does not see there */
+	count_slot(slot, cpu, bytes, c->w11);
+	if (flags & MEGAFLOW_EDITS)
+		failed = edit_frame(c, data, end, edit_of(body), megaflow->ttl_needed) < 0;
+	if (flags & MEGAFLOW_RETAGS)
+		failed |= retag_express(c, hook, edit_of(body), vlan_tci, &longer) < 0;
+	if (failed) {
+		verdict(v, FATE_DROPPED, DROP_REWRITE_FAILED, drop);
+		count(number, cpu, bytes, hook, v);
+	} else {
+		send_direct(hook, port, c->w4, out, number, cpu, bytes, longer, v);
+	}
+	return 1;
 }
 
 /* Whether the packet is done with; if not, `way` says what is left to do. `in` is a port that may be received from. */
@@ -221,7 +291,7 @@ static __always_inline int express(struct hook hook, void *data, void *end, cons
 	if (megaflow) {
 		struct subtable *subtable = subtables_at(*(volatile u32 *)&megaflow->subtable);
 		if (subtable && !common_differ(&c, subtable, megaflow))
-			done = express_act(hook, &c, megaflow, slot, in->place, cpu, bytes, way, v);
+			done = express_act(hook, &c, data, end, megaflow, slot, in->place, cpu, bytes, vlan_tci, way, v);
 	}
 #ifndef TEST_RUN
 	if (done)
@@ -234,7 +304,7 @@ static __always_inline int express(struct hook hook, void *data, void *end, cons
 	p->found = *way == EXPRESS_PARSED ? 0 : slot + 1;
 #ifdef TEST_RUN
 	if (done) {
-		p->metadata_tag = vlan_tci ? 1 : 0;
+		p->metadata_tag = p->key.f.vlan_tci ? 1 : 0;
 		note_run(p, hook, v);
 	}
 #endif
@@ -256,53 +326,4 @@ static __always_inline void put_words(struct packet *p, const struct common *c)
 	p->key.w[5] = c->w5;
 	p->key.w[6] = c->w6;
 	p->key.w[9] = c->w9;
-}
-
-/* Writes what the megaflow makes of the packet, in the frame of XDP. Less than 0 if it is not there, which cannot be. */
-static __always_inline int edit_frame(struct packet *p, struct hook hook, const struct edit *edit, u32 ttl_taken)
-{
-	void *data = (void *)(long)hook.xdp->data, *end = (void *)(long)hook.xdp->data_end;
-	void *l4 = data + sizeof(struct eth_header) + sizeof(struct ipv4_header);
-	struct common old, new;
-
-	if (l4 + 8 > end)
-		return -1;
-	take_words(&old, p);
-	new = old;
-	edit_words(&new, edit, ttl_taken);
-	struct differences d = differences(&old, &new, edit, ttl_taken);
-	write_common(data, &new);
-#ifdef TEST_RUN
-	put_words(p, &new);
-#endif
-	if (d.ipv4) {
-		u16 *sum = l4 - 10;
-		*sum = replaced_sum(*sum, d.ipv4);
-	}
-	if (!(d.l4 | d.pseudo))
-		return 0;
-	if (LAYER_IS(p, LAYER_UDP)) {
-		u16 *sum = l4 + 6;
-		if (*sum) {
-			u16 replaced = replaced_sum(*sum, d.l4 + d.pseudo);
-			*sum = replaced ? replaced : 0xffff;
-		}
-		return 0;
-	}
-	if (l4 + 20 > end)
-		return -1;
-	u16 *sum = l4 + 16;
-	*sum = replaced_sum(*sum, d.l4 + d.pseudo);
-	return 0;
-}
-
-/* What follows an edit of the megaflow in p->slot. */
-static __always_inline int edited(struct packet *p, struct hook hook, const struct megaflow *megaflow, int failed, struct verdict *v)
-{
-	count_megaflow(p, p->slot);
-	if (failed)
-		verdict(v, FATE_DROPPED, DROP_REWRITE_FAILED, hook.tc ? TC_ACT_SHOT : XDP_DROP);
-	else
-		send_last(p, hook, megaflow->xdp_port, p->cpu, p->length + p->metadata_tag * VLAN_TAG_BYTES, v);
-	return finish(p, hook, v);
 }

@@ -332,6 +332,21 @@ static __always_inline void tags_changed(struct packet *p, u32 before)
 		p->key.f.layers = p->layers;
 }
 
+/* In the frame, at XDP. */
+static __always_inline int push_frame_tag(struct hook hook, u16 tpid, u16 tci)
+{
+	if (bpf_xdp_adjust_head(hook.xdp, -VLAN_TAG_BYTES) < 0)
+		return -1;
+	u32 *to = frame_at(hook, 0, ETH_HEADER_BYTES + VLAN_TAG_BYTES);
+	if (!to)
+		return -1;
+	to[0] = to[1];
+	to[1] = to[2];
+	to[2] = to[3];
+	to[3] = bpf_htonl((u32)tpid << 16 | tci);
+	return 0;
+}
+
 static __always_inline int push_tag(struct packet *p, struct hook hook, u16 tpid, u16 tci)
 {
 	u32 before = p->frame_tags;
@@ -342,15 +357,8 @@ static __always_inline int push_tag(struct packet *p, struct hook hook, u16 tpid
 		p->frame_tags += p->metadata_tag;
 		p->metadata_tag = 1;
 	} else {
-		if (bpf_xdp_adjust_head(hook.xdp, -VLAN_TAG_BYTES) < 0)
+		if (push_frame_tag(hook, tpid, tci) < 0)
 			return -1;
-		u32 *to = frame_at(hook, 0, ETH_HEADER_BYTES + VLAN_TAG_BYTES);
-		if (!to)
-			return -1;
-		to[0] = to[1];
-		to[1] = to[2];
-		to[2] = to[3];
-		to[3] = bpf_htonl((u32)tpid << 16 | tci);
 		p->frame_tags++;
 	}
 	tags_changed(p, before);

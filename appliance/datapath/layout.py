@@ -164,9 +164,8 @@ class ProgramIndex(IntEnum):
     LOOK_UP = 4
     DROP = 5
     EDIT = 6
-    RETAG = 7
-    TUNNEL = 8
-    COPY = 9
+    TUNNEL = 7
+    COPY = 8
 
 
 class PluginKind(IntEnum):

@@ -296,7 +296,6 @@ class Programs:
                 ("tc_programs", ProgramIndex.FLOOD, self._load("ofswitch_flood", tc, stderr)),
                 ("tc_programs", ProgramIndex.DROP, self._load("ofswitch_drop", tc, stderr)),
                 ("tc_programs", ProgramIndex.EDIT, self._load("ofswitch_edit", tc, stderr)),
-                ("tc_programs", ProgramIndex.RETAG, self._load("ofswitch_retag", tc, stderr)),
                 ("tc_programs", ProgramIndex.TUNNEL, self._load("ofswitch_tunnel", tc, stderr)),
                 ("tc_programs", ProgramIndex.COPY, self._load("ofswitch_copy", tc, stderr)),
                 *(("xdp_programs", index, self._load_xdp(name)) for index, name in _XDP_CALLED.items()),
