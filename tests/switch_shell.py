@@ -32,7 +32,6 @@ from appliance.switch.effects import (
     SendMessage,
     Served,
     SetMeter,
-    SyncDatapath,
     TellWhenSent,
     UpdatePort,
 )
@@ -147,8 +146,6 @@ class Shell:
                 return [FinalStatistics(self.datapath.remove(ids))]
             case ReadStatistics(ids):
                 return [StatisticsRead(self._statistics(ids))]
-            case SyncDatapath():
-                self.datapath.sync()
             case Served(megaflow_id):
                 self.datapath.served(megaflow_id)
             case SendFrame(number, frame, gso_size, queue_id, tunnel):

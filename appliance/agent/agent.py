@@ -265,8 +265,6 @@ class Agent:
                     return events.FinalStatistics(self._datapath.remove(ids))
                 case effects.ReadStatistics(megaflow_ids=ids):
                     return events.StatisticsRead(self._datapath.statistics(ids))
-                case effects.SyncDatapath():
-                    self._datapath.sync()
                 case effects.Served(megaflow_id=megaflow_id):
                     self._datapath.served(megaflow_id)
                 case effects.UpdatePort(number=number, forward=forward, receive=receive, live=live):

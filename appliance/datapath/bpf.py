@@ -384,13 +384,13 @@ class BpfDatapath:
         order = self._index.order
         if order == list(self._listed):
             return
-        # The other list, which no packet reads: it has not been in use since the last `sync`.
+        # The other list, which no packet reads: it has not been in use since the last wait.
         other = 1 - self._order_in_use
         self._orders[other * MAX_SUBTABLES : other * MAX_SUBTABLES + len(order)] = bytes(order)
         keep_order()
         self._order_in_use, self._listed = other, dict.fromkeys(order)
         self._write_settings()
-        self.sync()
+        wait_for_packets_under_way()
 
     def _rested(self, slots: int, now: float) -> bool:
         """Whether that many free slots may be used again. The free ones are in the order in which they were freed."""
@@ -436,7 +436,7 @@ class BpfDatapath:
             self._ways[installed.place.bucket * BUCKET_WAYS + installed.place.way] = 0
         if not known:
             return {}
-        self.sync()
+        wait_for_packets_under_way()
         final = self.statistics(known)
         now = time.monotonic()
         for megaflow_id in known:
@@ -451,9 +451,6 @@ class BpfDatapath:
         for slot in slots:
             self._counted.clear(slot)
             self._free.append((slot, now))
-
-    def sync(self) -> None:
-        wait_for_packets_under_way()
 
     def statistics(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
         found = [(number, installed) for number in megaflow_ids if (installed := self._installed.get(number)) is not None]

@@ -1,6 +1,6 @@
 """What a fast path owes the switch: one narrow protocol. ``bpf`` implements it with eBPF, ``fake`` in memory.
 
-Invariant: after ``sync`` returns, no packet is handled by a megaflow that ``remove`` took away before it.
+Invariant: after ``remove`` returns, no packet is handled by a megaflow that it took away.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ class Datapath(Protocol):
         """False if the fast path has no room for it: its packets then keep coming up one by one."""
 
     def remove(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
-        """Their last statistics, so that nothing counted is lost. Unknown ids are passed over."""
+        """Returns when the packets have left that were under way by them (some microseconds to milliseconds), with their last
+        statistics, so that nothing counted is lost. Unknown ids are passed over."""
 
     def set_meter(self, meter: MeterConfig) -> None:
         """Install or change a meter: its counters stay, its buckets start full. Raises DatapathError if there are too many."""
@@ -108,9 +109,6 @@ class Datapath(Protocol):
 
     def meter_counters(self, meter_ids: Iterable[int]) -> dict[int, MeterCounters]:
         """What came to meters, and what their bands did. Unknown ids are passed over."""
-
-    def sync(self) -> None:
-        """Wait until packets that were under way when ``remove`` was called have left (some microseconds to milliseconds)."""
 
     def arrange(self) -> None:
         """Wanted about once a second, after ``statistics`` of all: what finds most packets is looked at first from now on."""

@@ -66,7 +66,6 @@ class FakeDatapath:
         self.tunnels: list[tuple[int, Tunnel]] = []
         """The tunnels by which what left by tunnel ports did."""
         self.ports: dict[int, DatapathPort] = {}
-        self.syncs = 0
         self.closed = False
         self._now = now
         self._capacity = capacity
@@ -157,9 +156,6 @@ class FakeDatapath:
 
     def meter_counters(self, meter_ids: Iterable[int]) -> dict[int, MeterCounters]:
         return {number: self._meters[number].counters for number in meter_ids if number in self._meters}
-
-    def sync(self) -> None:
-        self.syncs += 1
 
     def arrange(self) -> None:
         pass

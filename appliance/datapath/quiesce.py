@@ -11,6 +11,7 @@ _MEMBARRIER_CMD_GLOBAL = 1
 _MEMBARRIER_CMD_GLOBAL_EXPEDITED = 2
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283}.get(platform.machine(), 0)
 _IN_ORDER = platform.machine() in ("x86_64", "i686")
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _ONLINE = Path("/sys/devices/system/cpu/online")
 
 
@@ -44,8 +45,10 @@ def wait_for_packets_under_way() -> None:
         if "PREEMPT_RT" in platform.version() or not set(cpus := _online_cpus()) <= allowed:
             _membarrier(_MEMBARRIER_CMD_GLOBAL)
             return
+        here = _LIBC.sched_getcpu()  # which has nothing under way, or this thread would not run there
         for cpu in cpus:
-            os.sched_setaffinity(0, {cpu})
+            if cpu != here:
+                os.sched_setaffinity(0, {cpu})
     except OSError:
         _membarrier(_MEMBARRIER_CMD_GLOBAL)
     finally:
@@ -53,4 +56,4 @@ def wait_for_packets_under_way() -> None:
 
 
 def _membarrier(command: int) -> None:
-    ctypes.CDLL(None, use_errno=True).syscall(_MEMBARRIER, command, 0, 0)
+    _LIBC.syscall(_MEMBARRIER, command, 0, 0)

@@ -31,7 +31,10 @@ class InstallMegaflow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RemoveMegaflows:
-    """Step ``FinalStatistics`` with what ``Datapath.remove`` returned, once this list is done and before any other event."""
+    """Step ``FinalStatistics`` with what ``Datapath.remove`` returned, once this list is done and before any other event.
+
+    Stands before a barrier's reply: the packets that were under way by them have left then.
+    """
 
     megaflow_ids: tuple[int, ...]
 
@@ -44,11 +47,6 @@ class ReadStatistics:
     """
 
     megaflow_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SyncDatapath:
-    """``Datapath.sync``: packets that were under way when megaflows were removed have left. Comes before a barrier's reply."""
 
 
 class Served(NamedTuple):
@@ -114,7 +112,6 @@ Effect = (
     | InstallMegaflow
     | RemoveMegaflows
     | ReadStatistics
-    | SyncDatapath
     | Served
     | TellWhenSent
     | SendFrame

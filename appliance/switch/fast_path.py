@@ -13,7 +13,7 @@ from appliance.pipeline import mac_table, xlate
 from appliance.pipeline.flow_table import Pipeline
 from appliance.pipeline.mac_table import MacChange, MacTable
 from appliance.pipeline.translation import Continuation, Translation
-from appliance.switch.effects import Effect, InstallMegaflow, ReadStatistics, RemoveMegaflows, SyncDatapath
+from appliance.switch.effects import Effect, InstallMegaflow, ReadStatistics, RemoveMegaflows
 from appliance.switch.megaflows import LiveMegaflow, Megaflows, installable
 
 
@@ -30,8 +30,6 @@ class FastPath:
         self.standalone = standalone
         self.drops_fragments = False
         """OFPC_FRAG_DROP: fragments of IP packets do not come to the tables."""
-        self.unsynced = False
-        """Megaflows have been removed since the last ``SyncDatapath``: packets that met one may be under way."""
         self._asked: list[tuple[Translation, int]] = []
         """Packets that want a megaflow, by translation and key (``want``)."""
         self._made: dict[int, LiveMegaflow] = {}
@@ -130,19 +128,9 @@ class FastPath:
             effects.append(ReadStatistics(to_read))
         return effects
 
-    def sync(self) -> list[Effect]:
-        """Wait for the packets that are under way by megaflows that have been removed."""
-        if not self.unsynced:
-            return []
-        self.unsynced = False
-        return [SyncDatapath()]
-
     def _removed(self, megaflow_ids: Sequence[int]) -> list[Effect]:
         known = tuple(megaflow_id for megaflow_id in megaflow_ids if self._made.pop(megaflow_id, None) is None)
-        if not known:
-            return []
-        self.unsynced = True
-        return [RemoveMegaflows(known)]
+        return [RemoveMegaflows(known)] if known else []
 
     # ── learning ───────────────────────────────────────────────────────────────────────────────────────────────────────
     def learn(self, translation: Translation, now: float) -> tuple[bool, list[Effect]]:

@@ -127,7 +127,7 @@ class Requests:
             case PortMod():
                 return self._port_changes.configure(message, now)
             case BarrierRequest(xid=xid):
-                return [*self._fast_path.sync(), SendMessage(connection, BarrierReply(xid=xid))]
+                return [SendMessage(connection, BarrierReply(xid=xid))]
             case SetConfig():
                 return self._set_config(controller, message)
             case SetAsync():
@@ -137,7 +137,7 @@ class Requests:
                 self._groups.apply(message, now)
                 return []
             case MeterMod():
-                return self._meters.apply(message, now, lambda: self._remove_from_fast_path(now))
+                return self._meters.apply(message, now, lambda: self._fast_path.revalidate(now))
             case TableMod():
                 self._table_mod(message)
                 return []
@@ -159,10 +159,6 @@ class Requests:
         self._flow_mods.apply(mod, now)
         controller.buffers.release(mod.buffer_id)
         return self._packets.submit(packet, now)
-
-    def _remove_from_fast_path(self, now: float) -> list[Effect]:
-        """What the tables no longer say, with the packets that are under way by it."""
-        return self._fast_path.revalidate(now) + self._fast_path.sync()
 
     def _table_mod(self, mod: TableMod) -> None:
         """Bits that may be set and mean nothing are all that can be configured in OpenFlow 1.3."""

@@ -25,7 +25,7 @@ from appliance.openflow.messages import (
 )
 from appliance.pipeline.flow_table import FlowEntry
 from appliance.switch import switch as switch_module
-from appliance.switch.effects import ReadStatistics, RemoveMegaflows, SendMessage, SyncDatapath
+from appliance.switch.effects import ReadStatistics, RemoveMegaflows, SendMessage
 from appliance.switch.events import MessageReceived, Need, Quiet, Tick
 
 ADD, MODIFY, MODIFY_STRICT, DELETE, DELETE_STRICT = FlowModCommand
@@ -255,12 +255,17 @@ def test_only_megaflows_that_a_change_concerns_go() -> None:
     assert shell.switch.megaflow_ids == (second,)
 
 
-def test_a_barrier_is_answered_when_no_packet_is_under_way_by_old_rules() -> None:
+@pytest.mark.parametrize("few", [0, 1])
+def test_a_barrier_is_answered_when_no_packet_is_under_way_by_old_rules(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(switch_module, "_FEW_MEGAFLOWS", few)
     shell = Shell()
     shell.receive(FlowMod(instructions=to(2)))
     shell.inject(1, frame())
+    megaflow_ids = shell.switch.megaflow_ids
+    before = len(shell.effects)
     shell.receive(FlowMod(instructions=to(3)))
-    assert shell.step(MessageReceived(1, BarrierRequest(xid=4), b"")) == [SyncDatapath(), SendMessage(1, BarrierReply(xid=4))]
+    shell.receive(BarrierRequest(xid=4))
+    assert shell.effects[before:] == [RemoveMegaflows(megaflow_ids), SendMessage(1, BarrierReply(xid=4))]
     assert shell.step(MessageReceived(1, BarrierRequest(xid=5), b"")) == [SendMessage(1, BarrierReply(xid=5))]
 
 

@@ -54,7 +54,7 @@ from appliance.openflow.messages import (
     TableStatsRequest,
 )
 from appliance.packet.parse import parse
-from appliance.switch.effects import RemoveMegaflows, RemoveMeter, SetMeter, SyncDatapath
+from appliance.switch.effects import RemoveMegaflows, RemoveMeter, SetMeter
 
 ADD, MODIFY, DELETE = MeterModCommand
 KBPS, PKTPS, BURST, STATS = MeterFlags.KBPS, MeterFlags.PKTPS, MeterFlags.BURST, MeterFlags.STATS
@@ -172,7 +172,7 @@ def test_flow_entries_go_with_their_meters_before_the_fast_path_loses_it() -> No
     (told,) = shell.told(FlowRemoved)
     assert (told.cookie, told.reason, told.packet_count) == (1, FlowRemovedReason.DELETE, 3)
     kinds = [type(effect) for effect in shell.effects[before:]]
-    assert kinds[:3] == [RemoveMegaflows, SyncDatapath, RemoveMeter]
+    assert kinds[:2] == [RemoveMegaflows, RemoveMeter]
     flows = ask(shell, FlowStatsRequest())
     assert isinstance(flows, FlowStatsReply)
     assert [flow.cookie for flow in flows.entries] == [2]
