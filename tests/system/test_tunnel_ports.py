@@ -98,6 +98,21 @@ def test_one_port_is_shut_and_the_others_of_its_device_go_on(sites: Sites, confi
     assert sites.ping("a1", "b1") == 3
 
 
+def test_the_device_goes_down_and_comes_up_with_all_its_ports(sites: Sites) -> None:
+    sites.join(1, 2)
+    assert sites.ping("a1", "b1") == 3
+    inside = sites.beds[0].switch_namespace
+    ip("link", "set", "vxlan_of_4789", "down", inside=inside)
+    try:
+        until(lambda: all("LINK_DOWN" in description(sites, 1, number) for number in (12, 13, FLOW_PORT)), "three ports down")
+        assert sites.ping("a1", "b1", wait=0.3) == 0
+        assert "LIVE" in description(sites, 1, 1)
+    finally:
+        ip("link", "set", "vxlan_of_4789", "up", inside=inside)
+    until(lambda: all("LIVE" in description(sites, 1, number) for number in (12, 13, FLOW_PORT)), "three ports up")
+    assert sites.ping("a1", "b1") == 3
+
+
 def test_without_the_underlay_a_tunnel_port_is_up_and_its_packets_are_lost(sites: Sites) -> None:
     """As in Open vSwitch: a tunnel is stateless, nobody knows whether there is another end."""
     sites.join(1, 2)
