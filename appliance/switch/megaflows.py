@@ -4,9 +4,7 @@ Which megaflows does a change touch?
 ------------------------------------
 Each megaflow remembers the look-ups of its translation. An entry that goes or changes touches the megaflows that it won a look-up
 for: an index knows them. An entry that is new touches those that looked into its table with a key that it may match and found
-nothing of a higher priority. Nothing is translated to find that out. To find it for many new entries at once, the look-ups are
-grouped by the bits known of their keys, and the new entries by their masks: in each pair of groups one dictionary answers for
-all, so that the cost grows with the megaflows plus the entries and not with their product.
+nothing of a higher priority (``lookups``). Nothing is translated to find that out.
 
 What was found is translated again. A megaflow stays if its actions are the same and its mask is still wide enough to tell them;
 others are removed, and their packets come up and make new ones. So two live megaflows may overlap after a change, one of them
@@ -23,7 +21,7 @@ Invariant: after ``revalidate`` every live megaflow does with each packet within
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice, zip_longest
 from typing import TypeVar
 
@@ -34,6 +32,7 @@ from appliance.pipeline.flow_table import FlowEntry, Pipeline
 from appliance.pipeline.mac_table import MacChange, MacTable
 from appliance.pipeline.translation import Lookup, Translation
 from appliance.switch.ageing import Limit, Order
+from appliance.switch.lookups import Lookups
 from appliance.switch.masks import EXACT, MAX_MASKS, Masks
 
 MAX_MEGAFLOWS = 65536
@@ -47,8 +46,6 @@ _SPARE = 32
 """Removed for each new one while there are too many: so there are soon fewer, however many come."""
 _AT_ONCE = 256
 """Removing so many takes a millisecond or two."""
-_ENTRIES_PER_TRANSLATION = 100
-"""About how many new entries can be sorted by their masks in the time of one translation."""
 
 _NOTHING_COUNTED = MegaflowStatistics(0, 0, 0.0)
 
@@ -109,8 +106,8 @@ class Megaflows:
         self._by_region: dict[tuple[int, int], int] = {}
         self._by_entry: dict[FlowEntry, set[int]] = {}
         """Whose translation or credit has the entry, also of those that are leaving."""
-        self._by_table: dict[int, dict[int, dict[int, Lookup]]] = {}
-        """Table, known bits, megaflow id."""
+        self._by_table: dict[int, dict[int, Lookups]] = {}
+        """By table and known bits."""
         self._by_address: dict[int, set[int]] = {}
         """MAC addresses in the translation's ``normal_keys``."""
         self._by_group: dict[int, set[int]] = {}
@@ -331,8 +328,8 @@ class Megaflows:
         """
         touched = self._touched
         for table_id, entries in self._added.items():
-            for known, lookups in self._by_table.get(table_id, {}).items():
-                touched.update(_changed_by(known, lookups, entries))
+            for lookups in self._by_table.get(table_id, {}).values():
+                touched.update(lookups.changed_by(entries))
         self._touched = set()
         self._added = {}
         if len(touched) > self.translations:
@@ -361,7 +358,11 @@ class Megaflows:
     def _index_translation(self, megaflow_id: int, translation: Translation) -> None:
         self._index_entries(megaflow_id, translation.lookups)
         for lookup in translation.lookups:
-            self._by_table.setdefault(lookup.table_id, {}).setdefault(lookup.known, {})[megaflow_id] = lookup
+            groups = self._by_table.setdefault(lookup.table_id, {})
+            group = groups.get(lookup.known)
+            if group is None:
+                group = groups[lookup.known] = Lookups(lookup.known)
+            group.add(megaflow_id, lookup)
         for key in translation.normal_keys:
             for address in (ETH_SRC.get(key), ETH_DST.get(key)):
                 self._by_address.setdefault(address, set()).add(megaflow_id)
@@ -374,7 +375,7 @@ class Megaflows:
         for lookup in translation.lookups:
             groups = self._by_table[lookup.table_id]
             group = groups[lookup.known]
-            del group[megaflow_id]
+            group.remove(megaflow_id)
             if not group:
                 del groups[lookup.known]
         for key in translation.normal_keys:
@@ -435,27 +436,6 @@ def _accounts(translation: Translation) -> tuple[object, ...]:
     """Who counts its packets."""
     entries = [(lookup.table_id, lookup.entry) for lookup in translation.lookups]
     return entries, translation.hits, translation.hits_of_ways, translation.met
-
-
-def _changed_by(known: int, lookups: Mapping[int, Lookup], entries: Collection[FlowEntry]) -> Iterable[int]:
-    """Megaflows whose look-ups, all with the same bits known, one of these new entries may change."""
-    if len(entries) > _ENTRIES_PER_TRANSLATION * len(lookups):
-        return lookups
-    by_mask: dict[int, dict[int, int]] = {}
-    for entry in entries:
-        # What the look-ups have in common with this entry decides; of the entries that agree in it, the highest priority does.
-        shared = entry.match.mask & known
-        priorities = by_mask.setdefault(shared, {})
-        value = entry.match.value & shared
-        if entry.priority > priorities.get(value, -1):
-            priorities[value] = entry.priority
-    found: set[int] = set()
-    for shared, priorities in by_mask.items():
-        for megaflow_id, lookup in lookups.items():
-            priority = priorities.get(lookup.key & shared)
-            if priority is not None and (lookup.entry is None or lookup.entry.priority <= priority):
-                found.add(megaflow_id)
-    return found
 
 
 def _discard(index: dict[_K, set[int]], at: _K, megaflow_id: int) -> None:
