@@ -74,7 +74,7 @@ def inside(name: str | None, function: Callable[[], T]) -> T:
     return results[0]
 
 
-def write_sysctl(path: str, value: int) -> None:
+def write_sysctl(path: str, value: int | str) -> None:
     """Set ``/proc/sys/PATH`` in the namespace of the caller; one that this kernel does not have is passed over."""
     try:
         with open(f"/proc/sys/{path}", "w", encoding="ascii") as file:

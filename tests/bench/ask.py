@@ -1,7 +1,9 @@
-"""The two ends of a request of one byte and its response, each a process on the CPU that it is told:
+"""The two ends of a request of one byte and its response, and of datagrams, each a process on the CPU that it is told:
 
 ask.py serve CPU ADDRESS                  prints its port, and answers one connection
 ask.py ask CPU ADDRESS PORT REQUESTS      prints the median of the µs that each took
+ask.py hold CPU ADDRESS                   prints its port, to which datagrams may come, and reads none, until its input ends
+ask.py send CPU ADDRESS PORT DATAGRAMS    prints the ns that each took of the sender's CPU, to the end of their way
 """
 
 from __future__ import annotations
@@ -11,6 +13,10 @@ import socket
 import statistics
 import sys
 import time
+
+DATAGRAM_BYTES = 18
+"""In a frame of 60 bytes."""
+WARM_UP = 1_000
 
 
 def serve(cpu: str, address: str) -> None:
@@ -38,5 +44,26 @@ def ask(cpu: str, address: str, port: str, requests: str) -> None:
     print(statistics.median(taken))
 
 
+def hold(cpu: str, address: str) -> None:
+    os.sched_setaffinity(0, {int(cpu)})
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
+        held.bind((address, 0))
+        print(held.getsockname()[1], flush=True)
+        sys.stdin.read()
+
+
+def send(cpu: str, address: str, port: str, datagrams: str) -> None:
+    os.sched_setaffinity(0, {int(cpu)})
+    data = bytes(DATAGRAM_BYTES)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.connect((address, int(port)))
+        for _ in range(WARM_UP):
+            sender.send(data)
+        start = time.thread_time_ns()
+        for _ in range(int(datagrams)):
+            sender.send(data)
+        print((time.thread_time_ns() - start) / int(datagrams))
+
+
 if __name__ == "__main__":
-    (serve if sys.argv[1] == "serve" else ask)(*sys.argv[2:])
+    {"serve": serve, "ask": ask, "hold": hold, "send": send}[sys.argv[1]](*sys.argv[2:])

@@ -80,8 +80,8 @@ def panels(rows: Iterable[Row]) -> list[Panel]:
     chosen = [
         forwarding("one"),
         *([forwarding(keys[-2])] if len(keys) > 1 and keys[-1] == "one" else []),
-        contenders("TCP, 1 stream: Gb/s", ("tcp.minimal.1", "tcp.bridge.1", "tcp.ovs.1")),
-        contenders("TCP, 8 streams: Gb/s", ("tcp.minimal.8", "tcp.bridge.8", "tcp.ovs.8")),
+        contenders("TCP, 1 stream: Gb/s", ("tcp.pair.1", "tcp.minimal.1", "tcp.bridge.1", "tcp.ovs.1")),
+        contenders("TCP, 8 streams: Gb/s", ("tcp.pair.8", "tcp.minimal.8", "tcp.bridge.8", "tcp.ovs.8")),
         pairs("The XDP program: ns a packet, less is better", "cost.xdp."),
         pairs("The TC program: ns a packet, less is better", "cost.tc."),
         *(pair(title, by_id[name]) for name, title in PAIRS.items() if name in by_id),

@@ -223,6 +223,16 @@ int tc_minimal(struct __sk_buff *skb)
 	return place ? bpf_redirect(place->ifindex, 0) : TC_ACT_SHOT;
 }
 
+int tc_minimal_peer(struct __sk_buff *skb)
+{
+	u32 from = skb->ifindex;
+	struct place *place = minimal.lookup(&from);
+	if (!place)
+		return TC_ACT_SHOT;
+	bpf_skb_change_type(skb, 0); /* PACKET_HOST */
+	return bpf_redirect_peer(place->ifindex, 0);
+}
+
 /* ── with one look-up of the 5-tuple ──────────────────────────────────────────────────────────────────────────────────────────── */
 static __always_inline struct headers *udp_headers(void *data, void *end)
 {

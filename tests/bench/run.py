@@ -87,7 +87,11 @@ GROUPS = {
     ),
     "memory": Group(Memory, {"entries": 50_000, "side": 140, "rounds": 3}, {"entries": 3_000, "side": 40, "rounds": 1}),
     "restart": Group(Restart, {"rounds": 3, "takeover": 2.0}, {"rounds": 1, "takeover": 2.0}),
-    "tcp": Group(Tcp, {"seconds": 3, "rounds": 5, "requests": 5_000}, {"seconds": 1, "rounds": 1, "requests": 500}),
+    "tcp": Group(
+        Tcp,
+        {"seconds": 3, "rounds": 5, "requests": 5_000, "datagrams": 200_000},
+        {"seconds": 1, "rounds": 1, "requests": 500, "datagrams": 20_000},
+    ),
     "attack": Group(Attack, {"seconds": 2.0, "rounds": 5, "flows": 1_000}, {"seconds": 1.0, "rounds": 1, "flows": 100}),
 }
 

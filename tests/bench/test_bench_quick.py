@@ -40,7 +40,9 @@ METERS = {f"meters.{rate}" for rate in ("pktps_100", "pktps_10k", "kbps_1m", "kb
 CONTROL = {"flow_mods.add", "flow_mods.dump", "barrier.new_way", "barrier.reply", "packet_in.window", "packet_in.flood"}
 PROCESS = {"memory.flows", "memory.megaflows", "memory.start", "memory.maps", "restart.lost"}
 ATTACK = {"attack.udp", "attack.tcp"}
-TCP = {f"tcp.{reference}.{what}" for reference in ("minimal", "bridge", "ovs") for what in ("1", "8", "rtt")}
+TCP = {f"tcp.{reference}.{what}" for reference in ("minimal", "bridge", "ovs", "pair") for what in ("1", "8", "rtt")} | {
+    f"tcp.{reference}.way" for reference in ("minimal", "bridge")
+}
 
 
 def test_every_row_is_measured_or_says_what_is_missing(tmp_path: Path) -> None:
