@@ -166,6 +166,7 @@ enum megaflow_flag {
 	MEGAFLOW_POPS = 1 << 3,	 /* looks at what a third tag hides, once it has taken one off: the slow path executes it for packets with a third */
 	MEGAFLOW_GATED = 1 << 2, /* earlier packets may still be under way in the slow path: see ticket */
 	MEGAFLOW_WIDE = 1 << 5,	 /* its key has more than common words: see lookup.h */
+	/* These three are not with MEGAFLOW_WIDE. */
 	MEGAFLOW_DIRECT = 1 << 6, /* it does nothing but send to xdp_port, or drop */
 	/* With one of these, or both, it does nothing to a common packet but what struct edit says, and sends it to xdp_port. */
 	MEGAFLOW_EDITS = 1 << 7,  /* fields */

@@ -265,16 +265,19 @@ int ofswitch_tc(struct __sk_buff *skb)
 	}
 #endif
 	const struct ingress *in = ingress_of(skb->ifindex);
-	volatile u32 way = EXPRESS_NO; /* in memory, or most packets pay for the values that they do not leave it with */
+	volatile u32 way; /* in memory, and written where the express way ends early: most packets are to pay nothing for it */
 	u64 bytes = skb->len;
 	u32 tag = 0;
 	if (skb->vlan_present) {
 		bytes += VLAN_TAG_BYTES;
 		tag = key_tci(skb->vlan_tci);
 	}
-	if (in && in->flags & PORT_RECEIVE &&
-	    express(hook, (void *)(long)skb->data, (void *)(long)skb->data_end, in, cpu, bytes, tag, &way, &v))
-		return v.code;
+	if (in && in->flags & PORT_RECEIVE) {
+		if (express(hook, (void *)(long)skb->data, (void *)(long)skb->data_end, in, cpu, bytes, tag, &way, &v))
+			return v.code;
+	} else {
+		way = EXPRESS_NO;
+	}
 	struct packet *p = new_packet(cpu, in, skb->len, tag ? 1 : 0);
 	if (!p)
 		return TC_ACT_SHOT;
@@ -585,13 +588,17 @@ int ofswitch_xdp(struct xdp_md *xdp)
 	u32 cpu = bpf_get_smp_processor_id();
 	u64 length = end - data;
 	const struct ingress *in = ingress_of(xdp->ingress_ifindex);
-	volatile u32 way = EXPRESS_NO; /* in memory, or most packets pay for the values that they do not leave it with */
+	volatile u32 way; /* in memory, and written where the express way ends early: most packets are to pay nothing for it */
 	struct verdict v;
 
 	if (in && in->flags & (PORT_UNFINISHED | PORT_IN_PIECES) && is_for_tc(xdp, in->flags, length))
 		return XDP_PASS;
-	if (in && in->flags & PORT_RECEIVE && express(hook, data, end, in, cpu, length, 0, &way, &v))
-		return v.code;
+	if (in && in->flags & PORT_RECEIVE) {
+		if (express(hook, data, end, in, cpu, length, 0, &way, &v))
+			return v.code;
+	} else {
+		way = EXPRESS_NO;
+	}
 	struct packet *p = new_packet(cpu, in, length, 0);
 	if (!p)
 		return XDP_DROP;

@@ -109,7 +109,7 @@ static __always_inline u64 common_hint(const struct common *c)
 static __always_inline u64 common_differ(const struct common *c, const struct subtable *subtable, const struct megaflow *megaflow)
 {
 #define DIFF(n, place) ((c->w##n & subtable->place) ^ megaflow->place)
-	return COMMON_TERMS(DIFF, |) | (megaflow->flags & MEGAFLOW_WIDE);
+	return COMMON_TERMS(DIFF, |); /* and MEGAFLOW_WIDE, which is looked at where it may be */
 #undef DIFF
 }
 
@@ -232,25 +232,32 @@ static __always_inline int express_act(struct hook hook, struct common *c, void 
 	u32 flags = megaflow->flags, out = megaflow->xdp_port;
 	const struct port *port = ports_at(out);
 
-	*way = EXPRESS_FOUND;
-	if (!port)
+	if (!port) {
+		*way = EXPRESS_PARSED;
 		return 0;
-	u32 hindered = hindrances(hook, port, out, bytes + megaflow->growth);
+	}
 	if ((flags & (MEGAFLOW_DIRECT | MEGAFLOW_GATED)) == MEGAFLOW_DIRECT) {
-		if (!hindered) {
+		if (!hindrances(hook, port, out, bytes)) {
 			count_slot(slot, cpu, bytes, c->w11);
 			send_direct(hook, port, c->w4, out, number, cpu, bytes, 0, v);
 			return 1;
 		}
-		if (out)
+		if (out) {
+			*way = EXPRESS_FOUND;
 			return 0;
+		}
 		count_slot(slot, cpu, bytes, c->w11);
 		verdict(v, FATE_DROPPED, DROP_NO_ACTION, drop);
 		count(number, cpu, bytes, hook, v);
 		return 1;
 	}
-	if (!(flags & (MEGAFLOW_EDITS | MEGAFLOW_RETAGS)) || flags & MEGAFLOW_GATED || hindered ||
-	    byte_of(c->w6, TTL_BYTE) <= megaflow->ttl_needed)
+	if (flags & MEGAFLOW_WIDE) {
+		*way = EXPRESS_PARSED;
+		return 0;
+	}
+	*way = EXPRESS_FOUND;
+	if (!(flags & (MEGAFLOW_EDITS | MEGAFLOW_RETAGS)) || flags & MEGAFLOW_GATED ||
+	    hindrances(hook, port, out, bytes + megaflow->growth) || byte_of(c->w6, TTL_BYTE) <= megaflow->ttl_needed)
 		return 0;
 	if (hook.tc && flags & MEGAFLOW_EDITS) {
 		*way = EXPRESS_EDIT;
@@ -281,17 +288,23 @@ static __always_inline int express(struct hook hook, void *data, void *end, cons
 	struct common c;
 	int done = 0;
 
-	if (!parse_common(&c, data, end, in->in_port, vlan_tci))
+	if (!parse_common(&c, data, end, in->in_port, vlan_tci)) {
+		*way = EXPRESS_NO;
 		return 0;
-	*way = EXPRESS_PARSED;
+	}
 	u64 hint = common_hint(&c);
 	struct cache_set *set = cache_set(hint, cpu);
 	u32 slot = set ? cached_slot(set, hint) : NO_SLOT;
 	struct megaflow *megaflow = megaflows_at(slot);
 	if (megaflow) {
+		opaque(megaflow); /* one address, in a register: the compiler would reckon it anew */
 		struct subtable *subtable = subtables_at(*(volatile u32 *)&megaflow->subtable);
 		if (subtable && !common_differ(&c, subtable, megaflow))
 			done = express_act(hook, &c, data, end, megaflow, slot, in->place, cpu, bytes, vlan_tci, way, v);
+		else
+			*way = EXPRESS_PARSED;
+	} else {
+		*way = EXPRESS_PARSED;
 	}
 #ifndef TEST_RUN
 	if (done)
@@ -301,7 +314,7 @@ static __always_inline int express(struct hook hook, void *data, void *end, cons
 	if (!p)
 		return done;
 	leave_parsed(p, &c);
-	p->found = *way == EXPRESS_PARSED ? 0 : slot + 1;
+	p->found = !done && *way == EXPRESS_PARSED ? 0 : slot + 1;
 #ifdef TEST_RUN
 	if (done) {
 		p->metadata_tag = p->key.f.vlan_tci ? 1 : 0;

@@ -119,7 +119,8 @@ _BODY_WORDS = _BODY_BYTES // 4
 # Plain integers: what happens for each megaflow is in the way of its first packet.
 _PUNT, _GATED, _WIDE = (int(flag) for flag in (MegaflowFlag.PUNT, MegaflowFlag.GATED, MegaflowFlag.WIDE))
 _EDIT = int(MegaflowBody.ops.offset) + EDIT_OPS * ctypes.sizeof(Op)
-_TOO_SOON = int(MegaflowFlag.XDP | MegaflowFlag.DIRECT | MegaflowFlag.EDITS | MegaflowFlag.RETAGS)
+_EXPRESS = int(MegaflowFlag.DIRECT | MegaflowFlag.EDITS | MegaflowFlag.RETAGS)
+_TOO_SOON = int(MegaflowFlag.XDP) | _EXPRESS
 """Plug-ins' matches run at TC, and not on the express way: a megaflow that depends on them takes neither."""
 
 
@@ -339,7 +340,7 @@ class BpfDatapath:
             flags &= ~_TOO_SOON
         key = words(raw)
         if key[1] != _NO_OTHERS:
-            flags |= _WIDE
+            flags = flags & ~_EXPRESS | _WIDE
         installed = _Installed(slot, place, now, flags)
         choice = self._write_choice(installed, compiled.choice) if compiled.choice else None
         if compiled.stops:
