@@ -113,14 +113,43 @@ def test_several_outputs_with_different_rewrites(switch: RunningSwitch) -> None:
 
 
 @pytest.mark.parametrize("family", [4, 6])
+def test_copies_with_changes_of_their_own(switch: RunningSwitch, family: int) -> None:
+    """The buckets of a group: each packet goes back twice, changed, and comes out at the other side as it was."""
+    ip, dst = ("ip", "ip_dst") if family == 4 else ("ipv6", "ipv6_dst")
+    addresses = ("10.0.0.77", "10.0.0.78") if family == 4 else ("fd00::77", "fd00::78")
+    for one, other in ((1, 2), (2, 1)):
+        copies = ",".join(
+            f"bucket=set_field:{address}->{dst},set_field:02:00:00:00:00:77->eth_dst,dec_ttl,push_vlan:0x8100,in_port"
+            for address in addresses
+        )
+        switch.ofctl("add-group", f"group_id={one},type=all,{copies}")
+        switch.add_flows(f"in_port={one},{ip},actions=group:{one},output:{other}")
+    transfer(switch, family)
+    assert any("clone(" in megaflow["actions"] for megaflow in switch.control.request("megaflows")["megaflows"])
+    switch.ofctl("del-groups")
+
+
+def test_copies_for_a_controller(switch: RunningSwitch) -> None:
+    for one, other in ((1, 2), (2, 1)):
+        switch.add_flows(f"in_port={one},actions=set_field:02:00:00:00:00:66->eth_src,output:{other},controller:64")
+    transfer(switch, 4)
+
+
+@pytest.mark.parametrize("family", [4, 6])
 def test_all_in_the_slow_path(switch: RunningSwitch, family: int) -> None:
     """What the fast path leaves to Python arrives too: segments and checksums are made by the kernel on the way out."""
     for one, other in ((1, 2), (2, 1)):
-        switch.add_flows(f"in_port={one},actions=set_field:02:00:00:00:00:66->eth_src,output:{other},controller:64")
+        there = f"set_field:02:00:00:00:00:66->eth_src,output:{other}"
+        back = "set_field:02:00:00:00:00:77->eth_dst,in_port"
+        # Two groups that choose: a megaflow can have but one.
+        for group, bucket in ((one, there), (one + 10, back)):
+            switch.ofctl("add-group", f"group_id={group},type=select,bucket=weight:1,{bucket},bucket=weight:2,{bucket}")
+        switch.add_flows(f"in_port={one},actions=group:{one},group:{one + 10}")
     before = switch.packets()
     result = switch.bed.transfer("h1", "h2", 2_000_000, family)
     assert result.ok, result
     assert switch.packets()["slow_path"] - before["slow_path"] > 50
+    switch.ofctl("del-groups")
 
 
 @pytest.mark.parametrize("family", [4, 6])
