@@ -78,11 +78,15 @@ def test_masks_stay_few_and_hosts_go_on_talking(switch: RunningSwitch) -> None:
 
 
 def test_a_port_that_floods_does_not_keep_others_from_the_slow_path(switch: RunningSwitch) -> None:
-    """All of host 2's packets go the slow way, because of an output to controllers; host 3 sends more than the queue holds.
+    """All that host 2 sends goes the slow way, because of a meter behind another action; host 3 sends more than the queue holds.
 
     The switch's process does nothing at all meanwhile.
     """
-    switch.ofctl("add-flow", f"priority=400,in_port=2,dl_type={QUIET:#x},actions=output:1,controller:64")
+    switch.ofctl("add-meter", "meter=1,pktps,band=type=drop,rate=1000000")
+    switch.add_flows(
+        f"priority=400,in_port=2,dl_type={QUIET:#x},actions=push_vlan:0x8100,goto_table:9",
+        "table=9,dl_vlan=0,actions=meter:1,pop_vlan,output:1",
+    )
     before = switch.control.request("show")["drops"]
     rnd = random.Random(2)
     with wire(switch, "h3") as flood, wire(switch, "h2") as quiet, wire(switch, "h1", QUIET) as sink:
@@ -97,6 +101,8 @@ def test_a_port_that_floods_does_not_keep_others_from_the_slow_path(switch: Runn
         finally:
             switch.process.send_signal(signal.SIGCONT)
         assert [sink.recv(2048) for _ in sent] == sent
+    shown = switch.control.request("megaflows", limit=1000)["megaflows"]
+    assert [item["tier"] for item in shown if "meter" in item["actions"]] == ["slow_path"]
     drops = switch.control.request("show")["drops"]
     assert drops.get("upcall_share", 0) - before.get("upcall_share", 0) > FLOODING // 4
     assert drops.get("upcall_full", 0) == before.get("upcall_full", 0)

@@ -171,8 +171,12 @@ def test_queues_are_told_as_they_are_configured(switch: RunningSwitch) -> None:
 @pytest.mark.parametrize("slow_path", [False, True], ids=["fast path", "slow path"])
 def test_a_queue_sends_no_faster_than_it_may(switch: RunningSwitch, slow_path: bool) -> None:
     """UDP that would have some 60 Mb/s (in the slow path 40), of which the queue lets 20 through."""
-    also = ",controller:64" if slow_path else ""
-    switch.add_flows(f"in_port=1,udp,actions=set_queue:1,output:2{also}")
+    if slow_path:  # that is where a meter behind another action is
+        switch.ofctl("add-meter", "meter=1,pktps,band=type=drop,rate=1000000")
+        switch.add_flows("in_port=1,udp,actions=dec_ttl,goto_table:1", "table=1,actions=meter:1,set_queue:1,output:2")
+    else:
+        switch.add_flows("in_port=1,udp,actions=set_queue:1,output:2")
+    slow = switch.packets()["slow_path"]
     before = queue_packets(switch)
     frame_bytes = 1000
     rate = QUEUE_RATE / (8 * frame_bytes)
@@ -196,6 +200,7 @@ def test_a_queue_sends_no_faster_than_it_may(switch: RunningSwitch, slow_path: b
                 got += bool(receiver.recv(2048))
     assert got < 1.15 * rate * elapsed
     assert queue_packets(switch) - before >= got
+    assert (switch.packets()["slow_path"] - slow > got // 2) is slow_path
 
 
 def queue_packets(switch: RunningSwitch) -> int:
