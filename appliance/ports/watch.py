@@ -25,6 +25,8 @@ _RTMGRP_LINK, _RTMGRP_TC = 1 << 0, 1 << 3
 _SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID = 270, 8
 _ROOT = 0xFFFFFFFF
 _NAMESPACE = struct.Struct("=i")
+_HEAD = struct.Struct("=4xH10x4xi")
+"""Type of a message, and the index of the interface that it is about: struct nlmsghdr, then ifinfomsg or tcmsg."""
 _RECEIVE_BYTES = 1 << 16
 _QUEUE_BYTES = 1 << 20
 
@@ -79,23 +81,23 @@ class LinkWatcher:
                     raise
                 found.extend(self._ask_again())
                 continue
+            kind, index = _HEAD.unpack_from(data)
             namespace = next((_NAMESPACE.unpack(value)[0] for level, _, value in about if level == _SOL_NETLINK), None)
-            for message in self._marshal.parse(data):
-                found.extend(self._understood(message, namespace))
+            if namespace is not None:  # there may be many, so no more is looked at than who is meant
+                found.extend(self._beside(item for item in self.known.values() if item.other_end == (namespace, index)))
+            elif kind in (RTM_NEWLINK, RTM_DELLINK, RTM_NEWQDISC, RTM_DELQDISC):
+                for message in self._marshal.parse(data):
+                    found.extend(self._understood(message))
 
-    def _understood(self, message: Any, namespace: int | None) -> Iterator[LinkChange]:
-        """``namespace`` None: it is about ours."""
+    def _understood(self, message: Any) -> Iterator[LinkChange]:
         kind = message["header"]["type"]
         if kind in (RTM_NEWLINK, RTM_DELLINK):
-            if message["family"] == socket.AF_BRIDGE:
-                return  # a bridge tells of its ports in the same words: one that leaves it is not gone
-            if namespace is None:
+            if (
+                message["family"] != socket.AF_BRIDGE
+            ):  # a bridge tells of its ports in the same words: one that leaves it is not gone
                 yield from self._heard(kind, from_message(message))
-            else:
-                there = (namespace, message["index"])
-                yield from self._beside(interface for interface in self.known.values() if interface.other_end == there)
-        elif kind in (RTM_NEWQDISC, RTM_DELQDISC) and namespace is None and message["parent"] == _ROOT:
-            yield from self._beside(interface for interface in (self.known.get(message["index"]),) if interface is not None)
+        elif message["parent"] == _ROOT and message["index"] in self.known:
+            yield from self._beside([self.known[message["index"]]])
 
     @staticmethod
     def _beside(these: Iterable[Interface]) -> Iterator[LinkChange]:

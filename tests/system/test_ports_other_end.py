@@ -4,6 +4,7 @@ by the queue wherever the short way would be another one.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -20,6 +21,7 @@ import pytest
 from pyroute2 import IPRoute
 from support.running_switch import RunningSwitch, running_switch
 
+from appliance.agent.links import KernelLinks
 from appliance.datapath import netlink, programs
 from appliance.lab.testbed import Testbed
 from appliance.ports import LinkChange, LinkWatcher, OutputMethod, choose_output, find
@@ -75,6 +77,39 @@ def test_only_a_veth_has_another_end_and_only_in_another_namespace() -> None:
         assert choose_output(bridge) == OutputMethod(b"", "")
         ip.link("del", index=veth.ifindex)
         assert choose_output(veth) == OutputMethod(b"", "it is gone")
+
+
+CAP_NET_BROADCAST = 11
+CAPABILITIES_VERSION = 0x20080522
+
+
+def drop(capability: int) -> None:
+    """From this thread."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    head, data = struct.pack("=Ii", CAPABILITIES_VERSION, 0), ctypes.create_string_buffer(24)
+    assert libc.capget(head, data) == 0
+    effective = struct.unpack_from("=I", data)[0]
+    struct.pack_into("=I", data, 0, effective & ~(1 << capability))
+    assert libc.capset(head, data) == 0
+
+
+def test_who_may_not_hear_of_the_other_end_goes_by_the_queue() -> None:
+    with Testbed.of(1) as bed:
+        name = bed["h1"].switch_interface
+
+        def chosen(deaf: bool) -> OutputMethod:
+            if deaf:
+                drop(CAP_NET_BROADCAST)
+            links = KernelLinks()
+            try:
+                return links.choose_output(next(item for item in links.known.values() if item.name == name))
+            finally:
+                links.close()
+
+        assert bed.inside(None, lambda: chosen(False)).other_end
+        assert bed.inside(None, lambda: chosen(True)) == OutputMethod(
+            b"", "without CAP_NET_BROADCAST nobody says when its other end changes"
+        )
 
 
 def test_what_happens_beside_an_interface_is_heard() -> None:
