@@ -14,8 +14,8 @@ pytestmark = pytest.mark.root
 
 VERSION = "13"
 SHARDS = 2
-SETTLE_SECONDS = 0.1
-"""The tool gives a table-miss a second to be counted. The switch counts when it is asked."""
+SETTLE_SECONDS = 0.02
+"""The tool gives a table-miss a second to be counted. Ours asks until it is."""
 
 
 def _plan(folder: Path, warm: bool = False) -> Plan:
@@ -27,7 +27,7 @@ def _quick(folder: Path) -> tuple[Case, ...]:
     return tuple(case for case in cases.load(folder) if case.kind != cases.THROUGHPUT)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("warm", [False, True], ids=["first packet", "later packet"])
 def test_every_case_without_throughput_passes(warm: bool) -> None:
     folder = cases.directory(VERSION)
