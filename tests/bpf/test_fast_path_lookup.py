@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Iterator
 
@@ -10,9 +11,11 @@ from support.fast_path import FastPath, Verdict
 from vectors.packets import IN_PORT, PACKETS, PacketVector
 
 from appliance.datapath.bpf import REST_SECONDS
+from appliance.datapath.layout import CACHE_WAYS, CacheSet
+from appliance.model.actions import SetField
+from appliance.model.fields import BY_NAME, KEY_MASK, LAYOUT
 from appliance.model.fields import IN_PORT as IN_PORT_FIELD
-from appliance.model.fields import KEY_MASK, LAYOUT
-from appliance.model.megaflow import Forward
+from appliance.model.megaflow import DatapathAction, Forward, PushTag
 from appliance.model.ports import Hook
 
 pytestmark = pytest.mark.root
@@ -63,6 +66,29 @@ def test_every_bit_of_the_key_is_compared(fast_path: FastPath, member: str) -> N
             assert outputs(fast_path, vector, Hook.XDP) == [Forward(3)]
         finally:
             fast_path.datapath.remove([megaflow, other])
+
+
+@pytest.mark.parametrize("hook", Hook)
+@pytest.mark.parametrize(
+    "actions", [(), (Forward(2),), (SetField(BY_NAME["eth_dst"], 5), Forward(2)), (PushTag(0x8100, 7), Forward(2))]
+)
+def test_a_common_packet_is_not_taken_for_one_with_more_fields(
+    fast_path: FastPath, actions: tuple[DatapathAction, ...], hook: Hook
+) -> None:
+    """The cache may lead every packet to any megaflow. Of this one's key a packet of the express way has all that it looks at."""
+    common = next(vector for vector in PACKETS if vector.name == "IPv4 UDP")
+    tunnel = BY_NAME["tunnel_id"]
+    megaflow = fast_path.install(actions, tunnel.put(common.key, 5), IN_PORT_FIELD.mask | tunnel.mask)
+    other = fast_path.install((Forward(3),), common.key, IN_PORT_FIELD.mask | BY_NAME["eth_dst"].mask)
+    sizes = fast_path.datapath._sizes
+    cache = fast_path.datapath.programs.shared_memory("cache", sizes.cache_sets * sizes.cpus * ctypes.sizeof(CacheSet))
+    entries = memoryview(cache).cast("Q")
+    try:
+        for at in range(CACHE_WAYS - 1, len(entries), CACHE_WAYS):  # the last way is taken whatever its tag
+            entries[at] = fast_path.datapath._installed[megaflow].slot + 1
+        assert outputs(fast_path, common, hook) == [Forward(3)]
+    finally:
+        fast_path.datapath.remove([megaflow, other])
 
 
 def test_a_slot_that_is_used_anew_is_not_found_by_its_old_packets(fast_path: FastPath) -> None:
