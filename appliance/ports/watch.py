@@ -92,9 +92,8 @@ class LinkWatcher:
     def _understood(self, message: Any) -> Iterator[LinkChange]:
         kind = message["header"]["type"]
         if kind in (RTM_NEWLINK, RTM_DELLINK):
-            if (
-                message["family"] != socket.AF_BRIDGE
-            ):  # a bridge tells of its ports in the same words: one that leaves it is not gone
+            # A bridge tells of its ports in the same words: one that leaves it is not gone.
+            if message["family"] != socket.AF_BRIDGE:
                 yield from self._heard(kind, from_message(message))
         elif message["parent"] == _ROOT and message["index"] in self.known:
             yield from self._beside([self.known[message["index"]]])
