@@ -63,15 +63,16 @@ def trunk(request: pytest.FixtureRequest, switches: list[RunningSwitch]) -> str:
     return str(request.param)
 
 
-def transfer(switches: list[RunningSwitch], family: int = 4, slow_path_allowed: int = 40) -> None:
-    """All bytes arrive, through the fast path of both switches."""
+def transfer(switches: list[RunningSwitch], family: int = 4, *, mostly: bool = True) -> None:
+    """All bytes arrive, through the fast path of both switches; ``mostly``: it has ten times the slow path's packets."""
     before = [switch.packets() for switch in switches]
     result = switches[0].bed.transfer("h1", "h2", SIZE, family)
     assert result.ok, result
     for switch, then in zip(switches, before, strict=True):
         now = switch.packets()
-        assert now["slow_path"] - then["slow_path"] <= slow_path_allowed, (then, now)
-        assert now["tc"] - then["tc"] > 200
+        forwarded = now["tc"] - then["tc"]
+        assert forwarded > 200
+        assert not mostly or forwarded > 10 * (now["slow_path"] - then["slow_path"]), (then, now)
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -93,7 +94,7 @@ def test_two_labels(switches: list[RunningSwitch], trunk: str) -> None:
             "in_port=2,mpls,mpls_label=78,actions=dec_mpls_ttl,pop_mpls:0x8847,goto_table:1",
             "table=1,in_port=2,mpls,mpls_label=77,actions=pop_mpls:0x0800,output:1",
         )
-    transfer(switches, slow_path_allowed=1_000_000)
+    transfer(switches, mostly=False)
 
 
 def test_a_label_before_a_tag(switches: list[RunningSwitch], trunk: str) -> None:
@@ -103,7 +104,7 @@ def test_a_label_before_a_tag(switches: list[RunningSwitch], trunk: str) -> None
             "in_port=2,mpls,actions=pop_mpls:0x8100,goto_table:1",
             "table=1,in_port=2,dl_vlan=100,actions=pop_vlan,output:1",
         )
-    transfer(switches, slow_path_allowed=1_000_000)
+    transfer(switches, mostly=False)
 
 
 def test_a_tag_before_a_label(switches: list[RunningSwitch], trunk: str) -> None:

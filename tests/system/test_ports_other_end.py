@@ -20,6 +20,7 @@ import own_namespace
 import pytest
 from pyroute2 import IPRoute
 from support.running_switch import RunningSwitch, running_switch
+from support.waiting import until
 
 from appliance.agent.links import KernelLinks
 from appliance.datapath import netlink, programs
@@ -36,13 +37,6 @@ HOST, BROADCAST, MULTICAST, OTHERHOST, OUTGOING = range(5)
 """PACKET_*: what an interface takes a frame for."""
 BURST = 100
 """Frames that a socket's buffer holds."""
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 # ── the choice ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -175,7 +169,7 @@ class Network:
         def opened() -> socket.socket:
             made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
             made.bind((interface, ETH_P_ALL))
-            made.settimeout(0.5)
+            made.settimeout(2)
             return made
 
         return self.bed.inside(host, opened)
@@ -197,13 +191,14 @@ class Network:
     def warm(self, item: bytes) -> None:
         """Until the fast path has such frames' megaflow."""
         with self.packet_socket("eth0", "h1") as sender:
-            for _ in range(100):
+
+            def forwarded() -> bool:
                 before = self.switch.packets()["tc"]
                 sender.send(item)
                 time.sleep(0.02)
-                if self.switch.packets()["tc"] > before:
-                    return
-        raise AssertionError(f"not in the fast path: {self.switch.control.request('megaflows')}")
+                return self.switch.packets()["tc"] > before
+
+            until(forwarded, "such frames in the fast path")
 
 
 def received(receiver: socket.socket, wanted: int) -> list[tuple[bytes, int]]:
