@@ -35,6 +35,8 @@
 #define PLUGIN_ARGUMENT_BYTES 12
 #define MAX_PLUGIN_COUNTERS 16
 #define NO_SLOT 0xffffffff
+#define FIRST_AGAIN 0x10000 /* from here to LAST_AGAIN: in the place of in_port, in keys of packets that are parsed again (OP_AGAIN) */
+#define LAST_AGAIN 0x7fffffff
 #define MAX_TAGS_OF_COPY 8 /* that a packet may have between OP_SAVE and OP_RESTORE */
 
 /* The flow key: network byte order, laid out as appliance/model/fields.py says. */
@@ -155,6 +157,7 @@ enum op_code {
 	OP_COPY_TTL_IN = 53,
 	OP_SAVE = 54, /* arg8: whether tags change before OP_RESTORE, which makes the packet what it was. TC only: see clone.h */
 	OP_RESTORE = 55, /* arg8: as in OP_SAVE */
+	OP_AGAIN = 57, /* arg32: parse the packet again and look it up as if it had come in on this port, which is none; the last op. TC only */
 	OP_NEXT = 56, /* arg32: the slot whose ops go on; the last op of a slot */
 };
 #define OP_MORE OP_PUSH_MPLS
@@ -398,7 +401,8 @@ enum program {
 	PROGRAM_EDIT = 6,    /* TC only: struct edit, and the end */
 	PROGRAM_TUNNEL = 7,  /* TC only: before HANDLE, for what came on a tunnel device */
 	PROGRAM_COPY = 8,    /* TC only: OP_CONTROLLER, the one before p->first */
-	PROGRAMS = 9,
+	PROGRAM_AGAIN = 9,   /* TC only: OP_AGAIN */
+	PROGRAMS = 10,
 };
 
 /* What a plug-in may be called for. Its program for that is in `tc_programs` at PLUGIN_PROGRAM(kind, id). */
@@ -471,6 +475,7 @@ struct upcall {
 	u16 vlan_tci;	  /* host order, with DEI */
 	u16 max_len;	  /* from here on for UPCALL_COPY only: what the packet-in says besides. Its metadata is in the key */
 	u64 cookie; /* network order */
-	u32 table;
-	u32 packet_in_reason;
+	u16 table;
+	u16 packet_in_reason;
+	u32 bytes; /* of the packet as it came in: for all, where it has been parsed again since */
 };

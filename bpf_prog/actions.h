@@ -399,6 +399,12 @@ static __always_inline void execute(struct packet *p, struct hook hook, const st
 			p->first = i;
 			break;
 		}
+		if (hook.tc && !is_first && code == OP_AGAIN) {
+			p->again = op->arg32;
+			tc_programs.call(hook.skb, PROGRAM_AGAIN);
+			verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, dropped); /* the call does not return */
+			return;
+		}
 		if (!is_first && code == OP_NEXT) {
 			p->slot = op->arg32;
 			p->first = 0;

@@ -93,6 +93,7 @@ struct packet {
 	u32 slot;  /* of the megaflow that is executed */
 	u32 first; /* the op to go on with */
 	u32 sent;  /* a copy has been sent */
+	u32 again; /* what OP_AGAIN said; 0 if it has not been parsed again */
 	u32 punted; /* after its meters the slow path goes on */
 	u32 drop_slot; /* counts it if the plug-in that runs drops it */
 	u32 tun_src; /* as it came */

@@ -153,11 +153,13 @@ static __always_inline int why_punt(struct packet *p, struct megaflow *megaflow,
 static __always_inline void begin(struct packet *p, u32 slot)
 {
 	p->slot = slot;
-	p->sent = 0;
 	p->layers = p->key.f.layers;
+	forget_changes(p);
+	if (p->again)
+		return;
+	p->sent = 0;
 	p->tun_src = p->key.f.tun_src;
 	p->tun_dst = p->key.f.tun_dst;
-	forget_changes(p);
 }
 
 static __always_inline void send_up(struct packet *p, struct hook hook, u32 reason, u64 megaflow, struct verdict *v)
@@ -182,7 +184,7 @@ static __always_inline void handle(struct packet *p, struct hook hook, struct ve
 		verdict(v, FATE_DROPPED, DROP_NO_RECV, drop);
 		return;
 	}
-	p->key.f.in_port = bpf_htonl(number_at(p->number));
+	p->key.f.in_port = bpf_htonl(p->again ? p->again : number_at(p->number));
 
 	if (!p->found)
 		lookup(p);
@@ -238,7 +240,25 @@ static __always_inline struct packet *new_packet(u32 cpu, const struct ingress *
 	p->length = length;
 	p->metadata_tag = metadata_tag;
 	p->bytes = length + metadata_tag * VLAN_TAG_BYTES;
+	p->again = 0;
 	return p;
+}
+
+/* `tag` is that in metadata, as in the key. */
+static __always_inline int parse_at_tc(struct packet *p, struct __sk_buff *skb, u32 tag)
+{
+	int whole = 0;
+
+	no_unroll for (int attempt = 0; attempt < 2; attempt++) {
+		void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+		whole = parse(p, data, end, tag);
+		/* A header that is not in the linear part of the packet: fetch it, once. */
+		if (attempt || (whole && !p->cut) || data + p->length <= end)
+			break;
+		if (bpf_skb_pull_data(skb, min_u32(p->length, MAX_HEADER_BYTES + MAX_VLAN_TAGS * VLAN_TAG_BYTES)) < 0)
+			break;
+	}
+	return whole;
 }
 
 int ofswitch_tc(struct __sk_buff *skb)
@@ -287,16 +307,7 @@ int ofswitch_tc(struct __sk_buff *skb)
 	}
 	if (way != EXPRESS_NO)
 		tc_programs.call(skb, PROGRAM_HANDLE);
-	int whole = 0;
-	no_unroll for (int attempt = 0; attempt < 2; attempt++) {
-		void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-		whole = parse(p, data, end, tag);
-		/* A header that is not in the linear part of the packet: fetch it, once. */
-		if (attempt || (whole && !p->cut) || data + p->length <= end)
-			break;
-		if (bpf_skb_pull_data(skb, min_u32(p->length, MAX_HEADER_BYTES + MAX_VLAN_TAGS * VLAN_TAG_BYTES)) < 0)
-			break;
-	}
+	int whole = parse_at_tc(p, skb, tag);
 	p->found = 0;
 	verdict(&v, FATE_DROPPED, DROP_RUNT, TC_ACT_SHOT);
 	if (p->port_flags & PORT_TUNNEL) {
@@ -534,6 +545,32 @@ int ofswitch_flood(struct __sk_buff *skb)
 	flood(p, hook);
 	tc_programs.call(skb, PROGRAM_EXECUTE);
 	return TC_ACT_SHOT;
+}
+
+/* The packet as it is now goes on as a new one; what is beside the frame it keeps. */
+int ofswitch_again(struct __sk_buff *skb)
+{
+	struct hook hook = {.tc = 1, .skb = skb};
+	struct packet *p = scratch_packet();
+	struct verdict v;
+
+	if (!p)
+		return TC_ACT_SHOT;
+	u64 tunnel_id = p->key.f.tunnel_id;
+	u32 tun_src = p->key.f.tun_src, tun_dst = p->key.f.tun_dst, plugin_bits = p->key.f.plugin_bits;
+	u32 tag = skb->vlan_present ? key_tci(skb->vlan_tci) : 0;
+	p->metadata_tag = tag ? 1 : 0;
+	p->length = skb->len;
+	int whole = parse_at_tc(p, skb, tag);
+	p->key.f.tunnel_id = tunnel_id;
+	p->key.f.tun_src = tun_src;
+	p->key.f.tun_dst = tun_dst;
+	p->key.f.plugin_bits = plugin_bits;
+	p->found = 0;
+	if (whole)
+		tc_programs.call(skb, PROGRAM_LOOK_UP);
+	verdict(&v, p->sent ? FATE_FORWARDED : FATE_DROPPED, DROP_RUNT, TC_ACT_SHOT);
+	return finish(p, hook, &v);
 }
 
 /* A copy for the controllers. */

@@ -80,8 +80,9 @@ static __always_inline int insert_at_tc(struct packet *p, struct __sk_buff *skb,
 		u8 entry[ENTRY_BYTES];
 		u16 tci;
 	} head = {.type = type, .tci = bpf_htons((u16)skb->vlan_tci)};
-	/* As the kernel takes the tag out of metadata it would put another one there: it gets the hole. */
-	u32 hole = p->metadata_tag && is_vlan(skb->protocol) ? VLAN_TAG_BYTES : 0;
+	/* Where the kernel takes a tag for the first header in the frame, it would look for one there from now on: as it takes the one out
+	 * of metadata, or one that is pushed later. It gets the hole, and sees what is behind that. */
+	u32 hole = is_vlan(skb->protocol) ? VLAN_TAG_BYTES : 0;
 
 	forget_whole_checksum(skb);
 	if (p->metadata_tag && !hole && bpf_skb_vlan_pop(skb) < 0)
@@ -90,7 +91,7 @@ static __always_inline int insert_at_tc(struct packet *p, struct __sk_buff *skb,
 	if (bpf_skb_load_bytes(skb, 0, head.macs, sizeof(head.macs)) < 0)
 		return -1;
 	if (!p->metadata_tag) {
-		if (bpf_skb_change_head(skb, ENTRY_BYTES, 0) < 0 || bpf_skb_store_bytes(skb, 12, &head.type, 6, 0) < 0)
+		if (bpf_skb_change_head(skb, ENTRY_BYTES + hole, 0) < 0 || bpf_skb_store_bytes(skb, 12 + hole, &head.type, 6, 0) < 0)
 			return -1;
 	} else {
 		if (bpf_skb_change_head(skb, ENTRY_BYTES + VLAN_TAG_BYTES + hole, 0) < 0 ||
@@ -99,7 +100,7 @@ static __always_inline int insert_at_tc(struct packet *p, struct __sk_buff *skb,
 	}
 	if (bpf_skb_store_bytes(skb, 0, head.macs, sizeof(head.macs), 0) < 0)
 		return -1;
-	return hole && (bpf_skb_vlan_pop(skb) < 0 || bpf_skb_vlan_pop(skb) < 0) ? -1 : 0;
+	return hole && (bpf_skb_vlan_pop(skb) < 0 || (p->metadata_tag && bpf_skb_vlan_pop(skb) < 0)) ? -1 : 0;
 }
 
 static __always_inline int push_mpls(struct packet *p, struct hook hook, u16 type)

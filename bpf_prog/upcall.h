@@ -20,7 +20,8 @@ static __always_inline void fill_upcall(struct upcall *u, struct packet *p, stru
 {
 	u->key = p->key.f;
 	u->megaflow = megaflow;
-	u->in_port = bpf_ntohl(p->key.f.in_port);
+	u->in_port = number_at(p->number);
+	u->bytes = p->bytes;
 	u->reason = reason;
 	u->length = hook.skb->len;
 	u->gso_size = hook.skb->gso_size;

@@ -27,6 +27,8 @@ from appliance.model.fields import (
 )
 from appliance.model.match import Match
 from appliance.model.megaflow import (
+    FIRST_AGAIN,
+    Again,
     CallPlugin,
     Clone,
     Controller,
@@ -39,6 +41,7 @@ from appliance.model.megaflow import (
     PopTag,
     PushTag,
     Select,
+    is_again,
 )
 from appliance.model.ports import PortNo
 
@@ -78,6 +81,8 @@ def field_text(field: Field, number: int, mask: int | None = None) -> FieldText:
     if mask == field.max:
         mask = None
     match field.name:
+        case "in_port" if is_again(number):
+            return (field.name, f"again:{number - FIRST_AGAIN}", None)
         case "in_port":
             return (field.name, port(number), None)
         case "vlan_vid" if mask is None:
@@ -256,6 +261,8 @@ def _datapath_action(item: DatapathAction) -> str:
             kind = "select" if isinstance(item, Select) else "failover"
             buckets = ";".join(",".join(_datapath_action(each) for each in way.actions) or "drop" for way in ways)
             return f"{kind}:{group_id}({buckets})"
+        case Again(place=place):
+            return f"again:{place - FIRST_AGAIN}"
         case Clone(actions=copied):
             return f"clone({','.join(_datapath_action(each) for each in copied)})"
         case _:

@@ -13,7 +13,7 @@ from appliance.datapath.driver import ONE_PIECE_MTU, DatapathPort
 from appliance.datapath.layout import MegaflowFlag, number_at
 from appliance.model.actions import Meter
 from appliance.model.fields import IN_PORT, PLUGIN_BITS
-from appliance.model.megaflow import Megaflow
+from appliance.model.megaflow import Megaflow, is_again
 from appliance.model.ports import Hook
 
 PortAt = Callable[[int], tuple[DatapathPort, str] | None]
@@ -33,7 +33,8 @@ def tier_of(megaflow: Megaflow, port_at: PortAt, shown: Callable[[int], str]) ->
     """``shown`` is how a port's number is written."""
     # The fast path has the meters of all live megaflows.
     meters = {action.meter_id: 0 for action in megaflow.actions if isinstance(action, Meter)}
-    compiled = compile_actions(megaflow.actions, meters)
+    number = IN_PORT.get(megaflow.key)
+    compiled = compile_actions(megaflow.actions, meters, parsed_again=is_again(number))
     if compiled.flags & MegaflowFlag.PUNT:
         return Tier("slow_path", compiled.reason)
     exceptions = []
@@ -43,7 +44,8 @@ def tier_of(megaflow: Megaflow, port_at: PortAt, shown: Callable[[int], str]) ->
         exceptions.append("slow path: a third tag")
     if compiled.flags & MegaflowFlag.PUSHES_MPLS:
         exceptions.append("slow path: frames still to be cut, with two tags")
-    number = IN_PORT.get(megaflow.key)
+    if is_again(number):
+        return Tier("tc", "it is the rest of what is done to packets that are parsed again", tuple(exceptions))
     came_in = port_at(number)
     if came_in is None:
         return Tier("tc", f"port {shown(number)} is gone")

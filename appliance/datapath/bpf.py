@@ -65,7 +65,7 @@ from appliance.datapath.quiesce import keep_order, wait_for_packets_under_way
 from appliance.datapath.slot_statistics import NOTHING, SlotStatistics, Totals
 from appliance.datapath.transmit import Transmitter
 from appliance.datapath.tunnels import Tunnels
-from appliance.model.fields import KEY_BYTES, PLUGIN_BITS
+from appliance.model.fields import IN_PORT, KEY_BYTES, PLUGIN_BITS
 from appliance.model.megaflow import (
     NO_MEGAFLOW,
     Controller,
@@ -77,6 +77,7 @@ from appliance.model.megaflow import (
     PacketInReason,
     Upcall,
     UpcallReason,
+    is_again,
 )
 from appliance.model.plugin import PluginFile
 from appliance.model.ports import Hook
@@ -97,8 +98,8 @@ _COUNTERS = struct.Struct("=8Q")
 _PORT = struct.Struct("=III4x8s8x")
 _NO_OTHER_END = NO_OTHER_END.to_bytes(8, sys.byteorder, signed=True)
 _RECORD = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
-_COPIED = struct.Struct("=8sII")
-"""What stands behind that in the record of a copy: cookie, table, and reason of the packet-in."""
+_BEHIND = struct.Struct("=8sHHI")
+"""What stands behind that: of a copy cookie, table, and reason of the packet-in; of all the bytes that the packet had."""
 _SLOT = struct.Struct("=IIIHH48s")
 _BODY_HEAD = struct.Struct("=QII80s")
 _SUBTABLE = struct.Struct("=48s16x80s48x")
@@ -311,7 +312,8 @@ class BpfDatapath:
     # ── megaflows ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def install(self, megaflow: Megaflow) -> bool:
         now = time.monotonic()
-        compiled = compile_actions(megaflow.actions, self._meters.indices)
+        parsed_again = is_again(IN_PORT.get(megaflow.key))
+        compiled = compile_actions(megaflow.actions, self._meters.indices, parsed_again=parsed_again)
         ways = compiled.choice.ways if compiled.choice else ()
         slots = 1 + len(ways) + len(compiled.stops) + compiled.further_slots
         if not self._rested(slots, now) or (ways and not self._free_choices):
@@ -503,7 +505,9 @@ class BpfDatapath:
                 frame = memory[at : at + _MAC_BYTES] + struct.pack(">HH", tpid, tci) + memory[at + _MAC_BYTES : at + length]
             else:
                 frame = memory[at : at + length]
-            received.append(Upcall(in_port, _REASONS[reason], megaflow_id, int.from_bytes(key, "big"), frame, gso_size, controller))
+            number = int.from_bytes(key, "big")
+            octets = 0 if IN_PORT.get(number) == in_port else _BEHIND.unpack_from(memory, at - _BEHIND.size)[-1]
+            received.append(Upcall(in_port, _REASONS[reason], megaflow_id, number, frame, gso_size, controller, octets))
             units[in_port] = units.get(in_port, 0) + -(-size // UPCALL_UNIT)
         self._ring.release()
         if received:
@@ -567,7 +571,7 @@ def _flags(port: DatapathPort) -> PortFlag:
 
 def _controller(memory: bytes | mmap.mmap, at: int, max_len: int) -> Controller:
     """The action by which a copy came, from its record at this offset."""
-    cookie, table_id, reason = _COPIED.unpack_from(memory, at + _RECORD.size)
+    cookie, table_id, reason, _ = _BEHIND.unpack_from(memory, at + _RECORD.size)
     metadata = int.from_bytes(memory[at : at + _METADATA_BYTES], "big")
     return Controller(PacketInReason(reason), table_id, int.from_bytes(cookie, "big"), max_len, metadata)
 

@@ -29,6 +29,7 @@ from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, Meter, Po
 from appliance.model.fields import ETH_TYPE_QINQ, ETH_TYPE_VLAN, MAX_VLAN_TAGS, VLAN_PRESENT, Layer
 from appliance.model.megaflow import (
     MAX_LEADING_METERS,
+    Again,
     CallPlugin,
     Clone,
     Controller,
@@ -106,6 +107,9 @@ MAX_SLOTS: Final = 4
 """That the ops of one megaflow may take."""
 MAX_PROGRAMS: Final = 24
 """The kernel lets 34 call each other; some come before a megaflow's ops."""
+MAX_PROGRAMS_BEFORE: Final = 6
+MAX_PROGRAMS_BEHIND: Final = 9
+"""Where its packets are parsed again behind it, at most twice, and where they have been."""
 _IN_OTHER_PROGRAMS: Final = (OpCode.FLOOD, OpCode.CONTROLLER, OpCode.PLUGIN)
 PUNTED: Final = Compiled(b"", MegaflowFlag.PUNT)
 
@@ -242,13 +246,15 @@ _TTLS: Final = {"ip_ttl", "mpls_ttl"}
 _ND_FIELDS: Final = {"ipv6_nd_target", "ipv6_nd_sll", "ipv6_nd_tll"}
 
 
-def compile_actions(actions: Sequence[DatapathAction], meters: Mapping[int, int] | None = None) -> Compiled:
+def compile_actions(
+    actions: Sequence[DatapathAction], meters: Mapping[int, int] | None = None, *, parsed_again: bool = False
+) -> Compiled:
     """The ops for a megaflow's actions. If the fast path cannot do them all, MegaflowFlag.PUNT, and only the meters are left.
 
-    ``meters`` are the indices of the meters that the fast path has, by id.
+    ``meters`` are the indices of the meters that the fast path has, by id. ``parsed_again``: its packets have met others before.
     """
     if not actions or not isinstance(actions[0], Meter):
-        return _compile_unmetered(tuple(actions))
+        return _compile_unmetered(tuple(actions), parsed_again)
     leading = list(takewhile(lambda action: isinstance(action, Meter), actions))
     metered = [meters[action.meter_id] for action in leading if isinstance(action, Meter) and meters and action.meter_id in meters]
     if len(metered) != len(leading):
@@ -257,7 +263,7 @@ def compile_actions(actions: Sequence[DatapathAction], meters: Mapping[int, int]
         return replace(PUNTED, reason=f"more than {MAX_LEADING_METERS} meters")
     meter_ops = [_op(OpCode.METER, arg16=index) for index in metered]
     try:
-        rest = _compile(actions[len(leading) :], meter_ops)
+        rest = _compile(actions[len(leading) :], meter_ops, parsed_again=parsed_again)
     except _UnsupportedError as why:
         ops = b"".join([*meter_ops, _op(OpCode.END)])
         return Compiled(ops, MegaflowFlag.PUNT | MegaflowFlag.METERED, stops=tuple(range(len(metered))), reason=str(why))
@@ -267,15 +273,15 @@ def compile_actions(actions: Sequence[DatapathAction], meters: Mapping[int, int]
 
 
 @lru_cache(maxsize=1024)
-def _compile_unmetered(actions: tuple[DatapathAction, ...]) -> Compiled:
+def _compile_unmetered(actions: tuple[DatapathAction, ...], parsed_again: bool) -> Compiled:
     """Many megaflows have the same few lists of actions."""
     try:
-        return _compile(actions)
+        return _compile(actions, parsed_again=parsed_again)
     except _UnsupportedError as why:
         return replace(PUNTED, reason=str(why))
 
 
-def _compile(actions: Sequence[DatapathAction], meter_ops: Sequence[bytes] = ()) -> Compiled:
+def _compile(actions: Sequence[DatapathAction], meter_ops: Sequence[bytes] = (), *, parsed_again: bool) -> Compiled:
     """Raises _UnsupportedError."""
     if not any(isinstance(action, _TO_PORTS) for action in actions) and any(isinstance(action, Controller) for action in actions):
         raise _UnsupportedError("it goes to the controllers alone")  # nothing is left to do when the slow path has it
@@ -286,8 +292,10 @@ def _compile(actions: Sequence[DatapathAction], meter_ops: Sequence[bytes] = ())
     ways = body.choice.ways if body.choice else ()
     if len(ops) > _MOST_OPS:
         raise _UnsupportedError(_TOO_LONG)
-    if _programs(b"".join(ops)) + max((_programs(way.ops) for way in ways), default=0) > MAX_PROGRAMS:
-        raise _UnsupportedError("too many floods, copies for the controllers, and plug-ins")
+    goes_on = bool(actions) and isinstance(actions[-1], Again)
+    most = MAX_PROGRAMS_BEFORE if goes_on else MAX_PROGRAMS_BEHIND if parsed_again else MAX_PROGRAMS
+    if _programs(b"".join(ops)) + max((_programs(way.ops) for way in ways), default=0) > most:
+        raise _UnsupportedError("too many ops, floods, copies for the controllers, and plug-ins to call each other")
     ip, mpls, other = (max(pair) for pair in zip(body.decrements, body.most, strict=True))
     if max(ip, mpls, other) > _MOST_DECREMENTS:
         raise _UnsupportedError(f"more than {_MOST_DECREMENTS} decrements of a TTL")
@@ -320,7 +328,7 @@ def _programs(ops: bytes) -> int:
 
 
 _CHOICES: Final = (Select, Failover)
-_TO_PORTS: Final = (Forward, Flood, Clone, *_CHOICES)
+_TO_PORTS: Final = (Forward, Flood, Clone, Again, *_CHOICES)
 _OUTPUTS: Final = (Controller, *_TO_PORTS)
 _COPIES: Final = (Flood, Controller)
 """Outputs that never take the packet itself."""
@@ -350,6 +358,7 @@ def _why_not_at_xdp(outputs: Sequence[DatapathAction], *, queued: bool) -> str:
         (Controller, "a copy for the controllers"),
         (_CHOICES, "a group that chooses"),
         (Clone, "a copy with changes of its own"),
+        (Again, "it is parsed again"),
     ):
         if any(isinstance(output, kind) for output in outputs):
             return reason
@@ -437,6 +446,8 @@ class _Compilation:
                 self._header(action)
             case PushPbb() | PopPbb():
                 raise _UnsupportedError(_PBB)
+            case Again(place=place):
+                self.ops.append(_op(OpCode.AGAIN, arg32=place))
             case Meter():
                 raise _UnsupportedError("a meter behind other actions")
             case Clone(actions=copied):

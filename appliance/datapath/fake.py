@@ -17,9 +17,10 @@ from appliance.datapath.compile import compile_actions
 from appliance.datapath.driver import DatapathError, DatapathPort, TierCounters
 from appliance.datapath.layout import MegaflowFlag
 from appliance.model.actions import Meter
-from appliance.model.fields import BY_NAME, PLUGIN_BITS
+from appliance.model.fields import BY_NAME, IN_PORT, PLUGIN_BITS
 from appliance.model.megaflow import (
     NO_MEGAFLOW,
+    Again,
     CallPlugin,
     Controller,
     DatapathAction,
@@ -35,6 +36,7 @@ from appliance.model.megaflow import (
     Upcall,
     UpcallReason,
     Way,
+    is_again,
 )
 from appliance.model.plugin import NO_PLUGINS, Plugins
 from appliance.model.tunnel import NO_TUNNEL, Tunnel, tunnel_of
@@ -54,6 +56,21 @@ class _Installed:
     caught_up: bool = False
     waiting: int = 0
     """CATCHING_UP packets that are not served yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Packet:
+    """``octets`` is its length as it came in, ``sent`` how many copies have left."""
+
+    in_port: int
+    key: int
+    frame: bytes
+    octets: int
+    sent: int = 0
+
+    def upcall(self, reason: UpcallReason, megaflow_id: int) -> Upcall:
+        again = IN_PORT.get(self.key) != self.in_port
+        return Upcall(self.in_port, reason, megaflow_id, self.key, self.frame, octets=self.octets if again else 0)
 
 
 class FakeDatapath:
@@ -91,14 +108,7 @@ class FakeDatapath:
             self._drop(in_port, DropReason.RUNT)
             return
         key = PLUGIN_BITS.put(parse(frame, in_port, *tunnel).key, self.plugins.bits(frame, in_port))
-        entry = next((item for item in self._installed.values() if key & item.megaflow.mask == item.megaflow.key), None)
-        if entry is None:
-            self._punt(Upcall(in_port, UpcallReason.MISS, NO_MEGAFLOW, key, frame))
-        elif not entry.caught_up or entry.waiting:
-            entry.waiting += 1
-            self._punt(Upcall(in_port, UpcallReason.CATCHING_UP, entry.megaflow.id, key, frame))
-        else:
-            self._forward(in_port, key, frame, entry)
+        self._look_up(_Packet(in_port, key, frame, len(frame)))
 
     @property
     def megaflows(self) -> list[Megaflow]:
@@ -129,7 +139,8 @@ class FakeDatapath:
             return False
         last = megaflow.actions[-1] if megaflow.actions else None
         ways = [(0, 0)] * (len(last.ways) if isinstance(last, Select | Failover) else 0)
-        flags = compile_actions(megaflow.actions, {meter_id: at for at, meter_id in enumerate(self._meters)}).flags
+        meters = {meter_id: at for at, meter_id in enumerate(self._meters)}
+        flags = compile_actions(megaflow.actions, meters, parsed_again=is_again(IN_PORT.get(megaflow.key))).flags
         dropped = ((0, 0),) * sum(isinstance(action, Meter | CallPlugin) for action in megaflow.actions)
         statistics = MegaflowStatistics(0, 0, 0.0, ways=tuple(ways), dropped=dropped)
         self._installed[megaflow.id] = _Installed(megaflow, statistics, ways, flags)
@@ -197,7 +208,18 @@ class FakeDatapath:
             os.close(self._event)
 
     # ── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _forward(self, in_port: int, key: int, frame: bytes, entry: _Installed) -> None:
+    def _look_up(self, packet: _Packet) -> None:
+        entry = next((item for item in self._installed.values() if packet.key & item.megaflow.mask == item.megaflow.key), None)
+        if entry is None:
+            self._punt(packet.upcall(UpcallReason.MISS, NO_MEGAFLOW))
+        elif not entry.caught_up or entry.waiting:
+            entry.waiting += 1
+            self._punt(packet.upcall(UpcallReason.CATCHING_UP, entry.megaflow.id))
+        else:
+            self._forward(packet, entry)
+
+    def _forward(self, packet: _Packet, entry: _Installed) -> None:
+        in_port, key, frame = packet.in_port, packet.key, packet.frame
         actions = entry.megaflow.actions
         stops: list[int] = []
         if entry.flags & MegaflowFlag.PUNT:
@@ -205,23 +227,23 @@ class FakeDatapath:
             leading: list[DatapathAction] = [Meter(number) for number in metered]
             passed = execute(frame, [*leading, Forward(0)], in_port, meter=self._run_meter, dropped=stops.append)
             if passed:
-                self._punt(Upcall(in_port, UpcallReason.ACTION, entry.megaflow.id, key, passed[0].frame))
+                self._punt(replace(packet, frame=passed[0].frame).upcall(UpcallReason.ACTION, entry.megaflow.id))
             else:
-                self._count_megaflow(entry, key, frame)
-                self._count_dropped(entry, stops[0], frame)
+                self._count_megaflow(entry, packet)
+                self._count_dropped(entry, stops[0], packet)
                 self._drop(in_port, DropReason.METER)
             return
         # Whether it is punted is seen before anything is done, the meters' work included.
         dry = execute(frame, actions, in_port)
         if any(emission.action is INVALID_TTL for emission in dry):
-            self._punt(Upcall(in_port, UpcallReason.TTL, entry.megaflow.id, key, frame))
+            self._punt(packet.upcall(UpcallReason.TTL, entry.megaflow.id))
             return
-        self._count_megaflow(entry, key, frame)
+        self._count_megaflow(entry, packet)
 
         def chosen(action: Select | Failover, way: Way) -> None:
             place = action.ways.index(way)
             packets, octets = entry.ways[place]
-            entry.ways[place] = packets + 1, octets + len(frame)
+            entry.ways[place] = packets + 1, octets + packet.octets
             entry.statistics = entry.statistics._replace(ways=tuple(entry.ways))
 
         came = tunnel_of(key)
@@ -237,9 +259,9 @@ class FakeDatapath:
             tunnel=came,
         )
         for stop in stops:
-            self._count_dropped(entry, stop, frame)
+            self._count_dropped(entry, stop, packet)
         copies = [(port, emission) for emission in emissions for port in self._outputs(emission.action, in_port)]
-        sent = 0
+        sent = packet.sent
         for emission in emissions:
             if isinstance(emission.action, Controller):
                 copied = parse(emission.frame, in_port, *emission.tunnel).key
@@ -251,7 +273,11 @@ class FakeDatapath:
             if self._put_out(port, copy.frame, copy.tunnel.set_since(came)):
                 sent += 1
                 self._count(port, tx_packets=1, tx_bytes=len(copy.frame))
-        if sent:
+        last = emissions[-1] if emissions else None
+        if last is not None and isinstance(last.action, Again):
+            again = PLUGIN_BITS.put(parse(last.frame, last.action.place, *last.tunnel).key, PLUGIN_BITS.get(key))
+            self._look_up(replace(packet, key=again, frame=last.frame, sent=sent))
+        elif sent:
             self._count(in_port, forwarded_tc=1)
         elif stops:
             stopping = [action for action in actions if isinstance(action, Meter | CallPlugin)][stops[0]]
@@ -263,31 +289,31 @@ class FakeDatapath:
         else:
             self._drop(in_port, DropReason.OUTPUT_DOWN if emissions else DropReason.NO_ACTION)
 
-    def _count_megaflow(self, entry: _Installed, key: int, frame: bytes) -> None:
+    def _count_megaflow(self, entry: _Installed, packet: _Packet) -> None:
         before = entry.statistics
-        flags = before.tcp_flags | _TCP_FLAGS.get(key)
+        flags = before.tcp_flags | _TCP_FLAGS.get(packet.key)
         entry.statistics = before._replace(
-            packets=before.packets + 1, bytes=before.bytes + len(frame), last_used=self._now(), tcp_flags=flags
+            packets=before.packets + 1, bytes=before.bytes + packet.octets, last_used=self._now(), tcp_flags=flags
         )
 
     def _run_meter(self, meter_id: int, octets: int) -> int:
         return self.meter(meter_id, 1, octets)
 
-    def _count_dropped(self, entry: _Installed, stop: int, frame: bytes) -> None:
+    def _count_dropped(self, entry: _Installed, stop: int, packet: _Packet) -> None:
         dropped = list(entry.statistics.dropped)
-        dropped[stop] = dropped[stop][0] + 1, dropped[stop][1] + len(frame)
+        dropped[stop] = dropped[stop][0] + 1, dropped[stop][1] + packet.octets
         entry.statistics = entry.statistics._replace(dropped=tuple(dropped))
 
     def _is_live(self, number: int) -> bool:
         return number in self.ports and self.ports[number].live
 
-    def _outputs(self, action: Forward | Flood | Controller, in_port: int) -> list[int]:
+    def _outputs(self, action: Forward | Flood | Controller | Again, in_port: int) -> list[int]:
         match action:
             case Forward(port=number):
                 return [number] if number in self.ports and self.ports[number].forward else []
             case Flood():
                 return [number for number, port in self.ports.items() if number != in_port and port.forward]
-            case Controller():
+            case Controller() | Again():
                 return []
 
     def _put_out(self, number: int, frame: bytes, tunnel: Tunnel) -> bool:

@@ -115,6 +115,7 @@ class OpCode(IntEnum):
     SAVE = 54
     RESTORE = 55
     NEXT = 56
+    AGAIN = 57
 
 
 class MegaflowFlag(IntFlag):
@@ -166,6 +167,7 @@ class ProgramIndex(IntEnum):
     EDIT = 6
     TUNNEL = 7
     COPY = 8
+    AGAIN = 9
 
 
 class PluginKind(IntEnum):
@@ -385,6 +387,7 @@ class Upcall(ctypes.Structure):
         ("vlan_tci", ctypes.c_uint16),
         ("max_len", ctypes.c_uint16),
         ("cookie", ctypes.c_uint64),
-        ("table", ctypes.c_uint32),
-        ("packet_in_reason", ctypes.c_uint32),
+        ("table", ctypes.c_uint16),
+        ("packet_in_reason", ctypes.c_uint16),
+        ("bytes", ctypes.c_uint32),
     )

@@ -298,6 +298,7 @@ class Programs:
                 ("tc_programs", ProgramIndex.EDIT, self._load("ofswitch_edit", tc, stderr)),
                 ("tc_programs", ProgramIndex.TUNNEL, self._load("ofswitch_tunnel", tc, stderr)),
                 ("tc_programs", ProgramIndex.COPY, self._load("ofswitch_copy", tc, stderr)),
+                ("tc_programs", ProgramIndex.AGAIN, self._load("ofswitch_again", tc, stderr)),
                 *(("xdp_programs", index, self._load_xdp(name)) for index, name in _XDP_CALLED.items()),
             ]
         for table, index, fd in called:

@@ -115,6 +115,23 @@ class Clone:
     actions: tuple[DatapathAction, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Parse the packet as it is now, and go on with the megaflow that it finds as if it had come in on the port ``place``, of which
+    there is none: a number from FIRST_AGAIN to LAST_AGAIN. The last action of a list."""
+
+    place: int
+
+
+FIRST_AGAIN = 0x10000
+LAST_AGAIN = 0x7FFFFFFF
+
+
+def is_again(in_port: int) -> bool:
+    """Whether this stands in a flow key in the place of a port, because the packet has been parsed again."""
+    return FIRST_AGAIN <= in_port <= LAST_AGAIN
+
+
 MAX_WAYS = 32
 MAX_LEADING_METERS = 4
 """Meters that stand before everything else in a megaflow's actions: the fast path runs them also for packets that it sends up
@@ -141,6 +158,7 @@ DatapathAction = (
     | Failover
     | Clone
     | Controller
+    | Again
 )
 """Those for MPLS, PBB and copied TTLs are OpenFlow's own: what they copy, they take from the packet. ``Meter`` passes the packet
 on, drops it, or remarks its DSCP: one after another, where their instructions stood."""
@@ -205,6 +223,8 @@ class Upcall(NamedTuple):
     frame: bytes
     gso_size: int = 0
     controller: Controller | None = None
+    octets: int = 0
+    """As the packet came in, if it has been parsed again since (``key`` has a place of ``Again`` for a port); else 0."""
 
 
 @dataclass(frozen=True, slots=True)

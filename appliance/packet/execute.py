@@ -24,6 +24,7 @@ from appliance.model.actions import (
 )
 from appliance.model.fields import BY_NAME
 from appliance.model.megaflow import (
+    Again,
     CallPlugin,
     Clone,
     Controller,
@@ -58,12 +59,12 @@ _IP_DSCP = BY_NAME["ip_dscp"]
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """The packet leaves by ``action``; who carries that out knows the ports. ``frame`` has its tags in it.
+    """The packet leaves by ``action``, or is to be parsed again: who does that knows the ports. ``frame`` has its tags in it.
 
     ``queue_id`` is that of the last SetQueue, None if there was none. ``tunnel`` holds the packet's tunnel fields as they are then.
     """
 
-    action: Forward | Flood | Controller
+    action: Forward | Flood | Controller | Again
     frame: bytes
     queue_id: int | None = None
     tunnel: Tunnel = NO_TUNNEL
@@ -170,6 +171,9 @@ class _Execution:
                     passed += 1
                 case Clone(actions=copied):
                     self.run(self._copy(packet, packet.frame), copied, queue_id)
+                case Again():
+                    self.emissions.append(Emission(action, packet.frame, queue_id, packet.tunnel))
+                    return None
                 case Select() | Failover():
                     way = self._choose(packet, action)
                     if way is not None:

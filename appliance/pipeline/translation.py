@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from appliance.model.actions import Action
-from appliance.model.megaflow import DatapathAction, Failover, PacketInReason, Select
+from appliance.model.megaflow import Again, DatapathAction, Failover, PacketInReason, Select
 from appliance.pipeline.flow_table import FlowEntry
 from appliance.pipeline.group_table import GroupHit
 
@@ -127,6 +127,13 @@ class Translation(NamedTuple):
     groups: frozenset[int] = frozenset()
     meters: frozenset[int] = frozenset()
     watched_ports: frozenset[int] = frozenset()
+    recirculation: int = 0
+    """Not 0: a megaflow may be made of it all the same, whose packets go on at this place once parsed ``again``."""
+
+    @property
+    def for_fast_path(self) -> tuple[DatapathAction, ...]:
+        """The actions of a megaflow."""
+        return (*self.actions, Again(self.recirculation)) if self.recirculation else self.actions
 
     def met_at(self, stop: int | None) -> Met:
         """What a packet has met that was dropped at this one of the actions' meters and plug-ins, or (None) not at all."""

@@ -12,6 +12,7 @@ Invariant: translating a key that differs only in bits outside ``Translation.mas
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from appliance.model.actions import Action, ExperimenterAction, Group, Meter, Output, SetQueue
 from appliance.model.fields import BY_NAME, IN_PORT
@@ -28,7 +29,15 @@ from appliance.pipeline.group_table import PortIsLive
 from appliance.pipeline.group_walk import ForkError, GroupWalk
 from appliance.pipeline.last_entry import LastEntries, is_last
 from appliance.pipeline.plain_path import Begun, begin
-from appliance.pipeline.tracked_key import CARRIED_BITS, DSCP_BITS, ParseAgainError, Snapshot, TrackedKey, before_actions
+from appliance.pipeline.tracked_key import (
+    CARRIED_BITS,
+    DSCP_BITS,
+    METADATA_BITS,
+    ParseAgainError,
+    Snapshot,
+    TrackedKey,
+    before_actions,
+)
 from appliance.pipeline.translation import Continuation, Lookup, Met, Origin, Stage, Translation
 
 __all__ = [
@@ -41,6 +50,7 @@ __all__ = [
     "resume",
     "translate",
     "translate_actions",
+    "translate_again",
 ]
 
 NO_COOKIE = 0xFFFFFFFFFFFFFFFF
@@ -106,7 +116,7 @@ class _Walk(GroupWalk):
             actions,
             tuple([Lookup(table_id, then.key, key.known(then), entry) for table_id, entry, then in self._lookups]),
             tuple(self._normal_keys),
-            not ends or self._too_many_ways or _too_many_meters(actions),
+            bool(forks) or self._too_many_ways or _too_many_meters(actions),
             again,
             (),
             forks,
@@ -320,7 +330,7 @@ def _by_last_entry(pipeline: Pipeline, key: int, begun: Begun) -> Translation | 
             return None
         walk = _Walk(pipeline, key, None, None, one_packet=False)
         alone = walk.run(lambda: walk.go_on(begun._replace(mask=IN_PORT.mask, outputs=())))
-        if alone.slow_path_only:
+        if alone.slow_path_only or alone.again is not None:
             return None
         outcome = alone.mask, alone.actions
         _LAST_ENTRIES.learn(begun, in_port, key, outcome)
@@ -347,6 +357,25 @@ def translate_actions(
     changes = tuple(action for action in actions[:table] if not isinstance(action, Output | Group))
     rest = translate_actions(pipeline, key, changes + actions[table + 1 :], normal, port_is_live)
     return translation._replace(also=(rest._replace(also=()), *rest.also))
+
+
+def translate_again(
+    pipeline: Pipeline,
+    again: Continuation,
+    key: int,
+    normal: Normal | None = None,
+    port_is_live: PortIsLive | None = None,
+    *,
+    one_packet: bool = False,
+) -> Translation:
+    """What becomes of all packets that go on so and have this key when they are parsed again; the tunnel is the key's own.
+
+    ``one_packet`` as in ``translate``.
+    """
+    walk = _Walk(pipeline, key, normal, port_is_live, one_packet=one_packet)
+    carried = again.carried | key & CARRIED_BITS & ~METADATA_BITS
+    translation = walk.run(lambda: walk.resume(replace(again, carried=carried)))
+    return translation._replace(slow_path_only=True) if one_packet else translation
 
 
 def resume(

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from appliance.model.fields import IP_FRAG
-from appliance.model.megaflow import MegaflowStatistics
+from appliance.model.fields import IN_PORT, IP_FRAG
+from appliance.model.megaflow import Again, MegaflowStatistics, is_again
 from appliance.pipeline import mac_table, xlate
 from appliance.pipeline.flow_table import Pipeline
 from appliance.pipeline.mac_table import MacChange, MacTable
 from appliance.pipeline.translation import Continuation, Translation
 from appliance.switch.effects import Effect, InstallMegaflow, ReadStatistics, RemoveMegaflows
 from appliance.switch.megaflows import LiveMegaflow, Megaflows, installable
+from appliance.switch.recirculation import Recirculation
 
 
 class FastPath:
@@ -27,6 +28,7 @@ class FastPath:
         self.port_is_live = port_is_live
         self.megaflows = megaflows
         self.mac_table = MacTable()
+        self._recirculation = Recirculation()
         self.standalone = standalone
         self.drops_fragments = False
         """OFPC_FRAG_DROP: fragments of IP packets do not come to the tables."""
@@ -42,13 +44,33 @@ class FastPath:
 
     def translate(self, key: int, now: float, *, one_packet: bool = False) -> Translation:
         """What becomes of a packet with this flow key that comes in. ``one_packet``: see ``xlate.translate``."""
+        place = self._recirculation.get(IN_PORT.get(key))
+        if place is not None:
+            own = IN_PORT.put(key, place.in_port)
+            rest = xlate.translate_again(
+                self.pipeline, place.continuation, own, self.normal(now), self.port_is_live, one_packet=one_packet
+            )
+            return self._placed(rest, place.in_port, place.passes + 1)._replace(key=key)
+        if is_again(IN_PORT.get(key)):
+            return Translation(key, IN_PORT.mask, (), slow_path_only=True)  # its way on is forgotten
         if self.drops_fragments and IP_FRAG.get(key):
-            return Translation(key, IP_FRAG.mask, ())
+            return Translation(key, IP_FRAG.mask | IN_PORT.mask, ())
         if self.standalone:
             translation = mac_table.normal(key, self.mac_table, now)
         else:
             translation = xlate.translate(self.pipeline, key, self.normal(now), self.port_is_live, one_packet=one_packet)
+        if translation.again is not None:
+            translation = self._placed(translation, IN_PORT.get(key), 1)
         return translation._replace(mask=translation.mask | IP_FRAG.mask) if self.drops_fragments else translation
+
+    def _placed(self, translation: Translation, in_port: int, passes: int) -> Translation:
+        """With a place where its packets go on, if they are to be parsed again and the fast path can do that."""
+        if translation.again is None or translation.forks or translation.slow_path_only:
+            return translation
+        if self._recirculation.is_full:
+            places = {action.place for live in self.megaflows for action in live.megaflow.actions if isinstance(action, Again)}
+            self._recirculation.forget(places | {IN_PORT.get(live.megaflow.key) for live in self.megaflows})
+        return translation._replace(recirculation=self._recirculation.number(in_port, translation.again, passes))
 
     def resume(self, again: Continuation, key: int, now: float) -> Translation:
         return xlate.resume(self.pipeline, again, key, self.normal(now), self.port_is_live)

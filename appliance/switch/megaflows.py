@@ -166,7 +166,7 @@ class Megaflows:
             mask = self.masks.choose(translation.mask)
         if mask != translation.mask and translation.key != key:
             translation = translation._replace(key=key)  # it was another packet's, for which this megaflow is not
-        megaflow = Megaflow(self._last_id, key & mask, mask, translation.actions)
+        megaflow = Megaflow(self._last_id, key & mask, mask, translation.for_fast_path)
         live = LiveMegaflow(megaflow, translation, now)
         self._live[megaflow.id] = live
         self._order.add(megaflow.id)
@@ -342,7 +342,7 @@ class Megaflows:
     def _still_right(self, megaflow_id: int, translate: Translate) -> bool:
         live = self._live[megaflow_id]
         new = translate(live.translation.key)
-        if new.actions != live.megaflow.actions or new.mask & ~live.megaflow.mask or not installable(new):
+        if new.for_fast_path != live.megaflow.actions or new.mask & ~live.megaflow.mask or not installable(new):
             return False
         self._unindex_translation(megaflow_id, live.translation)
         live.translation = new
@@ -406,7 +406,8 @@ class Megaflows:
 
 def installable(translation: Translation) -> bool:
     """Whether the fast path may be told: the rest of the packet's way does not have to be found on its bytes."""
-    return not (translation.slow_path_only or translation.again or translation.forks or translation.also)
+    goes_on = translation.again is not None and not translation.recirculation
+    return not (translation.slow_path_only or goes_on or translation.forks or translation.also)
 
 
 def _credit(live: LiveMegaflow, statistics: MegaflowStatistics, pipeline: Pipeline, mac_table: MacTable) -> None:

@@ -66,10 +66,12 @@ _CUT_AFTER = (Forward, Flood, SetField, PushTag, PopTag, DecTtl, SetQueue, Meter
 class _Packet:
     """One packet on the slow path. ``frame`` is as it came in, ``key`` its flow key; ``gso_size`` as in Upcall."""
 
-    __slots__ = ("frame", "gso_size", "in_port", "key", "partial", "tunnel")
+    __slots__ = ("frame", "gso_size", "in_port", "key", "octets", "partial", "tunnel")
 
-    def __init__(self, frame: bytes, key: int, gso_size: int = 0, *, finish: bool = False) -> None:
-        """``finish``: a partial checksum of a local stack is to be finished, unless the frame is still to be cut into segments."""
+    def __init__(self, frame: bytes, key: int, gso_size: int = 0, *, finish: bool = False, octets: int = 0) -> None:
+        """``octets`` are to be counted, if it was of another length than ``frame`` when it came in. ``finish``: a partial
+        checksum of a local stack is to be finished, unless the frame is still to be cut into segments.
+        """
         self.in_port = IN_PORT.get(key)
         self.key = key
         self.tunnel = tunnel_of(key)
@@ -81,6 +83,7 @@ class _Packet:
             else:
                 frame = mpls.finished(frame, parse(frame, self.in_port))
         self.frame = frame
+        self.octets = octets or len(frame)
 
     @property
     def segments(self) -> int:
@@ -140,14 +143,15 @@ class PacketIo:
             elif fast_path.want(lasting, upcall.key):
                 made.setdefault(lasting.mask, {})[lasting.key & lasting.mask] = lasting
             metered = upcall.reason is UpcallReason.ACTION
+            key = IN_PORT.put(upcall.key, upcall.in_port) if upcall.octets else upcall.key
             cut = upcall.gso_size and (upcall.key & _LABELLED or not _leaves_segmentation(own))
-            if unchanged and not cut:
+            if unchanged and not cut and not upcall.octets:
                 self._pass_on(own, upcall, now, effects)
             elif cut:
                 for frame in segment(upcall.frame, upcall.gso_size):
-                    self._run(own, _Packet(frame, upcall.key), now, effects, metered=metered)
+                    self._run(own, _Packet(frame, key), now, effects, metered=metered)
             else:
-                packet = _Packet(upcall.frame, upcall.key, upcall.gso_size, finish=True)
+                packet = _Packet(upcall.frame, key, upcall.gso_size, finish=True, octets=upcall.octets)
                 self._run(own, packet, now, effects, metered=metered)
             if upcall.reason is UpcallReason.CATCHING_UP:
                 effects.append(Served(upcall.megaflow_id))
@@ -238,7 +242,7 @@ class PacketIo:
     ) -> None:
         """``frame`` and ``tunnel`` are the packet, or a copy of it, as it is now."""
         fast_path = self._fast_path
-        octets = len(packet.frame)
+        octets = packet.octets
         while True:
             stops: list[int] = []
             emissions = self._execute(translation, packet, frame, tunnel, stops.append, metered=metered)
@@ -286,7 +290,7 @@ class PacketIo:
             dropped=dropped,
             port_is_live=self._ports.live,
             chosen=lambda action, way: group_table.count(
-                translation.way_hits.get((action.group_id, way.bucket), ()), 1, len(packet.frame)
+                translation.way_hits.get((action.group_id, way.bucket), ()), 1, packet.octets
             ),
             tunnel=tunnel,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import takewhile
 
 import pytest
@@ -17,8 +18,9 @@ from vectors.strategies import actions as action_lists
 from appliance.datapath.compile import compile_actions
 from appliance.datapath.layout import MegaflowFlag
 from appliance.model.actions import DecMplsTtl, Meter, SetField
-from appliance.model.fields import BY_NAME, ETH_TYPE, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_QINQ, ETH_TYPE_VLAN, VLAN_TCI
+from appliance.model.fields import BY_NAME, ETH_TYPE, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ETH_TYPE_QINQ, ETH_TYPE_VLAN, KEY_MASK, VLAN_TCI
 from appliance.model.megaflow import (
+    Again,
     Clone,
     DatapathAction,
     DecTtl,
@@ -137,6 +139,52 @@ def test_whole_lists(fast_path: FastPath, frame: bytes, actions: tuple[DatapathA
 def test_mpls(fast_path: FastPath, frame: bytes, actions: list[DatapathAction], hook: Hook, metadata: bool) -> None:
     assume(runnable(frame))
     check(fast_path, frame, tuple(actions), hook, metadata)
+
+
+PLACE = 0x10007
+
+
+@settings(max_examples=150)
+@given(frame=st.one_of(packets(), stacks()), before=action_lists(mpls=True), behind=action_lists(mpls=True), metadata=st.booleans())
+def test_parsed_again(
+    fast_path: FastPath,
+    frame: bytes,
+    before: tuple[DatapathAction, ...],
+    behind: tuple[DatapathAction, ...],
+    metadata: bool,
+) -> None:
+    """The key is that of the packet as the first list has left it, and what is beside the frame stays."""
+    assume(runnable(frame))
+    before = (*before, Again(PLACE))
+    flags = compile_actions(before).flags | compile_actions(behind, parsed_again=True).flags
+    assume(not flags & (MegaflowFlag.PUNT | MegaflowFlag.POPS))
+    key = parse(frame, IN_PORT).key
+    *left, last = execute(frame, before, IN_PORT)
+    rest = execute(last.frame, behind, IN_PORT, tunnel=last.tunnel)
+    assume(last.action == Again(PLACE) and all(emission.action != INVALID_TTL for emission in rest))
+    again = parse(last.frame, PLACE, *last.tunnel).key
+    network_tag = metadata and bool(VLAN_TCI.get(key))
+    megaflows = [fast_path.install_for(frame, before)]
+    try:
+        missed = fast_path.execute(frame, Hook.TC, network_tag)
+        megaflows.append(fast_path.install(behind, again, KEY_MASK))
+        result = fast_path.execute(frame, Hook.TC, network_tag)
+    finally:
+        fast_path.datapath.remove(megaflows)
+    copies = [upcall for upcall in missed.upcalls if upcall.reason is UpcallReason.COPY]
+    others = [upcall for upcall in missed.upcalls if upcall.reason is not UpcallReason.COPY]
+    if others and others[0].reason is UpcallReason.TTL:
+        assert decrements(before)
+        return
+    assert [(up.in_port, up.reason, up.frame.hex(), up.octets) for up in others] == [
+        (IN_PORT, UpcallReason.MISS, last.frame.hex(), len(frame))
+    ]
+    assert f"{others[0].key:0256x}" == f"{again:0256x}"
+    check_leaving(replace(missed, upcalls=tuple(copies)), [(out.action, out.frame.hex(), out.tunnel) for out in left], megaflows[0])
+    if any(upcall.reason is UpcallReason.TTL for upcall in result.upcalls):
+        assert decrements(behind)
+        return
+    check_leaving(result, [(out.action, out.frame.hex(), out.tunnel) for out in (*left, *rest)], *megaflows)
 
 
 def verdict_of(meter_id: int, octets: int) -> int:

@@ -23,7 +23,7 @@ from appliance.datapath.layout import NO_OTHER_END, OpCode, PortFlag, number_at,
 from appliance.datapath.loader import Sizes
 from appliance.datapath.programs import bpf
 from appliance.model.fields import IN_PORT, KEY_BYTES, KEY_MASK, LAYERS
-from appliance.model.megaflow import Controller, DatapathAction, Flood, Forward, Megaflow, Upcall, UpcallReason
+from appliance.model.megaflow import DatapathAction, Flood, Forward, Megaflow, Upcall, UpcallReason
 from appliance.model.plugin import PluginFile
 from appliance.model.ports import LOCAL_PORT, Hook
 from appliance.model.tunnel import Tunnel, tunnel_of
@@ -75,12 +75,14 @@ class Result:
     key: int
 
 
-def check_leaving(result: Result, leaving: Iterable[tuple[Forward | Flood | Controller, str, Tunnel]], megaflow_id: int) -> None:
+def check_leaving(result: Result, leaving: Iterable[tuple[object, str, Tunnel]], *megaflows: int) -> None:
     """Whether this has left, in whichever order, and nothing else: action, frame in hexadecimal, tunnel fields."""
     left = [(output.action, output.frame.hex(), output.tunnel) for output in result.outputs]
     copied = [(upcall.controller, upcall.frame.hex(), tunnel_of(upcall.key)) for upcall in result.upcalls]
     assert Counter([*left, *copied]) == Counter(leaving)
-    assert {(upcall.reason, upcall.megaflow_id) for upcall in result.upcalls} <= {(UpcallReason.COPY, megaflow_id)}
+    assert {(upcall.reason, upcall.megaflow_id) for upcall in result.upcalls} <= {
+        (UpcallReason.COPY, number) for number in megaflows
+    }
 
 
 class FastPath:

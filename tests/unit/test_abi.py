@@ -15,7 +15,7 @@ from appliance.datapath import layout
 from appliance.datapath.loader import SOURCES
 from appliance.model import fields, plugin
 from appliance.model.fields import LAYOUT, SHARED, Fragment, Layer
-from appliance.model.megaflow import MAX_BANDS, MAX_LEADING_METERS, MAX_WAYS, DropReason, UpcallReason
+from appliance.model.megaflow import FIRST_AGAIN, LAST_AGAIN, MAX_BANDS, MAX_LEADING_METERS, MAX_WAYS, DropReason, UpcallReason
 from appliance.model.ports import LOCAL_PORT, MAX_PORT_NUMBER
 
 STRUCTURES: dict[str, type[ctypes.Structure]] = {
@@ -83,6 +83,8 @@ LIMITS: dict[str, int] = {
     "MAX_PLUGIN_COUNTERS": plugin.MAX_COUNTERS,
     "NO_SLOT": layout.NO_SLOT,
     "MAX_TAGS_OF_COPY": layout.MAX_TAGS_OF_COPY,
+    "FIRST_AGAIN": FIRST_AGAIN,
+    "LAST_AGAIN": LAST_AGAIN,
     "PLUGIN_PROGRAM(2, 5)": layout.plugin_program(layout.PluginKind.ACTION_APART, 5),
     "MAX_WAYS": MAX_WAYS,
     "MAX_BANDS": MAX_BANDS,

@@ -11,6 +11,7 @@ from appliance.datapath.driver import DatapathPort
 from appliance.model.actions import Meter, PushMpls, PushPbb, SetField, SetQueue
 from appliance.model.fields import BY_NAME, IN_PORT, PLUGIN_BITS
 from appliance.model.megaflow import (
+    Again,
     CallPlugin,
     Clone,
     Controller,
@@ -52,6 +53,7 @@ def test_at_xdp() -> None:
         ((Meter(1), OUT), "a meter"),
         ((CallPlugin(1, bytes(12)), OUT), "a plug-in"),
         ((OUT, DecTtl()), "a change behind its output"),
+        ((PopTag(), Again(0x10000)), "it is parsed again"),
         ((Clone((SetField(BY_NAME["ipv4_dst"], 5), OUT)), OUT), "a copy with changes of its own"),
     ],
 )
@@ -83,6 +85,11 @@ def test_what_ports_and_matches_keep_at_tc() -> None:
     assert tier(Forward(3)) == Tier("tc", "port 3 takes nothing from XDP")
     assert tier(OUT, mask=PLUGIN_BITS.mask) == Tier("tc", "it depends on a plug-in's match")
     assert tier_of(Megaflow(1, 0, 0, ()), lambda number: None, str) == Tier("tc", "port 0 is gone")
+
+
+def test_what_is_done_once_a_packet_has_been_parsed_again() -> None:
+    behind = Megaflow(1, IN_PORT.put(0, 0x10000), IN_PORT.mask, (OUT,))
+    assert tier_of(behind, {}.get, str) == Tier("tc", "it is the rest of what is done to packets that are parsed again")
 
 
 def test_packets_that_are_left_to_a_slower_tier() -> None:

@@ -13,6 +13,7 @@ from appliance.datapath.layout import CRC_SHIFTS, MAX_OPS, MegaflowFlag, OpCode
 from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, PopMpls, PopPbb, PushMpls, PushPbb, SetField
 from appliance.model.fields import BY_NAME, MATCH_FIELDS
 from appliance.model.megaflow import (
+    Again,
     CallPlugin,
     Clone,
     Controller,
@@ -90,6 +91,19 @@ def test_a_copy_with_changes_of_its_own_is_done_between_save_and_restore() -> No
         OpCode.FORWARD,
         OpCode.END,
     ]
+
+
+def test_parsed_again_at_the_end_with_programs_left_for_what_follows() -> None:
+    assert codes(put("ipv4_src"), OUT, Again(0x10000)) == [
+        OpCode.SET_IPV4_SRC,
+        OpCode.CHECKSUMS,
+        OpCode.OUTPUT,
+        OpCode.AGAIN,
+        OpCode.END,
+    ]
+    outputs = tuple(Forward(number) for number in range(1, 100))
+    assert compile_actions(outputs) != PUNTED
+    assert compile_actions(outputs, parsed_again=True) == compile_actions((*outputs, Again(0x10000))) == PUNTED
 
 
 def test_a_ttl_must_last_for_each_copy() -> None:

@@ -21,9 +21,9 @@ from appliance.model.actions import (
     SetField,
     WriteMetadata,
 )
-from appliance.model.fields import BY_NAME, VLAN_PRESENT
+from appliance.model.fields import BY_NAME, IN_PORT, VLAN_PRESENT
 from appliance.model.match import Match, MatchField
-from appliance.model.megaflow import NO_MEGAFLOW, Controller, Flood, PacketInReason, Upcall, UpcallReason
+from appliance.model.megaflow import NO_MEGAFLOW, Again, Controller, Flood, PacketInReason, Upcall, UpcallReason
 from appliance.model.ports import PortNo
 from appliance.openflow.errors import BadAction, BadRequest, ErrorType
 from appliance.openflow.messages import (
@@ -73,6 +73,13 @@ def add(shell: Shell, *actions: Action, **fields: int) -> None:
 
 def upcall(raw: bytes, in_port: int = 1, reason: UpcallReason = UpcallReason.MISS, megaflow: int = NO_MEGAFLOW) -> Upcall:
     return Upcall(in_port, reason, megaflow, parse(raw, in_port).key, raw)
+
+
+def flow_bytes(shell: Shell) -> list[int]:
+    """Of all entries, as the switch tells."""
+    flows = shell.ask(MultipartRequest(FlowStatsRequest()), MultipartReply).body
+    assert isinstance(flows, FlowStatsReply)
+    return [entry.byte_count for entry in flows.entries]
 
 
 def kinds(effects: list[Effect]) -> list[type[Effect]]:
@@ -391,10 +398,34 @@ def test_headers_that_show_only_after_an_action() -> None:
     inner = frames.ipv4(17, frames.udp(1, 2))
     raw = frames.ethernet(0x0800, inner, (tag, tag, tag))
     popped = frames.ethernet(0x0800, inner, (tag, tag))
-    for _ in range(2):
+    for _ in range(4):
         assert shell.inject(1, raw) == [(2, popped), (3, popped)]
-    assert shell.switch.megaflow_ids == (), "only the slow path can"
-    assert [(table.lookup_count, table.matched_count) for table in shell.switch.tables] == [(2, 2), (2, 2)]
+    first, second = shell.datapath.megaflows
+    assert first.actions[-1] == Again(IN_PORT.get(second.key))
+    counters = shell.datapath.port_counters()[1]
+    # The first packet comes up as it came, the second where no megaflow goes on with it.
+    assert (counters.rx_packets, counters.punted, counters.forwarded_tc, counters.dropped) == (4, 2, 2, 0)
+    assert flow_bytes(shell) == [4 * len(raw)] * 2, "as they came in"
+    assert [(table.lookup_count, table.matched_count) for table in shell.switch.tables] == [(4, 4), (4, 4)]
+
+
+def test_an_entry_that_changes_leads_its_packets_elsewhere_once_parsed_again() -> None:
+    """No megaflow is there in which the change shows but the first, which it does not change."""
+    shell = Shell()
+    to_1 = FlowMod(instructions=(ApplyActions((PopVlan(),)), GotoTable(1)))
+    shell.receive(to_1)
+    for table_id, port in ((1, 2), (2, 3)):
+        shell.receive(FlowMod(table_id=table_id, match=match(eth_type=0x0800), instructions=(ApplyActions((Output(port),)),)))
+    tag = (0x8100, 7)
+    raw = frames.ethernet(0x0800, frames.ipv4(17, frames.udp(1, 2)), (tag, tag, tag))
+    for _ in range(3):
+        assert [port for port, _ in shell.inject(1, raw)] == [2]
+    shell.receive(replace(to_1, command=FlowModCommand.MODIFY, instructions=(ApplyActions((PopVlan(),)), GotoTable(2))))
+    for _ in range(3):
+        assert [port for port, _ in shell.inject(1, raw)] == [3]
+    shell.receive(FlowMod(table_id=2, command=FlowModCommand.DELETE))
+    for _ in range(3):
+        assert shell.inject(1, raw) == []
 
 
 # ── OFPP_NORMAL ────────────────────────────────────────────────────────────────────────────────────────────────────────

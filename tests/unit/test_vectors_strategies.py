@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import get_args
 
-from hypothesis import Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from vectors.strategies import SETTABLE, actions, whole
 
 from appliance.model.actions import SetField
 from appliance.model.fields import BY_NAME
-from appliance.model.megaflow import CallPlugin, Clone, DatapathAction, Failover, Select
+from appliance.model.megaflow import Again, CallPlugin, Clone, DatapathAction, Failover, Select
 
-ELSEWHERE = {CallPlugin: "tests/bpf/test_bpf_plugins.py runs real ones"}
+ELSEWHERE = {CallPlugin: "tests/bpf/test_bpf_plugins.py runs real ones", Again: "test_parsed_again puts it behind lists"}
 
 
 def parts(made: Iterable[DatapathAction]) -> Iterator[DatapathAction]:
@@ -32,7 +32,14 @@ def generated(lists: st.SearchStrategy[tuple[DatapathAction, ...]]) -> list[Data
     """All that is in some hundred lists, the same each time."""
     seen: list[DatapathAction] = []
 
-    @settings(max_examples=700, derandomize=True, database=None, phases=[Phase.generate])
+    @settings(
+        max_examples=700,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
     @given(lists)
     def draw(made: tuple[DatapathAction, ...]) -> None:
         seen.extend(parts(made))

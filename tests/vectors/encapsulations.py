@@ -343,6 +343,13 @@ for _ttl in (0, 1):
     _packet = _mpls(_entry(ttl=_ttl), _v4())
     _emit(f"MPLS TTL {_ttl}", _packet, [DecMplsTtl(), OUT], (INVALID_TTL, _packet))
     _emit(f"MPLS TTL {_ttl}, DecTtl", _packet, [DecTtl(), OUT], (OUT, _packet))
+for _tag in ((S, C), (C,)):
+    _add(
+        "a tag pushed on MPLS and popped again, with " + " and ".join(str(layer.vlan) for layer in _tag) + " below",
+        _ether(*_tag, _v4()),
+        [PushMpls(UC), PushTag(0x8100, 1), PopTag()],
+        _mpls(_entry(0, 0, 1, 30), _bare(_ether(*_tag, _v4()).payload)),
+    )
 _two_tags = (S, C, _entry(ttl=255), _bare(_v4()))
 _emit(
     "a third tag hides the TTL that a new entry copies",
