@@ -5,9 +5,8 @@ Invariant: the ops do what ``packet.execute`` does with the same actions, for ev
 
 from __future__ import annotations
 
-import struct
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import takewhile
@@ -25,8 +24,9 @@ from appliance.datapath.layout import (
     OpCode,
     port_place,
 )
+from appliance.datapath.setters import SETTERS, UnsupportedError, make_op, wire_op
 from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, Meter, PopMpls, PopPbb, PushMpls, PushPbb, SetField, SetQueue
-from appliance.model.fields import ETH_TYPE_QINQ, ETH_TYPE_VLAN, MAX_VLAN_TAGS, VLAN_PRESENT, Layer
+from appliance.model.fields import ETH_TYPE_QINQ, ETH_TYPE_VLAN, MAX_VLAN_TAGS
 from appliance.model.megaflow import (
     MAX_LEADING_METERS,
     Again,
@@ -91,7 +91,7 @@ class Compiled:
             end = (at + 1) * _OP_BYTES
             ops = ops[: end - 4] + slot.to_bytes(4, _NATIVE) + ops[end:]
         if choice is not None:
-            ops = ops[: -2 * _OP_BYTES] + _op(OpCode.CHOOSE, arg32=choice) + _op(OpCode.END)
+            ops = ops[: -2 * _OP_BYTES] + make_op(OpCode.CHOOSE, arg32=choice) + make_op(OpCode.END)
         return ops
 
     @property
@@ -120,117 +120,6 @@ _TOO_LONG: Final = f"more than {_MOST_OPS - 1} ops"
 _BROUGHT_TO_LIGHT: Final = "it needs headers that an action has brought to light"
 _PBB: Final = "PBB"
 
-
-class _UnsupportedError(Exception):
-    """The fast path has no op for this; the text says for what."""
-
-
-def _op(code: OpCode, arg8: int = 0, arg16: int = 0, arg32: int = 0) -> bytes:
-    return struct.pack("=BBHI", code, arg8, arg16, arg32)
-
-
-def _wire(code: OpCode, arg16: bytes = b"\0\0", arg32: bytes = b"\0\0\0\0") -> bytes:
-    """An op whose arguments are bytes of the packet."""
-    return bytes((code, 0)) + arg16 + arg32
-
-
-def _mac(code: OpCode) -> Callable[[int], list[bytes]]:
-    return lambda value: [bytes((code, 0)) + value.to_bytes(6, "big")]
-
-
-def _half(code: OpCode) -> Callable[[int], list[bytes]]:
-    return lambda value: [_wire(code, arg16=value.to_bytes(2, "big"))]
-
-
-def _word(code: OpCode) -> Callable[[int], list[bytes]]:
-    return lambda value: [_wire(code, arg32=value.to_bytes(4, "big"))]
-
-
-def _address16(code: OpCode) -> Callable[[int], list[bytes]]:
-    def ops(value: int) -> list[bytes]:
-        raw = value.to_bytes(16, "big")
-        return [bytes((OpCode.OPERAND_0, 0)) + raw[:6], bytes((OpCode.OPERAND_1, 0)) + raw[6:12], _wire(code, arg32=raw[12:])]
-
-    return ops
-
-
-def _mpls(bits: int, shift: int) -> Callable[[int], list[bytes]]:
-    return lambda value: [_op(OpCode.SET_MPLS, arg8=shift, arg16=bits, arg32=value << shift)]
-
-
-def _port(code: OpCode, layer: Layer) -> Callable[[int], list[bytes]]:
-    return lambda value: [bytes((code, 0)) + value.to_bytes(2, "big") + int(layer).to_bytes(4, _NATIVE)]
-
-
-def _byte(code: OpCode, layer: Layer = Layer.NONE) -> Callable[[int], list[bytes]]:
-    return lambda value: [_op(code, arg8=value, arg32=int(layer))]
-
-
-def _tos(mask: int, shift: int) -> Callable[[int], list[bytes]]:
-    return lambda value: [_op(OpCode.SET_IP_TOS, arg8=mask, arg16=value << shift)]
-
-
-def _vlan(mask: int, shift: int) -> Callable[[int], list[bytes]]:
-    return lambda value: [_op(OpCode.SET_VLAN, arg16=mask, arg32=(value << shift) & mask)]
-
-
-def _tunnel_id(value: int) -> list[bytes]:
-    """No tunnel has an id of more than 32 bits; the op has room for 48."""
-    if value >> 48:
-        raise _UnsupportedError("a tunnel_id of more than 48 bits")
-    return [bytes((OpCode.SET_TUNNEL_ID, 0)) + value.to_bytes(6, "big")]
-
-
-@dataclass(frozen=True, slots=True)
-class _Setter:
-    ops: Callable[[int], list[bytes]]
-    checksum: bool = False
-    """Whether a checksum in the packet covers the field."""
-    layered: bool = True
-    """Whether the field is behind the Ethernet header, in one that a new ethertype or protocol would turn into another."""
-
-
-_SETTERS: Final[dict[str, _Setter]] = {
-    "eth_dst": _Setter(_mac(OpCode.SET_ETH_DST), layered=False),
-    "eth_src": _Setter(_mac(OpCode.SET_ETH_SRC), layered=False),
-    "eth_type": _Setter(_half(OpCode.SET_ETH_TYPE), layered=False),
-    "vlan_vid": _Setter(_vlan(VLAN_PRESENT - 1, 0), layered=False),
-    "vlan_pcp": _Setter(_vlan(0xE000, 13), layered=False),
-    "mpls_label": _Setter(_mpls(20, 12)),
-    "mpls_tc": _Setter(_mpls(3, 9)),
-    "mpls_bos": _Setter(_mpls(1, 8)),
-    "mpls_ttl": _Setter(_mpls(8, 0)),
-    "ip_dscp": _Setter(_tos(0xFC, 2), checksum=True),
-    "ip_ecn": _Setter(_tos(0x03, 0), checksum=True),
-    "ip_proto": _Setter(_byte(OpCode.SET_IP_PROTO), checksum=True),
-    "ip_ttl": _Setter(_byte(OpCode.SET_IP_TTL), checksum=True),
-    "ipv4_src": _Setter(_word(OpCode.SET_IPV4_SRC), checksum=True),
-    "ipv4_dst": _Setter(_word(OpCode.SET_IPV4_DST), checksum=True),
-    "ipv6_src": _Setter(_address16(OpCode.SET_IPV6_SRC), checksum=True),
-    "ipv6_dst": _Setter(_address16(OpCode.SET_IPV6_DST), checksum=True),
-    "ipv6_flabel": _Setter(_word(OpCode.SET_IPV6_FLABEL)),
-    "tcp_src": _Setter(_port(OpCode.SET_L4_SRC, Layer.TCP), checksum=True),
-    "tcp_dst": _Setter(_port(OpCode.SET_L4_DST, Layer.TCP), checksum=True),
-    "udp_src": _Setter(_port(OpCode.SET_L4_SRC, Layer.UDP), checksum=True),
-    "udp_dst": _Setter(_port(OpCode.SET_L4_DST, Layer.UDP), checksum=True),
-    "sctp_src": _Setter(_port(OpCode.SET_L4_SRC, Layer.SCTP), checksum=True),
-    "sctp_dst": _Setter(_port(OpCode.SET_L4_DST, Layer.SCTP), checksum=True),
-    "icmpv4_type": _Setter(_byte(OpCode.SET_ICMP_TYPE, Layer.IPV4), checksum=True),
-    "icmpv4_code": _Setter(_byte(OpCode.SET_ICMP_CODE, Layer.IPV4), checksum=True),
-    "icmpv6_type": _Setter(_byte(OpCode.SET_ICMP_TYPE, Layer.IPV6), checksum=True),
-    "icmpv6_code": _Setter(_byte(OpCode.SET_ICMP_CODE, Layer.IPV6), checksum=True),
-    "arp_op": _Setter(_half(OpCode.SET_ARP_OP)),
-    "arp_spa": _Setter(_word(OpCode.SET_ARP_SPA)),
-    "arp_tpa": _Setter(_word(OpCode.SET_ARP_TPA)),
-    "arp_sha": _Setter(_mac(OpCode.SET_ARP_SHA)),
-    "arp_tha": _Setter(_mac(OpCode.SET_ARP_THA)),
-    "ipv6_nd_target": _Setter(_address16(OpCode.SET_ND_TARGET), checksum=True),
-    "ipv6_nd_sll": _Setter(_mac(OpCode.SET_ND_SLL), checksum=True),
-    "ipv6_nd_tll": _Setter(_mac(OpCode.SET_ND_TLL), checksum=True),
-    "tunnel_id": _Setter(_tunnel_id, layered=False),
-    "tun_src": _Setter(_word(OpCode.SET_TUN_SRC), layered=False),
-    "tun_dst": _Setter(_word(OpCode.SET_TUN_DST), layered=False),
-}
 
 _RETYPES: Final = {"eth_type", "ip_proto"}
 """After these, other headers are in the packet than the key says: eBPF does not parse it again."""
@@ -261,11 +150,11 @@ def compile_actions(
         return replace(PUNTED, reason="a meter that is not in the fast path")
     if len(metered) > MAX_LEADING_METERS:
         return replace(PUNTED, reason=f"more than {MAX_LEADING_METERS} meters")
-    meter_ops = [_op(OpCode.METER, arg16=index) for index in metered]
+    meter_ops = [make_op(OpCode.METER, arg16=index) for index in metered]
     try:
         rest = _compile(actions[len(leading) :], meter_ops, parsed_again=parsed_again)
-    except _UnsupportedError as why:
-        ops = b"".join([*meter_ops, _op(OpCode.END)])
+    except UnsupportedError as why:
+        ops = b"".join([*meter_ops, make_op(OpCode.END)])
         return Compiled(ops, MegaflowFlag.PUNT | MegaflowFlag.METERED, stops=tuple(range(len(metered))), reason=str(why))
     # Their packets take the way of the meters.
     flags = rest.flags & ~(MegaflowFlag.DIRECT | MegaflowFlag.XDP) | MegaflowFlag.METERED
@@ -277,28 +166,28 @@ def _compile_unmetered(actions: tuple[DatapathAction, ...], parsed_again: bool) 
     """Many megaflows have the same few lists of actions."""
     try:
         return _compile(actions, parsed_again=parsed_again)
-    except _UnsupportedError as why:
+    except UnsupportedError as why:
         return replace(PUNTED, reason=str(why))
 
 
 def _compile(actions: Sequence[DatapathAction], meter_ops: Sequence[bytes] = (), *, parsed_again: bool) -> Compiled:
-    """Raises _UnsupportedError."""
+    """Raises UnsupportedError."""
     if not any(isinstance(action, _TO_PORTS) for action in actions) and any(isinstance(action, Controller) for action in actions):
-        raise _UnsupportedError("it goes to the controllers alone")  # nothing is left to do when the slow path has it
+        raise UnsupportedError("it goes to the controllers alone")  # nothing is left to do when the slow path has it
     body = _Compilation(after_meters=bool(meter_ops))
     body.run(actions)
     ops = [*meter_ops, *body.ops]
     stops = (*range(len(meter_ops)), *(len(meter_ops) + at for at in body.stops))
     ways = body.choice.ways if body.choice else ()
     if len(ops) > _MOST_OPS:
-        raise _UnsupportedError(_TOO_LONG)
+        raise UnsupportedError(_TOO_LONG)
     goes_on = bool(actions) and isinstance(actions[-1], Again)
     most = MAX_PROGRAMS_BEFORE if goes_on else MAX_PROGRAMS_BEHIND if parsed_again else MAX_PROGRAMS
     if _programs(b"".join(ops)) + max((_programs(way.ops) for way in ways), default=0) > most:
-        raise _UnsupportedError("too many ops, floods, copies for the controllers, and plug-ins to call each other")
+        raise UnsupportedError("too many ops, floods, copies for the controllers, and plug-ins to call each other")
     ip, mpls, other = (max(pair) for pair in zip(body.decrements, body.most, strict=True))
     if max(ip, mpls, other) > _MOST_DECREMENTS:
-        raise _UnsupportedError(f"more than {_MOST_DECREMENTS} decrements of a TTL")
+        raise UnsupportedError(f"more than {_MOST_DECREMENTS} decrements of a TTL")
     ttl_needed = ip | mpls << 5 | other << 10
     return Compiled(b"".join(ops), body.flags, body.xdp_port, ttl_needed, body.growth, body.choice, stops, body.edit, body.reason)
 
@@ -306,7 +195,7 @@ def _compile(actions: Sequence[DatapathAction], meter_ops: Sequence[bytes] = (),
 def in_slots(ops: bytes, further: Sequence[int]) -> list[bytes]:
     """The ops of a megaflow, linked, cut into what goes in its own slot and in these."""
     size = (MAX_OPS - 1) * _OP_BYTES
-    parts = [ops[at * size : (at + 1) * size] + _op(OpCode.NEXT, arg32=slot) for at, slot in enumerate(further)]
+    parts = [ops[at * size : (at + 1) * size] + make_op(OpCode.NEXT, arg32=slot) for at, slot in enumerate(further)]
     return [*parts, ops[len(further) * size :]]
 
 
@@ -397,13 +286,13 @@ class _Compilation:
         """The most decrements of any copy, with those before it."""
 
     def run(self, actions: Sequence[DatapathAction]) -> None:
-        """Raises _UnsupportedError."""
+        """Raises UnsupportedError."""
         while actions and isinstance(actions[-1], _UNSEEN):
             actions = actions[:-1]
         actions = _copies_first(actions)
         for n, action in enumerate(actions):
             self._one(action, last=n == len(actions) - 1)
-        self.ops.append(_op(OpCode.END))
+        self.ops.append(make_op(OpCode.END))
         if self.stops:
             self.reason = "a plug-in"
             return
@@ -422,13 +311,13 @@ class _Compilation:
 
     def _one(self, action: DatapathAction, *, last: bool) -> None:
         if self._stale and isinstance(action, (*_OUTPUTS, PushMpls, PopMpls)):
-            self.ops.append(_op(OpCode.CHECKSUMS))
+            self.ops.append(make_op(OpCode.CHECKSUMS))
             self._stale = False
         match action:
             case Forward(port=port):
-                self.ops.append(_op(OpCode.FORWARD if last else OpCode.OUTPUT, arg32=port_place(port)))
+                self.ops.append(make_op(OpCode.FORWARD if last else OpCode.OUTPUT, arg32=port_place(port)))
             case Flood():
-                self.ops.append(_op(OpCode.FLOOD))
+                self.ops.append(make_op(OpCode.FLOOD))
             case Controller():
                 self._to_controllers(action)
             case Select(ways=ways) | Failover(ways=ways) if last:
@@ -436,7 +325,7 @@ class _Compilation:
             case SetField(field=field, value=value):
                 self._set(field.name, value)
             case SetQueue(queue_id=queue_id):
-                self.ops.append(_op(OpCode.SET_QUEUE, arg32=queue_class(queue_id)))
+                self.ops.append(make_op(OpCode.SET_QUEUE, arg32=queue_class(queue_id)))
                 self._queued = True
             case CallPlugin(plugin_id=plugin_id, arguments=arguments):
                 self._call_plugin(plugin_id, arguments)
@@ -445,21 +334,21 @@ class _Compilation:
             case PushMpls() | PopMpls() | DecMplsTtl() | DecTtl() | CopyTtlOut() | CopyTtlIn():
                 self._header(action)
             case PushPbb() | PopPbb():
-                raise _UnsupportedError(_PBB)
+                raise UnsupportedError(_PBB)
             case Again(place=place):
-                self.ops.append(_op(OpCode.AGAIN, arg32=place))
+                self.ops.append(make_op(OpCode.AGAIN, arg32=place))
             case Meter():
-                raise _UnsupportedError("a meter behind other actions")
+                raise UnsupportedError("a meter behind other actions")
             case Clone(actions=copied):
                 self._clone(copied)
             case _:
-                raise _UnsupportedError("a group before other actions")
+                raise UnsupportedError("a group before other actions")
 
     def _clone(self, actions: Sequence[DatapathAction]) -> None:
         """The packet is put back as it was when its copy is done with."""
         kinds = {type(action) for action in actions}
         if not kinds <= _IN_COPIES:
-            raise _UnsupportedError("a copy with a group that chooses, with MPLS, a plug-in or copies of its own")
+            raise UnsupportedError("a copy with a group that chooses, with MPLS, a plug-in or copies of its own")
         body = self._on_a_way()
         body._retyped = self._retyped
         for action in actions:
@@ -468,8 +357,8 @@ class _Compilation:
             isinstance(act, SetField) and act.field.name in _VLAN_FIELDS for act in actions
         )
         if tags and self._tags + sum(isinstance(action, PushTag) for action in actions) > MAX_TAGS_OF_COPY - MAX_VLAN_TAGS:
-            raise _UnsupportedError(f"a copy with more than {MAX_TAGS_OF_COPY} tags")
-        self.ops += [_op(OpCode.SAVE, arg8=tags), *body.ops, _op(OpCode.RESTORE, arg8=tags)]
+            raise UnsupportedError(f"a copy with more than {MAX_TAGS_OF_COPY} tags")
+        self.ops += [make_op(OpCode.SAVE, arg8=tags), *body.ops, make_op(OpCode.RESTORE, arg8=tags)]
         self.flags |= body.flags & _OF_ANY_PART
         self.most = [
             max(most, before + more) for most, before, more in zip(self.most, self.decrements, body.decrements, strict=True)
@@ -486,23 +375,23 @@ class _Compilation:
     def _call_plugin(self, plugin_id: int, arguments: bytes) -> None:
         self._need_headers()  # it is to see the packet as it is, and eBPF does not parse it again
         if self._pushed_mpls:
-            raise _UnsupportedError("a plug-in behind a pushed label")
+            raise UnsupportedError("a plug-in behind a pushed label")
         if self._stale:
-            self.ops.append(_op(OpCode.CHECKSUMS))
+            self.ops.append(make_op(OpCode.CHECKSUMS))
             self._stale = False
         self.ops += [bytes((OpCode.OPERAND_0, 0)) + arguments[:6], bytes((OpCode.OPERAND_1, 0)) + arguments[6:12]]
         self.stops.append(len(self.ops))
-        self.ops.append(_op(OpCode.PLUGIN, arg8=plugin_id, arg32=NO_SLOT))
+        self.ops.append(make_op(OpCode.PLUGIN, arg8=plugin_id, arg32=NO_SLOT))
 
     def _tag(self, action: PushTag | PopTag) -> None:
         if not self._tags_known:
-            raise _UnsupportedError(_BROUGHT_TO_LIGHT)
+            raise UnsupportedError(_BROUGHT_TO_LIGHT)
         if isinstance(action, PushTag):
-            self.ops.append(_op(OpCode.PUSH_TAG, arg16=action.tpid, arg32=action.tci))
+            self.ops.append(make_op(OpCode.PUSH_TAG, arg16=action.tpid, arg32=action.tci))
             self.growth += VLAN_TAG_BYTES
             self._tags += 1
             return
-        self.ops.append(_op(OpCode.POP_TAG))
+        self.ops.append(make_op(OpCode.POP_TAG))
         self._popped += 1
         if self._popped > MAX_VLAN_TAGS:
             self.flags |= MegaflowFlag.POPS
@@ -512,7 +401,7 @@ class _Compilation:
         self._need_headers()
         match action:
             case PushMpls(ethertype=ethertype):
-                self.ops.append(_wire(OpCode.PUSH_MPLS, ethertype.to_bytes(2, "big")))
+                self.ops.append(wire_op(OpCode.PUSH_MPLS, ethertype.to_bytes(2, "big")))
                 self.flags |= MegaflowFlag.PUSHES_MPLS
                 self.growth += MPLS_BYTES
                 # Tags may hide the TTL that it copies: then it has 0.
@@ -521,22 +410,22 @@ class _Compilation:
                 self._popped = 0
                 self._retyped_icmp = False
             case PopMpls(ethertype=ethertype):
-                self.ops.append(_wire(OpCode.POP_MPLS, ethertype.to_bytes(2, "big")))
+                self.ops.append(wire_op(OpCode.POP_MPLS, ethertype.to_bytes(2, "big")))
                 self._retyped = True
                 self._tags_known = ethertype not in _TPIDS
             case DecTtl() | DecMplsTtl():
                 self._decrement(of_mpls=isinstance(action, DecMplsTtl))
             case CopyTtlOut():
-                self.ops.append(_op(OpCode.COPY_TTL_OUT))
+                self.ops.append(make_op(OpCode.COPY_TTL_OUT))
                 self._ttl_known = False
                 self._stale = True
             case CopyTtlIn():
-                self.ops.append(_op(OpCode.COPY_TTL_IN))
+                self.ops.append(make_op(OpCode.COPY_TTL_IN))
 
     def _decrement(self, *, of_mpls: bool) -> None:
         if not self._ttl_known:
-            raise _UnsupportedError("it decrements a TTL that an action has set, copied or hidden")
-        self.ops.append(_op(OpCode.DEC_MPLS_TTL if of_mpls else OpCode.DEC_TTL))
+            raise UnsupportedError("it decrements a TTL that an action has set, copied or hidden")
+        self.ops.append(make_op(OpCode.DEC_MPLS_TTL if of_mpls else OpCode.DEC_TTL))
         ip, mpls, other = self.decrements
         if not of_mpls:
             self.decrements = [ip + (not self._pushed_mpls), mpls, other]
@@ -550,23 +439,23 @@ class _Compilation:
     def _need_headers(self) -> None:
         """The next op depends on what is behind the tags."""
         if self._retyped:
-            raise _UnsupportedError(_BROUGHT_TO_LIGHT)
+            raise UnsupportedError(_BROUGHT_TO_LIGHT)
         if self._popped:
             self.flags |= MegaflowFlag.POPS
 
     def _set(self, name: str, value: int) -> None:
-        setter = _SETTERS.get(name)
+        setter = SETTERS.get(name)
         if setter is None:
-            raise _UnsupportedError(_PBB)
+            raise UnsupportedError(_PBB)
         if setter.layered or name == "ip_proto":
             self._need_headers()
         elif name in _VLAN_FIELDS or name == "eth_type":
             if not self._tags_known:
-                raise _UnsupportedError(_BROUGHT_TO_LIGHT)
+                raise UnsupportedError(_BROUGHT_TO_LIGHT)
             if self._popped >= (MAX_VLAN_TAGS if name in _VLAN_FIELDS else 1):
                 self.flags |= MegaflowFlag.POPS
         if self._retyped_icmp and name in _ND_FIELDS | _RETYPES_ICMP:
-            raise _UnsupportedError(_BROUGHT_TO_LIGHT)
+            raise UnsupportedError(_BROUGHT_TO_LIGHT)
         self.ops.extend(setter.ops(value))
         self._stale |= setter.checksum
         self._retyped |= name in _RETYPES
@@ -586,15 +475,15 @@ class _Compilation:
             body = self._on_a_way()
             body.run(way.actions)
             if len(body.ops) > MAX_OPS:
-                raise _UnsupportedError(f"more than {MAX_OPS - 1} ops in a bucket")
+                raise UnsupportedError(f"more than {MAX_OPS - 1} ops in a bucket")
             if body.choice is not None:
-                raise _UnsupportedError("a group that chooses in a bucket of another")
+                raise UnsupportedError("a group that chooses in a bucket of another")
             compiled.append(CompiledWay(value, b"".join(body.ops)))
             self.flags |= body.flags & _OF_ANY_PART
             most = [max(counts) for counts in zip(most, body.decrements, body.most, strict=True)]
         self.decrements = [sum(pair) for pair in zip(self.decrements, most, strict=True)]
         self.choice = CompiledChoice(kind, tuple(compiled))
-        self.ops.append(_op(OpCode.CHOOSE))
+        self.ops.append(make_op(OpCode.CHOOSE))
 
     def _on_a_way(self) -> _Compilation:
         """For ops that follow these."""
