@@ -104,6 +104,7 @@ class Attack:
         bed = stack.enter_context(Testbed.of(4))
         for host in bed.hosts:
             bed.inside(host.name, partial(namespace.write_sysctl, f"net/ipv6/conf/{host.interface}/disable_ipv6", 1))
+            bed.inside(host.name, partial(namespace.write_sysctl, "net/ipv4/tcp_congestion_control", "reno"))  # as in tcp.py
         sink = self._programs.program("xdp_sink")
         bed.inside("h4", lambda: netlink.attach_xdp(socket.if_nametoindex(bed["h4"].interface), sink))
         bed.inside(None, partial(links.needs_napi, bed.interfaces[0]))
