@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _MEMBARRIER_CMD_GLOBAL = 1
@@ -13,6 +15,7 @@ _MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283}.get(platform.machi
 _IN_ORDER = platform.machine() in ("x86_64", "i686")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _ONLINE = Path("/sys/devices/system/cpu/online")
+_URGENT = os.sched_param(os.sched_get_priority_max(os.SCHED_FIFO) - 1)
 
 
 def _online_cpus() -> list[int]:
@@ -38,7 +41,8 @@ def wait_for_packets_under_way() -> None:
 
     eBPF programs run with bottom halves disabled: no thread gets the CPU before they end. So once this thread has run on every CPU,
     all of them have ended: about 20 µs a CPU, where the kernel's own grace period (membarrier) takes some 10 ms. That is what is
-    waited for where the thread may not run on every CPU, or where bottom halves can be preempted (PREEMPT_RT).
+    waited for where the thread may not run on every CPU, or where bottom halves can be preempted (PREEMPT_RT). The thread does not
+    wait its turn on a CPU that is busy, if it may (CAP_SYS_NICE).
     """
     allowed = os.sched_getaffinity(0)
     try:
@@ -46,13 +50,29 @@ def wait_for_packets_under_way() -> None:
             _membarrier(_MEMBARRIER_CMD_GLOBAL)
             return
         here = _LIBC.sched_getcpu()  # which has nothing under way, or this thread would not run there
-        for cpu in cpus:
-            if cpu != here:
-                os.sched_setaffinity(0, {cpu})
+        with _urgently():
+            for cpu in cpus:
+                if cpu != here:
+                    os.sched_setaffinity(0, {cpu})
     except OSError:
         _membarrier(_MEMBARRIER_CMD_GLOBAL)
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+@contextmanager
+def _urgently() -> Iterator[None]:
+    """This thread comes before all others, for microseconds."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, _URGENT)
+    except PermissionError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def _membarrier(command: int) -> None:
