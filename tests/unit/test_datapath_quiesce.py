@@ -11,7 +11,7 @@ from appliance.datapath import quiesce
 
 
 def scheduling() -> tuple[Any, ...]:
-    return os.sched_getaffinity(0), os.sched_getscheduler(0), os.sched_getparam(0).sched_priority, os.getpriority(os.PRIO_PROCESS, 0)
+    return os.sched_getaffinity(0), os.sched_getscheduler(0), os.sched_getparam(0).sched_priority, os.nice(0)
 
 
 def test_the_thread_is_as_it_was() -> None:
