@@ -207,26 +207,30 @@ def flows(answer: Json) -> RenderableType:
 
 
 def megaflows(answer: Json) -> RenderableType:
+    """Why each is in its tier stands below, once for all that it is true of."""
     table = Records(
-        ("id", "match", "actions", "tier", "packets", "bytes", "punted", "last used", "why"),
+        ("id", "match", "actions", "tier", "packets", "bytes", "punted", "last used"),
         right=("id", "packets", "bytes", "punted", "last used"),
-        long=("match", "actions", "why"),
+        long=("match", "actions"),
     )
+    reasons: dict[str, int] = {}
     for item in answer["megaflows"]:
+        told = "; ".join((*([item["why"]] if item["why"] else ()), *item["exceptions"]))
+        note = f" [{reasons.setdefault(told, len(reasons) + 1)}]" if told else ""
         table.add(
             str(item["id"]),
             item["match_text"] or "any",
             item["actions"] or "drop",
-            item["tier"].replace("_", " "),
+            Text(item["tier"].replace("_", " ") + note),
             f"{item['packets']:,}",
             quantity(item["bytes"], "B"),
             f"{item['punted']:,}",
             duration(item["last_used"]),
-            "; ".join((*([item["why"]] if item["why"] else ()), *item["exceptions"])),
         )
     if not answer["megaflows"]:
         return Text("no megaflows")
-    return Group(table, *_more(len(answer["megaflows"]), answer["total"]))
+    notes = [Text(f"[{number}] {reason}", style="dim") for reason, number in reasons.items()]
+    return Group(table, *notes, *_more(len(answer["megaflows"]), answer["total"]))
 
 
 # ── ports ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -134,12 +134,15 @@ def test_flows() -> None:
 
 
 def test_megaflows() -> None:
+    """What keeps several from a faster tier is said once."""
     item = {"id": 5, "match": [], "match_text": "", "actions": "", "packets": 4, "bytes": 2000, "punted": 1, "last_used": 90.0}
-    told = {"tier": "tc", "why": "a flood", "exceptions": ["slow path: a third tag"]}
-    lines = text("megaflows", {"total": 1, "megaflows": [{**item, **told}]})
-    assert cells(lines[2]) == ["5", "any", "drop", "tc", "4", "2.00 kB", "1", "1 min 30 s", "a flood; slow path: a third tag"]
-    lines = text("megaflows", {"total": 1, "megaflows": [{**item, "tier": "slow_path", "why": "PBB", "exceptions": []}]})
-    assert "slow path" in cells(lines[2])
+    flooded = {**item, "tier": "tc", "why": "a flood", "exceptions": ["slow path: a third tag"]}
+    fast = {**item, "tier": "xdp", "why": "", "exceptions": []}
+    slow = {**item, "tier": "slow_path", "why": "PBB", "exceptions": []}
+    _, _, *lines = text("megaflows", {"total": 4, "megaflows": [flooded, fast, slow, flooded]})
+    assert cells(lines[0]) == ["5", "any", "drop", "tc [1]", "4", "2.00 kB", "1", "1 min 30 s"]
+    assert [cells(line)[3] for line in lines[1:4]] == ["xdp", "slow path [2]", "tc [1]"]
+    assert lines[4:] == ["[1] a flood; slow path: a third tag", "[2] PBB"]
     assert text("megaflows", {"total": 0, "megaflows": []}) == ["no megaflows"]
 
 
