@@ -49,6 +49,7 @@ from appliance.pipeline.flow_table import FlowEntry, Pipeline
 from appliance.pipeline.group_table import OFPG_ANY, Bucket, GroupHit, GroupType
 from appliance.pipeline.mac_table import MacTable, normal
 from appliance.pipeline.xlate import NO_COOKIE, Translation, resume, translate, translate_actions
+from appliance.switch.megaflows import installable
 
 MANY = settings(max_examples=5 * settings.default.max_examples)
 EVERYTHING = st.booleans()
@@ -309,7 +310,7 @@ class Run:
             return
         for again in goes_on:
             assert rest is not None
-            assert translation.slow_path_only
+            assert not installable(translation)
             key = parse(rest.frame, self.in_port, *rest.tunnel).key
             self.run(resume(self.pipeline, again, key, normal_port, self.live.__contains__), rest.frame, rest.tunnel)
 
