@@ -272,7 +272,7 @@ struct megaflow_stats {
 
 /* A mask with its megaflows. Python writes; it is a whole number of cache lines. */
 struct subtable {
-	u64 common[COMMON_WORDS]; /* these stay when it has no megaflows any more: until the next `sync` a packet may still read them */
+	u64 common[COMMON_WORDS]; /* these stay when it has no megaflows any more: a packet that was under way then may still read them */
 	u64 pad[2];
 	u64 others[KEY_WORDS - COMMON_WORDS];
 	u64 pad_behind[6];

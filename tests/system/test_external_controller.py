@@ -72,13 +72,14 @@ def test_hosts_reach_each_other_and_the_fast_path_does_the_work(bed, tmp_path):
     with controlled(bed, tmp_path) as (switch, _):
         for result in bed.ping_all():
             assert result.ok, result
+        assert bed.transfer("h1", "h2", 100_000).ok  # now there are megaflows
         before = switch.packets()
         transferred = bed.transfer("h1", "h2", 50_000_000)
         assert transferred.ok, transferred
         after = switch.packets()
         forwarded, punted = after["tc"] - before["tc"], after["slow_path"] - before["slow_path"]
         assert forwarded > 200
-        assert forwarded > 10 * punted, (before, after)
+        assert punted <= 20, (before, after)
         show = switch.control.request("show")
         assert show["faults"] == 0, switch.log
         assert [controller["version"] for controller in show["controllers"]] == ["1.3"]

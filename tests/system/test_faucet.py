@@ -252,13 +252,13 @@ def test_vlans_are_routed_between(campus: Campus, source: str, gateway: str, add
 @pytest.mark.parametrize("family", [4, 6])
 def test_routed_tcp_is_the_fast_paths_work(campus: Campus, family: int) -> None:
     assert campus.reaches("h1", campus.bed["h4"].address(family))
+    assert campus.bed.transfer("h1", "h4", 100_000, family).ok  # now there are megaflows
     before = campus.switch.packets()
     result = campus.bed.transfer("h1", "h4", 50_000_000, family)
     after = campus.switch.packets()
     assert result.ok, result
-    forwarded = after["tc"] - before["tc"]
-    assert forwarded > 200
-    assert forwarded > 10 * (after["slow_path"] - before["slow_path"]), (before, after)
+    assert after["slow_path"] - before["slow_path"] <= 40, (before, after)
+    assert after["tc"] - before["tc"] > 200
 
 
 # ── access lists and mirrors ───────────────────────────────────────────────────────────────────────────────────────────

@@ -101,8 +101,9 @@ def test_the_machine_is_on_the_network_by_its_local_port(tmp_path: Path) -> None
             assert pings(bed, LOCAL_ADDRESS, "h2", "-s", "4000"), "in fragments"
             assert pings(bed, bed["h2"].address4, None)
             # Both ways by TCP, with segmentation and checksum offload on all interfaces, in the fast path.
-            before = switch.packets()
             home, h1 = str(bed.switch_namespace), bed["h1"]
+            assert transfer(home, h1.namespace, h1.address4, 100_000).ok  # now there are megaflows
+            before = switch.packets()
             for result in (
                 transfer(home, h1.namespace, h1.address4, MEGABYTES),
                 transfer(h1.namespace, home, LOCAL_ADDRESS, MEGABYTES),
@@ -110,7 +111,7 @@ def test_the_machine_is_on_the_network_by_its_local_port(tmp_path: Path) -> None
                 assert result.ok, result
             after = switch.packets()
             assert after["tc"] - before["tc"] > 200
-            assert after["tc"] - before["tc"] > 10 * (after["slow_path"] - before["slow_path"])
+            assert after["slow_path"] - before["slow_path"] < 50
             assert after["dropped"] == before["dropped"]
 
             # What the machine sent before the switch was told that the port is up (IPv6's first words) counts as well.

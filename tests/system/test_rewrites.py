@@ -18,7 +18,7 @@ from appliance.lab.testbed import Testbed
 
 pytestmark = pytest.mark.root
 
-SIZE = 30_000_000
+SIZE, FIRST = 30_000_000, 100_000
 MACS = {1: "02:00:00:00:00:01", 2: "02:00:00:00:00:02"}
 
 
@@ -40,14 +40,14 @@ def clean(switch: RunningSwitch) -> None:
 
 
 def transfer(switch: RunningSwitch, family: int) -> None:
-    """h1 sends to h2: all bytes arrive as they were sent, and the fast path did the work."""
+    """h1 sends to h2: all bytes arrive as they were sent, and once there are megaflows the fast path does the work."""
+    assert switch.bed.transfer("h1", "h2", FIRST, family).ok
     before = switch.packets()
     result = switch.bed.transfer("h1", "h2", SIZE, family)
     after = switch.packets()
     assert result.ok, result
-    forwarded = after["tc"] - before["tc"]
-    assert forwarded > 200
-    assert forwarded > 10 * (after["slow_path"] - before["slow_path"]), (before, after)
+    assert after["slow_path"] - before["slow_path"] <= 20, (before, after)
+    assert after["tc"] - before["tc"] > 200
 
 
 def nat(family: int) -> tuple[str, ...]:
