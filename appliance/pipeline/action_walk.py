@@ -99,7 +99,18 @@ class StopError(Exception):
 class ActionWalk:
     """A packet to which actions are done, one by one. Groups are for those who know them."""
 
-    __slots__ = ("_in_port", "_key", "_new_protocol", "_normal", "_normal_keys", "_one_packet", "_origin", "_out", "_queue_id")
+    __slots__ = (
+        "_in_port",
+        "_key",
+        "_new_protocol",
+        "_normal",
+        "_normal_keys",
+        "_one_packet",
+        "_origin",
+        "_out",
+        "_queue_id",
+        "_ttl_changed",
+    )
 
     def __init__(self, key: int, normal: Normal | None, origin: Origin) -> None:
         self._normal = normal
@@ -109,6 +120,8 @@ class ActionWalk:
         self._out: list[Step] = []
         self._normal_keys: list[int] = []
         self._new_protocol = False
+        self._ttl_changed = False
+        """A TTL has been set, copied or hidden: the fast path does not know what a header has now."""
         self._queue_id: int | None = None
         self._one_packet = False
         """It is for this packet only: what depends on its own headers may be decided here."""
@@ -137,6 +150,8 @@ class ActionWalk:
             case DecMplsTtl():
                 self._dec_ttl(MPLS_TTL, MPLS_TTL_BITS, _MPLS_LAYER, action)
             case PushMpls(ethertype):
+                # A tag that was pushed may hide the TTL that the entry takes over.
+                self._ttl_changed |= any(isinstance(done, PushTag) for done in self._out)
                 self._encapsulated(action)
                 key.push_mpls(ethertype)
             case PushPbb():
@@ -151,6 +166,7 @@ class ActionWalk:
             case CopyTtlOut():
                 self._out.append(action)
                 key.changed(IP_TTL_BITS | MPLS_TTL_BITS)
+                self._ttl_changed = True
             case CopyTtlIn():
                 # Into a header that the key does not show.
                 self._out.append(action)
@@ -205,6 +221,8 @@ class ActionWalk:
             return
         if field is IP_PROTO:
             self._new_protocol = True
+        elif field in (IP_TTL, MPLS_TTL):
+            self._ttl_changed = True
         if field.name in VLAN_FIELDS and set_in_push(self._out, self._key.outer_tci):
             return
         self._out.append(SetField(field, value))
@@ -215,6 +233,8 @@ class ActionWalk:
         if self._one_packet:
             self._key.need(bits)
         elif not self._key.was_written(bits):
+            if self._ttl_changed:
+                raise ParseAgainError
             # Each packet's own TTL is looked at when the action is done: it need not be the same for all packets of the megaflow.
             self._out.append(action)
             self._key.changed(bits)

@@ -114,7 +114,8 @@ class GroupWalk(ActionWalk):
         if not self._copies_left:
             return ()
         self._copies_left -= 1
-        key, out, origin, queue_id, new_protocol = self._key.save(), self._out, self._origin, self._queue_id, self._new_protocol
+        key, out, origin, queue_id = self._key.save(), self._out, self._origin, self._queue_id
+        new_protocol, ttl_changed = self._new_protocol, self._ttl_changed
         self._out = []
         self._origin = origin._replace(reason=PacketInReason.ACTION)
         self._depth += 1
@@ -126,7 +127,8 @@ class GroupWalk(ActionWalk):
         finally:
             made = self._out
             self._key.restore(key)
-            self._out, self._origin, self._queue_id, self._new_protocol = out, origin, queue_id, new_protocol
+            self._out, self._origin, self._queue_id = out, origin, queue_id
+            self._new_protocol, self._ttl_changed = new_protocol, ttl_changed
             self._depth -= 1
         return needed(flat(needed(made, frame_needed=False), self._key.recall), frame_needed=False)
 

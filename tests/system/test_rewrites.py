@@ -164,3 +164,13 @@ def test_through_mpls(switch: RunningSwitch, family: int) -> None:
             f"table=2,in_port={one},{ip},actions=output:{other}",
         )
     transfer(switch, family)
+
+
+def test_a_ttl_that_was_set_and_is_hidden_is_decremented(switch: RunningSwitch) -> None:
+    """A label takes over the TTL that was set before; the fast path parses the packet again to know it."""
+    for one, other in ((1, 2), (2, 1)):
+        switch.add_flows(
+            f"in_port={one},ip,actions=mod_nw_ttl:9,push_mpls:0x8847,dec_mpls_ttl,goto_table:1",
+            f"table=1,in_port={one},mpls,actions=pop_mpls:0x0800,output:{other}",
+        )
+    transfer(switch, 4)
