@@ -94,7 +94,7 @@ static __always_inline int restore_tags(struct packet *p, struct __sk_buff *skb,
 
 static __always_inline int restore_packet(struct packet *p, struct __sk_buff *skb, u32 tags)
 {
-	u32 cpu = p->cpu, sent = p->sent, first = p->first;
+	u32 cpu = p->cpu, sent = p->sent, slot = p->slot, first = p->first;
 	struct saved *s = saved.lookup(&cpu);
 
 	if (!s || (tags && restore_tags(p, skb, s) < 0))
@@ -105,6 +105,7 @@ static __always_inline int restore_packet(struct packet *p, struct __sk_buff *sk
 	skb->priority = s->priority;
 	*p = s->packet;
 	p->sent = sent;
+	p->slot = slot; /* another than before, where the copy's ops go on in a further one */
 	p->first = first;
 	return 0;
 }

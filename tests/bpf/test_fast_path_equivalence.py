@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Dot1Q, Ether
 from support.fast_path import LIVE_PORTS, FastPath, Verdict, check_leaving
-from vectors.strategies import METERS, packets, stacks, whole
+from vectors.strategies import METERS, long, packets, stacks, whole
 from vectors.strategies import actions as action_lists
 
 from appliance.datapath.compile import compile_actions
@@ -127,6 +127,14 @@ def test_whole_lists(fast_path: FastPath, frame: bytes, actions: tuple[DatapathA
     """With meters, copies that have changes of their own, and groups that choose."""
     assume(runnable(frame))
     check(fast_path, frame, actions, hook, metadata)
+
+
+@settings(max_examples=150)
+@given(frame=packets(), actions=long(), metadata=st.booleans())
+def test_long_lists(fast_path: FastPath, frame: bytes, actions: tuple[DatapathAction, ...], metadata: bool) -> None:
+    """That take several slots, and begin a copy in one and end it in the next."""
+    assume(runnable(frame))
+    check(fast_path, frame, actions, Hook.TC, metadata)
 
 
 @settings(max_examples=400)

@@ -492,6 +492,17 @@ for _name, _tags in (
         (Forward(4), _v4("UDP", tags=_tags, sport=9)),
     )
 
+# The ops of a copy go on in another slot: what comes behind it is there too.
+_sets = tuple(_put("ipv4_dst", number) for number in range(1, 27))
+_emit(
+    "a copy over the end of a slot",
+    _UNTAGGED,
+    [Clone((*_sets, _put("ipv4_dst", ip(NEW4)), OUT, _put("ipv4_src", ip(NEW4)), OUT)), _put("eth_dst", mac(NEW_MAC)), Forward(3)],
+    (OUT, _v4("TCP", {"dst": NEW4})),
+    (OUT, _v4("TCP", {"dst": NEW4, "src": NEW4})),
+    (Forward(3), _ether(_v4("TCP")[IP], dst=NEW_MAC)),
+)
+
 # Tunnel fields are beside the frame; they are carried on from output to output.
 for _name, _actions, *_tunnels in (
     ("tunnel_id", [_put("tunnel_id", 5), OUT], Tunnel(5)),

@@ -4,6 +4,7 @@
 ``packets()``  any bytes, most of them nearly a packet: every layer, wrong checksums, cut off, flipped bytes, garbage
 ``actions()``  lists of datapath actions, in any order
 ``whole()``    the same as translations make them, with meters, queues, copies and groups
+``long()``     so many that they take several slots
 """
 
 from __future__ import annotations
@@ -332,3 +333,11 @@ def whole(draw: st.DrawFn) -> tuple[DatapathAction, ...]:
         st.builds(Select, st.just(1), _ways()), st.builds(Failover, st.just(1), _ways())
     )
     return (*map(Meter, meters), *middle, *([draw(choice)] if draw(st.booleans()) else []))
+
+
+@st.composite
+def long(draw: st.DrawFn) -> tuple[DatapathAction, ...]:
+    """The same copy and changes again and again: more than a slot has room for. No header comes to light."""
+    fields = tuple(field for field in SETTABLE if field.name not in ("eth_type", "ip_proto", "pbb_isid"))
+    before, copy, behind = (draw(actions(fields=fields, max_size=most, encapsulations=False)) for most in (8, 5, 3))
+    return (*before, *(Clone(copy), *behind) * draw(st.integers(2, 10)), Forward(2))
