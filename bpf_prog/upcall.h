@@ -9,7 +9,9 @@
 
 #define UPCALL_SMALL 256
 #define UPCALL_MEDIUM 2048
-#define UPCALL_LARGE (65536 + 256) /* the longest segmentation-offload frame, with its headers */
+#define UPCALL_LARGE (65536 + 256) /* the longest segmentation-offload frame that IP's header has a length for, with its headers */
+#define UPCALL_BIG (3 * 65536 + 256) /* BIG TCP: appliance/ports/big_tcp.py */
+#define UPCALL_LONGEST (8 * 65536 + 256) /* the kernel's GSO_MAX_SIZE */
 
 #define UPCALL_UNITS (UPCALL_PAGES * 4096 / UPCALL_UNIT)
 #define UNITS(bytes) ((sizeof(struct upcall) + (bytes) + UPCALL_UNIT - 1) / UPCALL_UNIT)
@@ -55,17 +57,19 @@ static __always_inline int has_share(u32 own, u32 all, u32 units)
 }
 
 /* PUNTED, or why not. `copied`, if not NULL, is the op that does it. A ring buffer's record must have a size that the verifier knows:
- * there are three of them. */
+ * there are five of them. */
 static __always_inline int punt(struct packet *p, struct hook hook, u32 reason, u64 megaflow, const struct op *copied)
 {
 	struct upcall *u;
 	u64 length = hook.skb->len; /* 64 bits, so that it is compared and used in one register, whose range the verifier knows */
 
 	opaque(length);
-	if (length > UPCALL_LARGE)
+	if (length > UPCALL_LONGEST)
 		return DROP_UPCALL_FULL;
 	u32 zero = 0, number = p->number, units = length <= UPCALL_SMALL ? UNITS(UPCALL_SMALL) :
-						  length <= UPCALL_MEDIUM ? UNITS(UPCALL_MEDIUM) : UNITS(UPCALL_LARGE);
+						  length <= UPCALL_MEDIUM ? UNITS(UPCALL_MEDIUM) :
+						  length <= UPCALL_LARGE ? UNITS(UPCALL_LARGE) :
+						  length <= UPCALL_BIG ? UNITS(UPCALL_BIG) : UNITS(UPCALL_LONGEST);
 	struct upcall_share *own = upcall_shares.lookup(&number), *all = upcall_shares.lookup(&zero);
 	if (!own || !all)
 		return DROP_UPCALL_FULL;
@@ -78,9 +82,15 @@ static __always_inline int punt(struct packet *p, struct hook hook, u32 reason, 
 	} else if (length <= UPCALL_MEDIUM) {
 		room = UPCALL_MEDIUM;
 		u = upcalls.ringbuf_reserve(sizeof(struct upcall) + UPCALL_MEDIUM);
-	} else {
+	} else if (length <= UPCALL_LARGE) {
 		room = UPCALL_LARGE;
 		u = upcalls.ringbuf_reserve(sizeof(struct upcall) + UPCALL_LARGE);
+	} else if (length <= UPCALL_BIG) {
+		room = UPCALL_BIG;
+		u = upcalls.ringbuf_reserve(sizeof(struct upcall) + UPCALL_BIG);
+	} else {
+		room = UPCALL_LONGEST;
+		u = upcalls.ringbuf_reserve(sizeof(struct upcall) + UPCALL_LONGEST);
 	}
 	if (!u)
 		return DROP_UPCALL_FULL;

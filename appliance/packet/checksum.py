@@ -36,6 +36,8 @@ _IPV6_TYPE = ETH_TYPE_IPV6.to_bytes(2, "big")
 _CRC32C = 0x82F63B78
 """The polynomial, lowest power first: bit 31 is x^0."""
 _ALL_ONES = 0xFFFFFFFF
+_LONGEST_SAID = 0xFFFF
+"""Bytes, in 16 bits: IPv4's header counted, IPv6's not."""
 
 _IPV4 = Layer.IPV4.value
 _IPV6 = Layer.IPV6.value
@@ -70,12 +72,17 @@ def update_partial(checksum: int, old: int, new: int) -> int:
 def l4_length(frame: bytes | bytearray, parsed: ParsedPacket) -> int:
     """Bytes from the layer-4 header on, as the IP header says: the frame may have fewer, or more (padding). May be negative.
 
-    ``parsed`` must have a layer-4 header.
+    Linux's BIG TCP frames are longer than the IP header can say, which says 0 then: all the frame is theirs. ``parsed`` must have a
+    layer-4 header.
     """
     l3, l4 = parsed.l3_offset, parsed.l4_offset
     if parsed.layers & _IPV4:
-        return int.from_bytes(frame[l3 + 2 : l3 + 4], "big") - (l4 - l3)
-    return int.from_bytes(frame[l3 + 4 : l3 + 6], "big") + IPV6_BYTES - (l4 - l3)
+        said, counted = int.from_bytes(frame[l3 + 2 : l3 + 4], "big"), 0
+    else:
+        said, counted = int.from_bytes(frame[l3 + 4 : l3 + 6], "big"), IPV6_BYTES
+    if not said and len(frame) - l3 - counted > _LONGEST_SAID and parsed.layers & _TCP:
+        return len(frame) - l4
+    return said + counted - (l4 - l3)
 
 
 def is_partial(frame: bytes | bytearray, parsed: ParsedPacket) -> bool:

@@ -77,10 +77,10 @@ class _Packet:
         self.tunnel = tunnel_of(key)
         self.gso_size = gso_size
         self.partial = False
-        if finish and key & _CHECKSUMMED and checksum.may_be_partial(frame):
+        if finish and key & _CHECKSUMMED:
             if gso_size:
                 self.partial = checksum.is_partial(frame, parse(frame, self.in_port))
-            else:
+            elif checksum.may_be_partial(frame):
                 frame = mpls.finished(frame, parse(frame, self.in_port))
         self.frame = frame
         self.octets = octets or len(frame)

@@ -145,3 +145,25 @@ def test_l4_length_is_the_ip_headers() -> None:
     nonsense = bytearray(sample.frame)
     nonsense[18:20] = b"\0\0"
     assert checksum.l4_length(nonsense, parse(nonsense, 1)) == -16
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("tags", TAGS)
+def test_a_frame_longer_than_its_header_can_say(version: int, tags: tuple[tuple[int, int], ...]) -> None:
+    """Linux's BIG TCP: the IP header says 0, the pseudo-header counts all (``tcp_v4_send_check``)."""
+    right = _sample(version, 6, tags, b"abc")
+    grown = bytearray(right.frame + bytes(n % 251 for n in range(100_000)))
+    at = right.l3 + (2 if version == 4 else 4)
+    grown[at : at + 2] = bytes(2)
+    addresses = bytes(grown[right.l3 + 12 : right.l3 + 20] if version == 4 else grown[right.l3 + 8 : right.l3 + 40])
+    partial = sum(addresses[n] << 8 | addresses[n + 1] for n in range(0, len(addresses), 2)) + 6 + len(grown) - right.l4
+    while partial > 0xFFFF:
+        partial = (partial & 0xFFFF) + (partial >> 16)
+    grown[right.l4 + 16 : right.l4 + 18] = partial.to_bytes(2, "big")
+    frame = bytes(grown)
+    assert checksum.l4_length(frame, parse(frame, 1)) == len(frame) - right.l4
+    assert checksum.is_partial(frame, parse(frame, 1))
+    assert not checksum.is_partial(frame + b"a", parse(frame, 1))
+    finished = _complete(frame)
+    pseudo = addresses + (6).to_bytes(4, "big") + (len(frame) - right.l4).to_bytes(4, "big")
+    assert checksum.ones_complement_sum(pseudo + finished[right.l4 :]) == 0xFFFF

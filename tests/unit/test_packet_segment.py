@@ -39,6 +39,17 @@ def test_tcp(ip: Packet, tag: Packet) -> None:
         assert [part[IP].id for part in parsed] == [65535, 0, 1, 2]
 
 
+def test_tcp_longer_than_its_header_can_say() -> None:
+    """Linux's BIG TCP: the total length is 0."""
+    data = DATA * 37
+    frame = bytearray(bytes(ETH / IP(src="10.0.0.1", dst="10.0.0.2", len=0) / TCP(sport=1, dport=2, seq=1, flags="PA") / Raw(data)))
+    segments = segment(bytes(frame), 1448)
+    assert [again(part) for part in segments] == segments
+    parsed = [Ether(part) for part in segments]
+    assert b"".join(bytes(part[TCP].payload) for part in parsed) == data
+    assert [part[IP].len for part in parsed] == [1488] * (len(data) // 1448) + [40 + len(data) % 1448]
+
+
 def test_udp() -> None:
     frame = bytes(ETH / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1, dport=2) / Raw(DATA))
     segments = segment(frame, 1000)

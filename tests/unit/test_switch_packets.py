@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from support.big_frames import GSO_SIZE, big_frame
 from switch_shell import Shell, mac
 from vectors import frames
 
@@ -50,6 +51,7 @@ from appliance.openflow.messages import (
     TableStatsReply,
     TableStatsRequest,
 )
+from appliance.packet import checksum
 from appliance.packet.parse import parse
 from appliance.packet.segment import segment
 from appliance.switch.effects import Effect, InstallMegaflow, SendFrame, SendMessage, Served, TellWhenSent
@@ -297,6 +299,24 @@ def test_a_frame_to_be_segmented_is_cut_for_a_controller() -> None:
     sent = [effect for effect in effects if isinstance(effect, SendFrame)]
     assert [(effect.port, effect.gso_size, effect.frame) for effect in sent] == [(2, 0, part) for part in segment(finished, 1000)]
     assert [message.data for message in shell.told(PacketIn)] == [effect.frame for effect in sent]
+
+
+def test_a_frame_longer_than_its_header_can_say() -> None:
+    """BIG TCP: rewritten it keeps its partial checksum; what a controller is shown are packets as they would be on a wire."""
+    frame = big_frame(185_000)
+    call = Upcall(1, UpcallReason.MISS, NO_MEGAFLOW, parse(frame, 1).key, frame, GSO_SIZE)
+    shell = Shell()
+    add(shell, SetField(BY_NAME["ipv4_dst"], 0xC0000201), Output(2), eth_type=0x0800)
+    (sent,) = [effect for effect in shell.step(Upcalls((call,))) if isinstance(effect, SendFrame)]
+    assert (sent.gso_size, len(sent.frame), sent.frame[30:34]) == (GSO_SIZE, len(frame), b"\xc0\0\2\1")
+    assert checksum.is_partial(sent.frame, parse(sent.frame, 1))
+
+    shell = Shell()
+    add(shell, Output(2), Output(PortNo.CONTROLLER), eth_type=0x0800)
+    effects = shell.step(Upcalls((call,)))
+    parts = segment(frame, GSO_SIZE)
+    assert [effect.frame for effect in effects if isinstance(effect, SendFrame)] == parts
+    assert [(message.data, message.total_len) for message in shell.told(PacketIn)] == [(part, len(part)) for part in parts]
 
 
 @pytest.mark.parametrize("size", [0, 1000])
