@@ -47,8 +47,8 @@ BPF_TABLE("array", u32, struct choice, choices, MAX_CHOICES);
 BPF_F_TABLE("array", u32, struct meter, meters, MAX_METERS, BPF_F_MMAPABLE);
 /* Python writes by system call; eBPF reads. The ports that a flood goes to, settings.flood_ports of them */
 BPF_TABLE("array", u32, u32, flood_list, MAX_FLOOD_PORTS);
-/* Python writes by system call; eBPF reads */
-BPF_TABLE("array", u32, struct settings, settings, 1);
+/* shared memory; Python writes, eBPF reads */
+BPF_F_TABLE("array", u32, struct settings, settings, 1, BPF_F_MMAPABLE);
 /* Python writes by system call; eBPF reads. Index: place of the port */
 BPF_TABLE("array", u32, struct tunnel, tunnels, PORT_PLACES);
 /* Python writes by system call; eBPF reads. How a packet came by a tunnel device → place of the port */

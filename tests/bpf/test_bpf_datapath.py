@@ -370,18 +370,18 @@ def test_the_mask_that_finds_most_is_looked_at_first(datapath: BpfDatapath, wire
         key = ours if number == len(masks) else ETH_TYPE.put(ours, 0x88B6)
         assert datapath.install(Megaflow(number, key & mask, mask, (Forward(2),)))
     datapath.caught_up(range(1, len(masks) + 1))
-    found_by = datapath._installed[len(masks)].place.subtable.number
-    assert list(datapath._listed)[-1] == found_by
+    found_by = datapath.megaflows.installed[len(masks)].place.subtable.number
+    assert list(datapath.megaflows.probing.listed)[-1] == found_by
     for _ in range(3):
         for n in range(20):
             wires[0].send(frame(n))
         assert received(wires[1], 20) == [frame(n) for n in range(20)]
         datapath.statistics(range(1, len(masks) + 1))
         datapath.arrange()
-        assert next(iter(datapath._listed)) == found_by
+        assert next(iter(datapath.megaflows.probing.listed)) == found_by
     datapath.remove(range(1, len(masks)))
     datapath.arrange()
-    assert list(datapath._listed) == [found_by]
+    assert list(datapath.megaflows.probing.listed) == [found_by]
     wires[0].send(frame(20))
     assert received(wires[1], 1) == [frame(20)]
 

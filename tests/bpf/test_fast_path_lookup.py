@@ -10,8 +10,8 @@ import pytest
 from support.fast_path import FastPath, Verdict
 from vectors.packets import IN_PORT, PACKETS, PacketVector
 
-from appliance.datapath.bpf import REST_SECONDS
 from appliance.datapath.layout import CACHE_WAYS, CacheSet
+from appliance.datapath.slots import REST_SECONDS
 from appliance.model.actions import SetField
 from appliance.model.fields import BY_NAME, KEY_MASK, LAYOUT
 from appliance.model.fields import IN_PORT as IN_PORT_FIELD
@@ -80,12 +80,12 @@ def test_a_common_packet_is_not_taken_for_one_with_more_fields(
     tunnel = BY_NAME["tunnel_id"]
     megaflow = fast_path.install(actions, tunnel.put(common.key, 5), IN_PORT_FIELD.mask | tunnel.mask)
     other = fast_path.install((Forward(3),), common.key, IN_PORT_FIELD.mask | BY_NAME["eth_dst"].mask)
-    sizes = fast_path.datapath._sizes
+    sizes = fast_path.datapath.sizes
     cache = fast_path.datapath.programs.shared_memory("cache", sizes.cache_sets * sizes.cpus * ctypes.sizeof(CacheSet))
     entries = memoryview(cache).cast("Q")
     try:
         for at in range(CACHE_WAYS - 1, len(entries), CACHE_WAYS):  # the last way is taken whatever its tag
-            entries[at] = fast_path.datapath._installed[megaflow].slot + 1
+            entries[at] = fast_path.datapath.megaflows.installed[megaflow].slot + 1
         assert outputs(fast_path, common, hook) == [Forward(3)]
     finally:
         fast_path.datapath.remove([megaflow, other])
@@ -94,19 +94,19 @@ def test_a_common_packet_is_not_taken_for_one_with_more_fields(
 def test_a_slot_that_is_used_anew_is_not_found_by_its_old_packets(fast_path: FastPath) -> None:
     """The cache still leads there."""
     old, new = FRAMES[-1], FRAMES[-2]
-    slots = fast_path.datapath._sizes.megaflows
+    slots = fast_path.datapath.sizes.megaflows
     megaflow = fast_path.install((Forward(2),), old.key, KEY_MASK)
-    slot = fast_path.datapath._installed[megaflow].slot
+    slot = fast_path.datapath.megaflows.installed[megaflow].slot
     assert outputs(fast_path, old, Hook.XDP) == [Forward(2)]
     fast_path.datapath.remove([megaflow])
     assert fast_path.execute(old.frame, Hook.XDP).code == Verdict.XDP_PASS
     time.sleep(REST_SECONDS)
     for _ in range(slots):
         megaflow = fast_path.install((Forward(3),), new.key, KEY_MASK)
-        if fast_path.datapath._installed[megaflow].slot == slot:
+        if fast_path.datapath.megaflows.installed[megaflow].slot == slot:
             break
         fast_path.datapath.remove([megaflow])
-    assert fast_path.datapath._installed[megaflow].slot == slot
+    assert fast_path.datapath.megaflows.installed[megaflow].slot == slot
     try:
         assert outputs(fast_path, new, Hook.XDP) == [Forward(3)]
         assert fast_path.execute(old.frame, Hook.XDP).code == Verdict.XDP_PASS
@@ -118,10 +118,10 @@ def test_one_megaflow_for_more_packets_than_the_cache_has_room_for(fast_path: Fa
     megaflow = fast_path.install((Forward(2),))
     frame = bytearray(FRAMES[-1].frame)
     try:
-        for number in range(4 * fast_path.datapath._sizes.cache_sets):
+        for number in range(4 * fast_path.datapath.sizes.cache_sets):
             frame[6:10] = number.to_bytes(4, "little")
             assert fast_path.run(bytes(frame), Hook.XDP, 1)[-1] == 2
         packets = fast_path.datapath.statistics([megaflow])[megaflow].packets
-        assert packets == 4 * fast_path.datapath._sizes.cache_sets
+        assert packets == 4 * fast_path.datapath.sizes.cache_sets
     finally:
         fast_path.datapath.remove([megaflow])

@@ -44,7 +44,7 @@ def fast_path() -> Iterator[FastPath]:
 @contextmanager
 def tunnel_ports(fast_path: FastPath, *ports: TunnelPort, came: Tunnel | None = None) -> Iterator[None]:
     """On one device, which is the one that frames come in on if they ``came`` by a tunnel; numbered from FIRST."""
-    tunnels, programs = fast_path.datapath._tunnels, fast_path.datapath.programs
+    tunnels, programs = fast_path.datapath.ports.tunnels, fast_path.datapath.programs
     flags = PortFlag.FORWARD | PortFlag.RECEIVE | PortFlag.TUNNEL
     numbered = dict(enumerate(ports, FIRST))
     for number, port in numbered.items():
@@ -109,12 +109,12 @@ def test_a_packet_that_came_by_no_tunnel_at_all_is_nobodys(fast_path: FastPath) 
 def test_a_packet_of_another_device_comes_by_none_of_the_ports(fast_path: FastPath) -> None:
     port = TunnelPort(remote=A)
     with tunnel_ports(fast_path, came=Tunnel(0, int(A), int(B))):
-        fast_path.datapath._tunnels.add(DatapathPort(FIRST, "other", 77, Hook.TC, tunnel=port))
+        fast_path.datapath.ports.tunnels.add(DatapathPort(FIRST, "other", 77, Hook.TC, tunnel=port))
         try:
             fast_path.datapath.programs.update("small_ifindex", LOOPBACK_IFINDEX, tunnel_ingress(0xFF))
             assert fast_path.execute(UDP, Hook.TC).code == Verdict.TC_SHOT
         finally:
-            fast_path.datapath._tunnels.remove(FIRST)
+            fast_path.datapath.ports.tunnels.remove(FIRST)
 
 
 # ── leaving ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -157,7 +157,7 @@ def test_a_packet_leaves_by_what_the_port_fixes_and_the_actions_set(
         try:
             leaves(fast_path, frame, actions, ports, came)
         finally:
-            fast_path.datapath.remove(list(fast_path.datapath._installed))
+            fast_path.datapath.remove(list(fast_path.datapath.megaflows.installed))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,192 @@
+"""Megaflows in the fast path: which are there, and with what.
+
+A megaflow's slots are written first and found through its bucket after that, which one store does; it goes the other way round
+when it is removed. Invariant: what ``remove`` took away handles no packet once it has returned, and all that it counted has been
+told.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from appliance.datapath.clock import TickClock
+from appliance.datapath.compile import CompiledChoice, compile_actions, in_slots
+from appliance.datapath.gates import Gates
+from appliance.datapath.index import Index, Place
+from appliance.datapath.layout import BUCKET_WAYS, MAX_CHOICES, Bucket, Choice, MegaflowFlag, MegaflowStats, words
+from appliance.datapath.loader import Programs, Sizes
+from appliance.datapath.meters import Meters
+from appliance.datapath.probing import Probing
+from appliance.datapath.quiesce import keep_order, wait_for_packets_under_way
+from appliance.datapath.slot_statistics import NOTHING, SlotStatistics, Totals
+from appliance.datapath.slots import Slots
+from appliance.model.fields import IN_PORT, KEY_BYTES, PLUGIN_BITS
+from appliance.model.megaflow import Megaflow, MegaflowStatistics, is_again
+
+_, _NO_OTHERS = words(bytes(KEY_BYTES))
+_CHOICE_BYTES = ctypes.sizeof(Choice)
+_NO_STATISTICS = MegaflowStatistics(0, 0, 0.0)
+# Plain integers: what happens for each megaflow is in the way of its first packet.
+_PUNT, _WIDE = (int(flag) for flag in (MegaflowFlag.PUNT, MegaflowFlag.WIDE))
+_EXPRESS = int(MegaflowFlag.DIRECT | MegaflowFlag.EDITS | MegaflowFlag.RETAGS)
+_TOO_SOON = int(MegaflowFlag.XDP) | _EXPRESS
+"""Plug-ins' matches run at TC, and not on the express way: a megaflow that depends on them takes neither."""
+
+
+@dataclass(slots=True)
+class _Installed:
+    """A megaflow in the fast path."""
+
+    slot: int
+    place: Place
+    choice: int | None = None
+    ways: tuple[int, ...] = ()
+    """Slots of the choice's ways."""
+    stops: tuple[int, ...] = ()
+    """Slots that count what each meter and plug-in drops."""
+    further: tuple[int, ...] = ()
+    """Slots with the rest of its ops."""
+    totals: Totals = NOTHING
+    statistics: MegaflowStatistics = _NO_STATISTICS
+    """As read last; the same object as long as nothing is counted."""
+
+
+class Megaflows:
+    """By id. ``constants`` are those of the hash, ``matched`` the bits of ``plugin_bits`` that plug-ins tell."""
+
+    def __init__(self, programs: Programs, sizes: Sizes, constants: tuple[int, ...], meters: Meters, matched: int) -> None:
+        self._programs = programs
+        self._meters = meters
+        self._matched_by_plugins = matched << PLUGIN_BITS.shift
+        counted = programs.shared_memory("megaflow_stats", sizes.megaflows * sizes.cpus * ctypes.sizeof(MegaflowStats))
+        self._counted = SlotStatistics(counted, sizes.megaflows, sizes.cpus)
+        self._clock = TickClock(programs.ticks)
+        self._slots = Slots(programs, sizes, self._counted)
+        self._index = Index(sizes.buckets, constants)
+        self._ways = memoryview(programs.shared_memory("buckets", sizes.buckets * ctypes.sizeof(Bucket))).cast("Q")
+        self._free_choices = deque(range(MAX_CHOICES))
+        self.probing = Probing(programs, self._index)
+        self.gates = Gates(self._slots)
+        self.installed: dict[int, _Installed] = {}
+
+    def install(self, megaflow: Megaflow) -> bool:
+        """See ``driver.Datapath``."""
+        now = time.monotonic()
+        parsed_again = is_again(IN_PORT.get(megaflow.key))
+        compiled = compile_actions(megaflow.actions, self._meters.indices, parsed_again=parsed_again)
+        ways = compiled.choice.ways if compiled.choice else ()
+        further = compiled.further_slots
+        if not self._slots.rested(1 + len(ways) + len(compiled.stops) + further, now) or (ways and not self._free_choices):
+            return False
+        subtable = self._index.subtable(megaflow.mask)
+        if subtable is None:
+            self.probing.arrange()  # some may be empty
+            subtable = self._index.subtable(megaflow.mask)
+        if subtable is None:
+            return False
+        raw = megaflow.key.to_bytes(KEY_BYTES, "big")
+        place = self._index.take(subtable, raw)
+        if place is None:
+            return False
+        slot = self._slots.take()
+        flags = int(compiled.flags)
+        edit = compiled.edit
+        if edit is not None and edit.suits(megaflow.key, megaflow.mask):
+            flags |= edit.flags
+        if megaflow.mask & self._matched_by_plugins:
+            flags &= ~_TOO_SOON
+        key = words(raw)
+        if key[1] != _NO_OTHERS:
+            flags = flags & ~_EXPRESS | _WIDE
+        installed = _Installed(slot, place)
+        choice = self._write_choice(installed, compiled.choice) if compiled.choice else None
+        if compiled.stops:
+            installed.stops = tuple(self._slots.take() for _ in compiled.stops)
+            for counting in installed.stops:
+                self._slots.write(counting, b"")
+        ops = compiled.linked(choice, installed.stops)
+        if further:
+            ops = self._write_further(installed, ops, further)
+        # A megaflow whose packets all go through the slow path needs no gate: they stay in order anyway.
+        if not flags & _PUNT:
+            flags = self.gates.close(megaflow.id, slot, flags, now)
+        self._slots.write(slot, ops, compiled, key, megaflow.id, flags)
+        if edit is not None:
+            self._slots.write_edit(slot, edit)
+        self.installed[megaflow.id] = installed
+        if subtable.number not in self.probing.listed:
+            self.probing.add(subtable)
+        keep_order()
+        self._slots.put_to_use(slot, subtable.number)
+        self._ways[place.bucket * BUCKET_WAYS + place.way] = place.tag << 32 | slot + 1
+        return True
+
+    def _write_further(self, installed: _Installed, ops: bytes, slots: int) -> bytes:
+        """All of a long list of ops but the part that goes in the megaflow's own slot: that is returned."""
+        installed.further = tuple(self._slots.take() for _ in range(slots))
+        own, *others = in_slots(ops, installed.further)
+        for slot, part in zip(installed.further, others, strict=True):
+            self._slots.write(slot, part)
+        return own
+
+    def _write_choice(self, installed: _Installed, choice: CompiledChoice) -> int:
+        """Each way gets a slot that no bucket leads to; returns the index of the choice."""
+        installed.choice = self._free_choices.popleft()
+        installed.ways = tuple(self._slots.take() for _ in choice.ways)
+        for slot, way in zip(installed.ways, choice.ways, strict=True):
+            self._slots.write(slot, way.ops)
+        ways = (number for slot, way in zip(installed.ways, choice.ways, strict=True) for number in (way.value, slot))
+        record = struct.pack(f"=II{2 * len(choice.ways)}I", choice.kind, len(choice.ways), *ways)
+        self._programs.update("choices", installed.choice, record.ljust(_CHOICE_BYTES, b"\0"))
+        return installed.choice
+
+    def remove(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
+        """See ``driver.Datapath``."""
+        known = [megaflow_id for megaflow_id in megaflow_ids if megaflow_id in self.installed]
+        for megaflow_id in known:
+            installed = self.installed[megaflow_id]
+            self._slots.retire(installed.slot)
+            self._index.release(installed.place)
+            self._ways[installed.place.bucket * BUCKET_WAYS + installed.place.way] = 0
+        if not known:
+            return {}
+        wait_for_packets_under_way()
+        final = self.statistics(known)
+        now = time.monotonic()
+        for megaflow_id in known:
+            installed = self.installed.pop(megaflow_id)
+            self._slots.give_back((installed.slot, *installed.ways, *installed.stops, *installed.further), now)
+            if installed.choice is not None:
+                self._free_choices.append(installed.choice)
+            self.gates.forget(megaflow_id)
+        return final
+
+    def statistics(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
+        """See ``driver.Datapath``."""
+        found = [(number, installed) for number in megaflow_ids if (installed := self.installed.get(number)) is not None]
+        read = self._counted.reader([installed.slot for _, installed in found])
+        # First what is counted last: no part is then more than the whole.
+        self._counted.look()
+        parts = {
+            number: (tuple(read(slot)[:2] for slot in installed.ways), tuple(read(slot)[:2] for slot in installed.stops))
+            for number, installed in found
+            if installed.ways or installed.stops
+        }
+        self._counted.look()
+        result: dict[int, MegaflowStatistics] = {}
+        for number, installed in found:
+            totals = read(installed.slot)
+            if totals != installed.totals or number in parts:
+                installed.place.subtable.hits += totals[0] - installed.totals[0]
+                installed.totals = totals
+                packets, octets, last_used, flags = totals
+                installed.statistics = MegaflowStatistics(
+                    packets, octets, self._clock.seconds(last_used), flags, *parts.get(number, ())
+                )
+            result[number] = installed.statistics
+        return result
