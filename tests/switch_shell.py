@@ -19,9 +19,10 @@ from appliance.model.plugin import NO_PLUGINS, Plugins
 from appliance.model.ports import Hook, Port, PortCounters
 from appliance.model.queues import QueueCounters
 from appliance.model.tunnel import NO_TUNNEL, Tunnel, TunnelPort
-from appliance.openflow.codec import encode
+from appliance.openflow.codec import decode, encode
 from appliance.openflow.constants import OFP_VERSION
 from appliance.openflow.messages import Desc, Error, Message
+from appliance.openflow.packet_ins import encode_packet_ins
 from appliance.switch.effects import (
     Effect,
     InstallMegaflow,
@@ -30,6 +31,7 @@ from appliance.switch.effects import (
     RemoveMeter,
     SendFrame,
     SendMessage,
+    SendPacketIns,
     Served,
     SetMeter,
     TellWhenSent,
@@ -137,6 +139,12 @@ class Shell:
             case SendMessage(connection, message):
                 encode(message)
                 self.messages.append((connection, message))
+            case SendPacketIns(connection, packet_ins):
+                encoded = encode_packet_ins(packet_ins)
+                while encoded:
+                    length = int.from_bytes(encoded[2:4], "big")
+                    self.messages.append((connection, decode(encoded[:length])))
+                    encoded = encoded[length:]
             case InstallMegaflow(megaflow):
                 if not self.datapath.install(megaflow):
                     return [InstallRefused(megaflow.id)]

@@ -29,6 +29,7 @@ from appliance.agent.snoop import Snoop, snoop_path
 from appliance.agent.tls import Certificates
 from appliance.config import Config
 from appliance.datapath.driver import Datapath, DatapathError
+from appliance.model.megaflow import Burst
 from appliance.openflow import connection as wire
 from appliance.openflow.constants import OFP_VERSION
 from appliance.openflow.messages import BarrierRequest, FlowMod
@@ -255,6 +256,8 @@ class Agent:
                         self.ports.sent(port, len(frame))
                 case effects.SendMessage(connection=connection, message=message):
                     self.connections.send(connection, message)
+                case effects.SendPacketIns(connection=connection, packet_ins=packet_ins):
+                    self.connections.send_packet_ins(connection, packet_ins)
                 case effects.InstallMegaflow(megaflow=megaflow):
                     if not self._datapath.install(megaflow):
                         return events.InstallRefused(megaflow.id)
@@ -308,12 +311,14 @@ class Agent:
         installed = tuple(self._catching_up)
         upcalls = tuple(self._datapath.upcalls(UPCALL_BATCH))
         if upcalls:
-            self.step(events.Upcalls(upcalls))
-        if len(upcalls) < UPCALL_BATCH and installed:
+            with self.connections.gathered():
+                self.step(events.Upcalls(upcalls))
+        packets = sum(len(upcall.frames) if isinstance(upcall, Burst) else 1 for upcall in upcalls)
+        if packets < UPCALL_BATCH and installed:
             # The ring buffer was empty: every packet that came before these were installed has been sent on.
             self._datapath.caught_up(installed)
             del self._catching_up[: len(installed)]
-        return len(upcalls)
+        return packets
 
     def _tick(self) -> None:
         while True:

@@ -18,6 +18,7 @@ from appliance.agent.green import Readable, Signal, Timeout, sleep, spawn, wait_
 from appliance.openflow import connection as wire
 from appliance.openflow.connection import Connection, ConnectionClosed, Event, Negotiated
 from appliance.openflow.messages import Message, PacketIn
+from appliance.openflow.packet_ins import PacketIns
 
 READ_BYTES = 1 << 16
 WRITE_BYTES = 1 << 18
@@ -106,8 +107,8 @@ class Channel:
         self._to_write = Signal()
         self._drained = Signal()
         self._readable = Readable(transport.socket.fileno())
-        self._answers_follow = False
-        """What is queued now is written soon, by ``_answer``."""
+        self._writes_follow = False
+        """What is queued now is written soon, by ``write_gathered``."""
         self._writing = memoryview(b"")
         self._written = self._written_before = 0
         self.reason: str | None = None
@@ -126,7 +127,41 @@ class Channel:
             self.dropped_packet_ins += 1
             return
         self.connection.send(message)
-        if not self._answers_follow:
+        if not self._writes_follow:
+            self._wake_writer()
+
+    def send_packet_ins(self, packet_ins: PacketIns) -> None:
+        """The same for many packet-ins."""
+        frames = packet_ins.frames
+        fitting = packet_ins.within(PACKET_IN_BYTES - self.backlog)
+        if fitting < len(frames):
+            self.dropped_packet_ins += len(frames) - fitting
+            packet_ins = packet_ins._replace(frames=frames[:fitting])
+        if fitting:
+            self.connection.send_packet_ins(packet_ins)
+            if not self._writes_follow:
+                self._wake_writer()
+
+    def gather(self) -> None:
+        """What is sent from now on waits for ``write_gathered``."""
+        self._writes_follow = True
+
+    def write_gathered(self) -> None:
+        """Write what is queued without waking the writer, as far as the socket takes it: a controller that waits for each answer
+        before it goes on gets it sooner, and many messages go out by one call."""
+        self._writes_follow = False
+        if self._broken or self.ended:
+            return
+        if not self._writing and not self.transport.pending and self._to_be_written():
+            try:
+                self._send_some()
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self._fail(error)
+        if self._writing:
+            self._to_write.set()
+        else:
             self._wake_writer()
 
     def tick(self, now: float) -> None:
@@ -191,12 +226,11 @@ class Channel:
                 self.close("closed by the controller")
                 return
             now = time.monotonic()
-            self._answers_follow = True
+            self.gather()
             try:
                 self._take(self.connection.receive_data(data, now))
             finally:
-                self._answers_follow = False
-            self._answer()
+                self.write_gathered()
             if heard_at is None:
                 heard_at = now
             elif now - heard_at > BUSY_SECONDS:
@@ -221,21 +255,6 @@ class Channel:
     def _wake_writer(self) -> None:
         if self.connection.queued_bytes or self.transport.pending:
             self._to_write.set()
-
-    def _answer(self) -> None:
-        """Write what is queued without waking the writer, as far as the socket takes it: a controller that waits for each answer
-        before it goes on gets it sooner."""
-        if not self._writing and not self.transport.pending and self._to_be_written():
-            try:
-                self._send_some()
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                self._fail(error)
-        if self._writing:
-            self._to_write.set()
-        else:
-            self._wake_writer()
 
     def _write(self) -> None:
         try:

@@ -9,7 +9,8 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from appliance.agent.channel import Channel, Owner, TcpTransport, Transport
@@ -19,6 +20,7 @@ from appliance.agent.tls import Certificates, TlsError, TlsTransport
 from appliance.config import ControllerAddress, ListenAddress
 from appliance.openflow.connection import Connection, Event, Negotiated
 from appliance.openflow.messages import Message
+from appliance.openflow.packet_ins import PacketIns
 
 LOG = logging.getLogger("ofswitch.openflow")
 
@@ -111,6 +113,24 @@ class Connections(Owner):
         channel = self._channels.get(connection)
         if channel is not None:
             channel.send(message)
+
+    def send_packet_ins(self, connection: int, packet_ins: PacketIns) -> None:
+        """The same for many at once."""
+        channel = self._channels.get(connection)
+        if channel is not None:
+            channel.send_packet_ins(packet_ins)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """What is sent meanwhile is written at the end, together and without waking a greenlet, as far as the sockets take it."""
+        channels = tuple(self._channels.values())
+        for channel in channels:
+            channel.gather()
+        try:
+            yield
+        finally:
+            for channel in channels:
+                channel.write_gathered()
 
     def tick(self, now: float) -> None:
         if self._certificates is not None:

@@ -17,7 +17,7 @@ from appliance.datapath.meters import Meters
 from appliance.datapath.plugins import PluginPrograms
 from appliance.datapath.ports import Ports
 from appliance.datapath.upcalls import Upcalls
-from appliance.model.megaflow import DropReason, Megaflow, MegaflowStatistics, MeterConfig, MeterCounters, Upcall
+from appliance.model.megaflow import Burst, DropReason, Megaflow, MegaflowStatistics, MeterConfig, MeterCounters, Upcall
 from appliance.model.plugin import PluginFile
 from appliance.model.tunnel import NO_TUNNEL, Tunnel
 
@@ -89,7 +89,7 @@ class BpfDatapath:
     def meter_counters(self, meter_ids: Iterable[int]) -> dict[int, MeterCounters]:
         return self.meters.counters(meter_ids)
 
-    def upcalls(self, limit: int) -> Sequence[Upcall]:
+    def upcalls(self, limit: int) -> Sequence[Upcall | Burst]:
         return self._upcalls.take(limit)
 
     def send(self, port: int, frame: bytes, gso_size: int = 0, queue_id: int | None = None, tunnel: Tunnel = NO_TUNNEL) -> bool:

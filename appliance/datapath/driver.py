@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from appliance.model.megaflow import DropReason, Megaflow, MegaflowStatistics, MeterConfig, MeterCounters, Upcall
+from appliance.model.megaflow import Burst, DropReason, Megaflow, MegaflowStatistics, MeterConfig, MeterCounters, Upcall
 from appliance.model.plugin import Plugins
 from appliance.model.ports import Hook
 from appliance.model.tunnel import NO_TUNNEL, Tunnel, TunnelPort
@@ -116,7 +116,7 @@ class Datapath(Protocol):
     def statistics(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
         """Statistics since installation. Unknown ids are passed over."""
 
-    def upcalls(self, limit: int) -> Sequence[Upcall]:
+    def upcalls(self, limit: int) -> Sequence[Upcall | Burst]:
         """At most ``limit`` packets that wait, oldest first; empty when there are none."""
 
     def served(self, megaflow_id: int) -> None:

@@ -11,16 +11,18 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import groupby, takewhile
 
 from appliance.datapath.compile import compile_actions
 from appliance.datapath.driver import DatapathError, DatapathPort, TierCounters
 from appliance.datapath.layout import MegaflowFlag
 from appliance.model.actions import Meter
-from appliance.model.fields import BY_NAME, IN_PORT, PLUGIN_BITS
+from appliance.model.fields import BY_NAME, IN_PORT, KEY_BYTES, PLUGIN_BITS
 from appliance.model.megaflow import (
+    IN_BURSTS,
     NO_MEGAFLOW,
     Again,
+    Burst,
     CallPlugin,
     Controller,
     DatapathAction,
@@ -174,11 +176,12 @@ class FakeDatapath:
     def statistics(self, megaflow_ids: Iterable[int]) -> dict[int, MegaflowStatistics]:
         return {number: self._installed[number].statistics for number in megaflow_ids if number in self._installed}
 
-    def upcalls(self, limit: int) -> Sequence[Upcall]:
+    def upcalls(self, limit: int) -> Sequence[Upcall | Burst]:
         taken = [self._upcalls.popleft() for _ in range(min(limit, len(self._upcalls)))]
         if taken and not self._upcalls:
             os.eventfd_read(self._event)
-        return taken
+        alike = (list(group) for _, group in groupby(enumerate(taken), _alike))
+        return [_burst([upcall for _, upcall in group]) for group in alike]
 
     def served(self, megaflow_id: int) -> None:
         if (entry := self._installed.get(megaflow_id)) is not None:
@@ -342,6 +345,21 @@ class FakeDatapath:
     def _count(self, port: int, **more: int) -> None:
         before = self._counters[port]
         self._counters[port] = replace(before, **{name: getattr(before, name) + amount for name, amount in more.items()})
+
+
+def _alike(upcall: tuple[int, Upcall]) -> object:
+    """Equal for those that are of one burst, which may follow each other. Of those that are of none, their own number."""
+    number, (in_port, reason, megaflow_id, key, _, gso_size, controller, octets) = upcall
+    if reason not in IN_BURSTS or gso_size or octets:
+        return number
+    return in_port, reason, megaflow_id, tunnel_of(key), controller
+
+
+def _burst(upcalls: list[Upcall]) -> Upcall | Burst:
+    if len(upcalls) == 1:
+        return upcalls[0]
+    keys = [upcall.key.to_bytes(KEY_BYTES, "big") for upcall in upcalls]
+    return Burst(upcalls[0], keys, [upcall.frame for upcall in upcalls])
 
 
 def _meters(actions: Iterable[DatapathAction]) -> list[int]:

@@ -14,16 +14,20 @@ from appliance.datapath.layout import PORT_PLACES, UPCALL_UNIT, UpcallShare, por
 from appliance.datapath.layout import Upcall as UpcallRecord
 from appliance.datapath.loader import Programs, Sizes
 from appliance.model.fields import IN_PORT, KEY_BYTES
-from appliance.model.megaflow import Controller, PacketInReason, Upcall, UpcallReason
+from appliance.model.megaflow import IN_BURSTS, Burst, Controller, PacketInReason, Upcall, UpcallReason
 
 _MAP = "upcalls"
 _RECORD_BYTES = ctypes.sizeof(UpcallRecord)
-_RECORD = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
-_BEHIND = struct.Struct("=8sHHI")
-"""What stands behind that: of a copy cookie, table, and reason of the packet-in; of all the bytes that the packet had."""
+_ABOUT = struct.Struct("=QII")
+"""Megaflow, port, reason."""
+_ORIGIN = struct.Struct("=8sHH")
+"""Of a copy cookie, table, and reason of the packet-in."""
+_RECORD = struct.Struct(f"={KEY_BYTES}s{_ABOUT.size}sIIHHHH{_ORIGIN.size}sI")
 _MAC_BYTES = 12
 _METADATA_BYTES = 8
 """The first of a key."""
+_WAY_BYTES = 28
+"""Of a key: metadata, tunnel and port."""
 _REASONS = tuple(UpcallReason)
 _ALL_PORTS = 0
 """In place of a port number, in ``upcall_shares``."""
@@ -38,23 +42,44 @@ class Upcalls:
         self._ring = programs.ring_buffer(_MAP, sizes.upcall_pages * mmap.PAGESIZE)
         self._shares = memoryview(programs.shared_memory("upcall_shares", PORT_PLACES * ctypes.sizeof(UpcallShare))).cast("I")
 
-    def take(self, limit: int) -> Sequence[Upcall]:
+    def take(self, limit: int) -> Sequence[Upcall | Burst]:
         """See ``driver.Datapath``."""
         memory = self._ring.memory
-        received: list[Upcall] = []
+        received: list[Upcall | Burst] = []
         units: dict[int, int] = {}
+        in_burst: tuple[bytes, bytes] | None = None
+        """What the packets of the last burst have in common; and of copies ``copied``, too."""
+        copied: tuple[int, bytes] | None = None
+        in_port = 0
+        keys: list[bytes] = []
+        frames: list[bytes] = []
         for at, size in self._ring.take(limit):
-            key, megaflow_id, in_port, reason, length, gso_size, vlan_present, tpid, tci, max_len = _RECORD.unpack_from(memory, at)
-            controller = _controller(memory, at, max_len) if reason == UpcallReason.COPY else None
+            key, about, length, gso_size, vlan_present, tpid, tci, max_len, origin, octets = _RECORD.unpack_from(memory, at)
             at += _RECORD_BYTES
             if vlan_present:
                 frame = memory[at : at + _MAC_BYTES] + struct.pack(">HH", tpid, tci) + memory[at + _MAC_BYTES : at + length]
             else:
                 frame = memory[at : at + length]
+            alike = about, key[:_WAY_BYTES]
+            if alike == in_burst and not gso_size and (copied is None or copied == (max_len, origin)):
+                keys.append(key)
+                frames.append(frame)
+                units[in_port] += -(-size // UPCALL_UNIT)
+                continue
+            megaflow_id, in_port, reason = _ABOUT.unpack(about)
+            controller = _controller(key, max_len, origin) if reason == UpcallReason.COPY else None
             number = int.from_bytes(key, "big")
-            octets = 0 if IN_PORT.get(number) == in_port else _BEHIND.unpack_from(memory, at - _BEHIND.size)[-1]
-            received.append(Upcall(in_port, _REASONS[reason], megaflow_id, number, frame, gso_size, controller, octets))
+            if IN_PORT.get(number) == in_port:
+                octets = 0
+            upcall = Upcall(in_port, _REASONS[reason], megaflow_id, number, frame, gso_size, controller, octets)
             units[in_port] = units.get(in_port, 0) + -(-size // UPCALL_UNIT)
+            if reason in IN_BURSTS and not gso_size and not octets:
+                keys, frames = [key], [frame]
+                in_burst, copied = alike, (max_len, origin) if controller is not None else None
+                received.append(Burst(upcall, keys, frames))
+            else:
+                in_burst = None
+                received.append(upcall)
         self._ring.release()
         if received:
             shares = self._shares
@@ -62,11 +87,11 @@ class Upcalls:
             for number, taken_out in units.items():
                 place = 2 * port_place(number) + 1
                 shares[place] = shares[place] + taken_out & 0xFFFFFFFF
-        return received
+        return [item.first if isinstance(item, Burst) and len(item.frames) == 1 else item for item in received]
 
 
-def _controller(memory: bytes | mmap.mmap, at: int, max_len: int) -> Controller:
-    """The action by which a copy came, from its record at this offset."""
-    cookie, table_id, reason, _ = _BEHIND.unpack_from(memory, at + _RECORD.size)
-    metadata = int.from_bytes(memory[at : at + _METADATA_BYTES], "big")
+def _controller(key: bytes, max_len: int, origin: bytes) -> Controller:
+    """The action by which a copy came."""
+    cookie, table_id, reason = _ORIGIN.unpack(origin)
+    metadata = int.from_bytes(key[:_METADATA_BYTES], "big")
     return Controller(PacketInReason(reason), table_id, int.from_bytes(cookie, "big"), max_len, metadata)

@@ -7,6 +7,7 @@ of the tables), their actions are equal.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -225,6 +226,25 @@ class Upcall(NamedTuple):
     controller: Controller | None = None
     octets: int = 0
     """As the packet came in, if it has been parsed again since (``key`` has a place of ``Again`` for a port); else 0."""
+
+
+IN_BURSTS = frozenset({UpcallReason.ACTION, UpcallReason.COPY})
+
+
+class Burst(NamedTuple):
+    """Packets that came up one right behind the other and agree in all that Upcall says but for ``frame`` and, in_port and tunnel
+    fields apart, ``key``. ``reason`` is IN_BURSTS; ``gso_size`` and ``octets`` are 0.
+
+    ``first`` is the first of them; ``keys``, as the bytes of the flow key, and ``frames`` are of them all.
+    """
+
+    first: Upcall
+    keys: list[bytes]
+    frames: list[bytes]
+
+    def one_by_one(self) -> Iterator[Upcall]:
+        for key, frame in zip(self.keys, self.frames, strict=True):
+            yield self.first._replace(key=int.from_bytes(key, "big"), frame=frame)
 
 
 @dataclass(frozen=True, slots=True)

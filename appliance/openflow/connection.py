@@ -30,6 +30,7 @@ from appliance.openflow.errors import BadRequest, ErrorType, HelloFailed, Protoc
 from appliance.openflow.flow_statistics import FlowStatsReply
 from appliance.openflow.message import Message
 from appliance.openflow.multipart import MULTIPART_BYTES, MultipartReply, MultipartRequest, decode_request_body, multipart_head
+from appliance.openflow.packet_ins import PacketIns, encode_packet_ins
 from appliance.openflow.symmetric import EchoReply, EchoRequest, Error, Hello
 
 ERROR_DATA_BYTES = 64
@@ -168,6 +169,13 @@ class Connection:
             raise RuntimeError(f"{type(message).__name__} before a version is agreed on")
         if self.state is State.OPEN and not self._congested:
             self._queue_message(message)
+
+    def send_packet_ins(self, packet_ins: PacketIns) -> None:
+        """The same for many packet-ins."""
+        if self.state is State.HELLO:
+            raise RuntimeError("packet-ins before a version is agreed on")
+        if self.state is State.OPEN and not self._congested:
+            self._queue_bytes(encode_packet_ins(packet_ins))
 
     def data_to_send(self) -> bytes:
         """What is queued; from now on it is the shell's. A long answer comes part by part: nothing is left when nothing comes."""
@@ -310,7 +318,10 @@ class Connection:
             self._queue.append(encode_in_parts(message))
             self._queued_bytes += UNMADE_BYTES
             return
-        data = encode(message)
+        self._queue_bytes(encode(message))
+
+    def _queue_bytes(self, data: bytes) -> None:
+        """Of whole messages."""
         if self.snoop is not None:
             self.snoop(data)
         self._queue.append(data)

@@ -12,18 +12,32 @@ pseudo-header alone, not complemented; the device is to add the rest. In SCTP it
 
 from __future__ import annotations
 
+from struct import Struct
+
 from appliance.model.fields import (
     BY_NAME,
     ETH_TYPE_IPV4,
     ETH_TYPE_IPV6,
     IP_FRAG,
     IP_PROTO,
+    IP_PROTO_ICMP,
+    IP_PROTO_ICMPV6,
     IP_PROTO_TCP,
     IP_PROTO_UDP,
     Fragment,
     Layer,
 )
-from appliance.packet.parse import ETHERNET_BYTES, IPV6_BYTES, SCTP_BYTES, TCP_BYTES, UDP_BYTES, ParsedPacket
+from appliance.packet.parse import (
+    ETHERNET_BYTES,
+    IPV4_BYTES,
+    IPV6_BYTES,
+    MPLS_TYPES,
+    SCTP_BYTES,
+    TAG_TYPES,
+    TCP_BYTES,
+    UDP_BYTES,
+    ParsedPacket,
+)
 
 TCP_CHECKSUM = 16
 UDP_CHECKSUM = 6
@@ -33,6 +47,11 @@ SCTP_CHECKSUM = 8
 _CHECKSUMS = {IP_PROTO_TCP: TCP_CHECKSUM, IP_PROTO_UDP: UDP_CHECKSUM}
 _IPV4_TYPE = ETH_TYPE_IPV4.to_bytes(2, "big")
 _IPV6_TYPE = ETH_TYPE_IPV6.to_bytes(2, "big")
+_MAY_CARRY_IP = frozenset(ethertype.to_bytes(2, "big") for ethertype in (ETH_TYPE_IPV4, ETH_TYPE_IPV6, *TAG_TYPES, *MPLS_TYPES))
+_UNSUMMED = frozenset({IP_PROTO_ICMP, IP_PROTO_ICMPV6})
+"""Nobody leaves their checksum to a device."""
+_IPV4_HEADER = Struct("!BxH5xBxxQ")
+"""Version and length, total length, protocol, both addresses as one number."""
 _CRC32C = 0x82F63B78
 """The polynomial, lowest power first: bit 31 is x^0."""
 _ALL_ONES = 0xFFFFFFFF
@@ -100,24 +119,26 @@ def is_partial(frame: bytes | bytearray, parsed: ParsedPacket) -> bool:
 
 
 def may_be_partial(frame: bytes) -> bool:
-    """Whether ``complete`` might change it: a quick look at common packets, so that most need not be parsed for that.
-
-    The frame must have a whole TCP, UDP or SCTP header.
-    """
+    """Whether ``mpls.finished`` might change it: a quick look at common packets, so that most need not be parsed for that."""
     ethertype = frame[12:14]
-    if ethertype == _IPV4_TYPE:
-        l4, addresses, protocol = ETHERNET_BYTES + (frame[ETHERNET_BYTES] & 0xF) * 4, frame[26:34], frame[23]
-        length = (frame[16] << 8 | frame[17]) - (l4 - ETHERNET_BYTES)
-    elif ethertype == _IPV6_TYPE:
-        l4, addresses, protocol = ETHERNET_BYTES + IPV6_BYTES, frame[22:54], frame[20]
-        length = frame[18] << 8 | frame[19]
+    octets = len(frame)
+    if octets > _LONGEST_SAID:
+        return True
+    if ethertype == _IPV4_TYPE and octets >= ETHERNET_BYTES + IPV4_BYTES:
+        header, length, protocol, addresses = _IPV4_HEADER.unpack_from(frame, ETHERNET_BYTES)
+        header = (header & 0xF) * 4
+        l4 = ETHERNET_BYTES + header
+        length -= header
+    elif ethertype == _IPV6_TYPE and octets >= ETHERNET_BYTES + IPV6_BYTES:
+        l4, protocol = ETHERNET_BYTES + IPV6_BYTES, frame[20]
+        length, addresses = frame[18] << 8 | frame[19], int.from_bytes(frame[22:54], "big")
     else:
-        return True
+        return ethertype in _MAY_CARRY_IP
     at = _CHECKSUMS.get(protocol)
-    if at is None:
-        return True
+    if at is None or l4 + at + 2 > octets:
+        return protocol not in _UNSUMMED
     found = frame[l4 + at] << 8 | frame[l4 + at + 1]
-    return found == fold(int.from_bytes(addresses, "big") + protocol + length)
+    return bool(found == fold(addresses + protocol + length))
 
 
 def complete(frame: bytes, parsed: ParsedPacket) -> bytes:

@@ -41,9 +41,10 @@ from appliance.openflow.messages import (
     TableFeaturesRequest,
     TableMod,
 )
+from appliance.openflow.packet_ins import PacketIns
 from appliance.openflow.port import PortReason
 from appliance.packet.select import select_hash
-from appliance.switch.effects import SendMessage
+from appliance.switch.effects import SendMessage, SendPacketIns
 from appliance.switch.packet_buffers import BufferedPacket, PacketBuffers
 
 DEFAULT_MISS_SEND_LEN = 128
@@ -120,6 +121,20 @@ class Controller:
         if not self.auxiliary:
             return self.connection
         return tuple(self.auxiliary)[select_hash(key) % len(self.auxiliary)]
+
+    def shown_of(self, action: ControllerAction) -> int:
+        """Bytes of a packet that a packet-in has."""
+        return self.miss_send_len if action.reason is PacketInReason.INVALID_TTL else action.max_len
+
+    def packet_in(self, action: ControllerAction, frame: bytes, match: Match, kept: BufferedPacket, now: float) -> PacketIn:
+        """See ``Controllers.packet_in``."""
+        length = self.shown_of(action)
+        buffer_id, data = OFP_NO_BUFFER, frame
+        if length < len(frame) and length != OFPCML_NO_BUFFER:
+            buffer_id = self.buffers.keep(kept, now)
+            if buffer_id != OFP_NO_BUFFER:
+                data = frame[:length]
+        return PacketIn(buffer_id, len(frame), action.reason, action.table_id, action.cookie, match, data)
 
 
 @lru_cache(maxsize=1024)
@@ -221,16 +236,32 @@ class Controllers:
         """
         match = _where_from(IN_PORT.get(key), action.metadata, kept.tunnel)
         for controller in self:
+            if controller.wants(controller.packet_in_mask, action.reason):
+                message = controller.packet_in(action, frame, match, kept, now)
+                yield SendMessage(controller.packet_in_connection(key), message)
+
+    def packet_ins(
+        self, action: ControllerAction, frames: list[bytes], in_port: int, tunnel: Tunnel, now: float
+    ) -> Iterator[SendMessage | SendPacketIns]:
+        """``packet_in`` of several packets that came in by the same port and tunnel, while no controller ``is_spread``."""
+        match = _where_from(in_port, action.metadata, tunnel)
+        longest = max(map(len, frames))
+        for controller in self:
             if not controller.wants(controller.packet_in_mask, action.reason):
                 continue
-            length = controller.miss_send_len if action.reason is PacketInReason.INVALID_TTL else action.max_len
-            buffer_id, data = OFP_NO_BUFFER, frame
-            if length < len(frame) and length != OFPCML_NO_BUFFER:
-                buffer_id = controller.buffers.keep(kept, now)
-                if buffer_id != OFP_NO_BUFFER:
-                    data = frame[:length]
-            message = PacketIn(buffer_id, len(frame), action.reason, action.table_id, action.cookie, match, data)
-            yield SendMessage(controller.packet_in_connection(key), message)
+            length = controller.shown_of(action)
+            if length < longest and length != OFPCML_NO_BUFFER:
+                for frame in frames:
+                    kept = BufferedPacket(frame, in_port, 0, tunnel)
+                    yield SendMessage(controller.connection, controller.packet_in(action, frame, match, kept, now))
+            else:
+                said = PacketIns(action.reason, action.table_id, action.cookie, match, frames)
+                yield SendPacketIns(controller.connection, said)
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether packet-ins of different flows may go by different connections to the same controller."""
+        return len(self._main) > len(self._controllers)
 
     def flow_removed(self, message: FlowRemoved) -> Iterator[SendMessage]:
         for controller in self:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from appliance.model.megaflow import Megaflow, MeterConfig
 from appliance.model.tunnel import NO_TUNNEL, Tunnel
 from appliance.openflow.messages import Message
+from appliance.openflow.packet_ins import PacketIns
 
 
 class SendMessage(NamedTuple):
@@ -20,6 +21,13 @@ class SendMessage(NamedTuple):
 
     connection: int
     message: Message
+
+
+class SendPacketIns(NamedTuple):
+    """Packet-ins to one controller, likewise."""
+
+    connection: int
+    packet_ins: PacketIns
 
 
 class InstallMegaflow(NamedTuple):
@@ -108,6 +116,7 @@ class RemoveMeter:
 
 Effect = (
     SendMessage
+    | SendPacketIns
     | InstallMegaflow
     | RemoveMegaflows
     | ReadStatistics

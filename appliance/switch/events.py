@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Flag, auto
 from typing import NamedTuple
 
-from appliance.model.megaflow import MegaflowStatistics, MeterCounters, Upcall
+from appliance.model.megaflow import Burst, MegaflowStatistics, MeterCounters, Upcall
 from appliance.model.ports import Port, PortCounters
 from appliance.model.queues import QueueCounters
 from appliance.openflow.messages import Message
@@ -65,7 +65,7 @@ class MessageReceived(NamedTuple):
 class Upcalls:
     """Packets that the fast path sent up, oldest first."""
 
-    upcalls: tuple[Upcall, ...]
+    upcalls: tuple[Upcall | Burst, ...]
 
 
 # ── ports ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

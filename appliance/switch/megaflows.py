@@ -221,9 +221,9 @@ class Megaflows:
         return lambda megaflow_id: self._live[megaflow_id].last_used <= since
 
     # ── counting ───────────────────────────────────────────────────────────────────────────────────────────────────────
-    def punted(self, live: LiveMegaflow, now: float) -> None:
-        """One of its packets came up. The first is what it was made for."""
-        live.punted += 1
+    def punted(self, live: LiveMegaflow, now: float, packets: int = 1) -> None:
+        """Some of its packets came up. The first is what it was made for."""
+        live.punted += packets
         live.last_punted = now
         if live.punted > 1:
             self._order.used(live.megaflow.id)

@@ -9,12 +9,13 @@ Invariant: each packet is counted once, here, by the entries that it met here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from appliance.model.actions import OFP_NO_BUFFER, Meter, SetField, SetQueue
 from appliance.model.fields import IN_PORT, LAYERS, PLUGIN_BITS, TUNNEL_ID, Layer
 from appliance.model.megaflow import (
     NO_MEGAFLOW,
+    Burst,
     Controller,
     DatapathAction,
     DecTtl,
@@ -37,7 +38,7 @@ from appliance.packet.meter import MeterPackets
 from appliance.packet.parse import ETHERNET_BYTES, parse
 from appliance.packet.segment import segment
 from appliance.pipeline import group_table, xlate
-from appliance.pipeline.action_list import may_run_out
+from appliance.pipeline.action_list import leading_meters, may_run_out
 from appliance.pipeline.translation import Translation
 from appliance.switch.controllers import Controllers
 from appliance.switch.effects import Effect, SendFrame, Served, TellWhenSent
@@ -112,13 +113,13 @@ class PacketIo:
         self._plugins = plugins
 
     # ── from the fast path ─────────────────────────────────────────────────────────────────────────────────────────────
-    def upcalls(self, upcalls: tuple[Upcall, ...], now: float) -> list[Effect]:
+    def upcalls(self, upcalls: tuple[Upcall | Burst, ...], now: float) -> list[Effect]:
         """Work off a batch."""
         fast_path = self._fast_path
         effects: list[Effect] = []
         made: dict[int, dict[int, Translation]] = {}
         """Translations of this batch by mask and masked key."""
-        for upcall in upcalls:
+        for upcall in self._each(upcalls, now, effects):
             self.upcalls_by_reason[upcall.reason] += 1
             if upcall.controller is not None:
                 self._copied(upcall, upcall.controller, now, effects)
@@ -158,6 +159,39 @@ class PacketIo:
         if fast_path.is_wanted:
             effects.append(TellWhenSent())
         return effects
+
+    def _each(self, upcalls: tuple[Upcall | Burst, ...], now: float, effects: list[Effect]) -> Iterator[Upcall]:
+        """Those that must be looked at one by one; the bursts that need not be are worked off in between, where they stand."""
+        for upcall in upcalls:
+            if isinstance(upcall, Upcall):
+                yield upcall
+            elif not self._show(upcall, now, effects):
+                yield from upcall.one_by_one()
+
+    def _show(self, burst: Burst, now: float, effects: list[Effect]) -> bool:
+        """Work off a burst of packets that go to the controllers alone, as they are. False, with nothing done, if it is none."""
+        first, frames = burst.first, burst.frames
+        if self._controllers.is_spread:
+            return False
+        action = first.controller
+        if action is None:
+            live = self._fast_path.megaflows.get(first.megaflow_id)
+            if live is None:
+                return False
+            translation = live.translation
+            action = _shown_by(translation)
+            if action is None:
+                return False
+            self._fast_path.megaflows.punted(live, now, len(frames))
+            octets = sum(map(len, frames))
+            self._fast_path.pipeline.count(translation.lookups, len(frames), octets, now)
+            group_table.count(translation.hits, len(frames), octets)
+        self.upcalls_by_reason[first.reason] += len(frames)
+        in_port = first.in_port
+        if self._shows(action, in_port):
+            frames = [mpls.finished(each, parse(each, in_port)) if checksum.may_be_partial(each) else each for each in frames]
+            effects += self._controllers.packet_ins(action, frames, in_port, tunnel_of(first.key), now)
+        return True
 
     def _copied(self, upcall: Upcall, action: Controller, now: float, effects: list[Effect]) -> None:
         """A copy for the controllers: nobody counts it."""
@@ -324,6 +358,14 @@ class PacketIo:
 def _only_outputs(translation: Translation, to: frozenset[type[DatapathAction]]) -> bool:
     """Whether the packet leaves as it came, by nothing but these actions, and goes no further."""
     return to.issuperset(map(type, translation.actions)) and translation.again is None and not translation.forks
+
+
+def _shown_by(translation: Translation) -> Controller | None:
+    """The action if there is but one, to the controllers, behind the meters that the fast path runs; and nothing else happens."""
+    action = translation.actions[-1] if translation.actions else None
+    if not isinstance(action, Controller) or leading_meters(translation.actions) != len(translation.actions) - 1:
+        return None
+    return action if translation.again is None and not translation.forks and not translation.normal_keys else None
 
 
 def _leaves_segmentation(translation: Translation) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
+from support.bursts import one_by_one
 from support.waiting import SECONDS, until
 
 from appliance.datapath import netlink, programs
@@ -136,7 +137,7 @@ def wait_upcalls(datapath: BpfDatapath, number: int) -> list[Upcall]:
     deadline = time.monotonic() + SECONDS
     while len(upcalls) < number and time.monotonic() < deadline:
         select.select([datapath.fileno()], [], [], 0.1)
-        upcalls += [upcall for upcall in datapath.upcalls(1000) if upcall.frame[12:14] == QUIET.to_bytes(2, "big")]
+        upcalls += [upcall for upcall in one_by_one(datapath.upcalls(1000)) if upcall.frame[12:14] == QUIET.to_bytes(2, "big")]
     return upcalls
 
 
@@ -145,7 +146,7 @@ def wait_upcalls_tagged(datapath: BpfDatapath, number: int) -> list[Upcall]:
     upcalls: list[Upcall] = []
     deadline = time.monotonic() + SECONDS
     while len(upcalls) < number and time.monotonic() < deadline:
-        upcalls += [upcall for upcall in datapath.upcalls(1000) if upcall.frame[16:18] == QUIET.to_bytes(2, "big")]
+        upcalls += [upcall for upcall in one_by_one(datapath.upcalls(1000)) if upcall.frame[16:18] == QUIET.to_bytes(2, "big")]
     return upcalls
 
 
@@ -243,7 +244,10 @@ def test_no_room_for_copies_drops_no_packet(datapath: BpfDatapath, wires: list[s
     counters = datapath.port_counters()[1]
     assert counters.forwarded_tc == UPCALL_PAGES
     assert counters.lost > 0
-    assert len([upcall for upcall in datapath.upcalls(2 * UPCALL_PAGES) if upcall.controller == up]) == UPCALL_PAGES - counters.lost
+    assert (
+        len([upcall for upcall in one_by_one(datapath.upcalls(2 * UPCALL_PAGES)) if upcall.controller == up])
+        == UPCALL_PAGES - counters.lost
+    )
 
 
 def test_tags_are_pushed_and_popped(datapath: BpfDatapath, bed: Testbed, wires: list[socket.socket]) -> None:
@@ -265,7 +269,7 @@ def test_tags_are_pushed_and_popped(datapath: BpfDatapath, bed: Testbed, wires: 
 def test_a_tagged_miss_comes_up_with_its_tag(datapath: BpfDatapath, wires: list[socket.socket]) -> None:
     tagged = frame(9)[:12] + struct.pack(">HH", 0x88A8, 3 << 13 | 7) + frame(9)[12:]
     wires[0].send(tagged)
-    until(lambda: tagged in [upcall.frame for upcall in datapath.upcalls(100)], "the upcall")
+    until(lambda: tagged in [upcall.frame for upcall in one_by_one(datapath.upcalls(100))], "the upcall")
 
 
 def test_port_settings_and_counters_that_add_up(datapath: BpfDatapath, wires: list[socket.socket], bed: Testbed) -> None:
@@ -517,7 +521,7 @@ def test_a_meter_remarks_and_a_punted_packet_is_metered_once(datapath: BpfDatapa
             frames: list[bytes] = []
             deadline = time.monotonic() + SECONDS
             while len(frames) < 2 and time.monotonic() < deadline:
-                frames += [upcall.frame for upcall in datapath.upcalls(100) if upcall.megaflow_id == 50]
+                frames += [upcall.frame for upcall in one_by_one(datapath.upcalls(100)) if upcall.megaflow_id == 50]
             assert frames == [marked, raised]
         datapath.remove([50])
     assert datapath.meter_counters([1])[1].bands == ((2, 2 * len(marked)),)

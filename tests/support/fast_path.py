@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import pytest
+from support.bursts import one_by_one
 
 from appliance.datapath.bpf import BpfDatapath
 from appliance.datapath.layout import NO_OTHER_END, OpCode, PortFlag, number_at, port_ingress, port_place
@@ -181,5 +182,5 @@ class FastPath:
             code, out, key, op, port = self.run(frame, hook, len(outputs) + 1, network_tag)
             if code != TEST_STOPPED:
                 # Copies for the controllers came up from each run.
-                return Result(tuple(outputs), code, tuple(self.datapath.upcalls(1 << 20)), key & KEY_MASK)
+                return Result(tuple(outputs), code, tuple(one_by_one(self.datapath.upcalls(1 << 20))), key & KEY_MASK)
             outputs.append(Output(Flood() if op == OpCode.FLOOD else Forward(number_at(port)), out, tunnel_of(key), self.left))

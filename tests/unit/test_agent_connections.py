@@ -21,6 +21,7 @@ from appliance.model.match import MATCH_ALL
 from appliance.model.megaflow import PacketInReason
 from appliance.openflow import connection as wire
 from appliance.openflow.messages import BarrierReply, BarrierRequest, EchoReply, EchoRequest, Error, Hello, Message, PacketIn
+from appliance.openflow.packet_ins import PacketIns
 
 
 class Side:
@@ -73,6 +74,10 @@ def listening(connections: Connections, text: str = "") -> int:
 
 def packet_in(size: int) -> PacketIn:
     return PacketIn(0xFFFFFFFF, size, PacketInReason.ACTION, 0, 0, MATCH_ALL, bytes(size))
+
+
+def packet_ins(frames: list[bytes]) -> PacketIns:
+    return PacketIns(PacketInReason.ACTION, 0, 0, MATCH_ALL, frames)
 
 
 # ── out ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -325,6 +330,42 @@ def test_packet_ins_for_it_are_dropped_and_counted_and_others_get_theirs(connect
     until(lambda: len(connections.describe()) == 1)
     assert connections.dropped_packet_ins == 100
     other.close()
+
+
+def test_many_packet_ins_at_once_are_queued_as_far_as_there_is_room(connections, slow, monkeypatch):
+    fill(connections, channel_module.PACKET_IN_BYTES)
+    backlog = connections.describe()[0]["backlog"]
+    monkeypatch.setattr(channel_module, "PACKET_IN_BYTES", backlog + 200_000)
+    many = packet_ins([bytes(1000)] * 500)
+    connections.send_packet_ins(1, many)
+    queued = many.within(200_000)
+    assert 0 < queued < 500
+    described = connections.describe()[0]
+    assert (described["dropped_packet_ins"], described["backlog"]) == (500 - queued, backlog + queued * (1000 + many.bytes_before))
+    connections.send_packet_ins(1, many)
+    assert connections.describe()[0]["dropped_packet_ins"] == 1000 - queued
+    for _ in range(queued):
+        assert slow.expect(PacketIn).data == bytes(1000)
+
+
+def test_what_is_gathered_is_on_its_way_at_the_end(connections, side):
+    """No other greenlet has run then."""
+    peers = [Peer.connect(port) for port in [listening(connections)] * 2]
+    for peer in peers:
+        peer.greet()
+    until(lambda: len(side.told) == 2)
+    with connections.gathered():
+        for number in (1, 2):
+            connections.send(number, BarrierReply(xid=number))
+            connections.send_packet_ins(number, packet_ins([b"a" * 60, b"b" * 99]))
+            connections.send(number, BarrierReply(xid=number + 5))
+        assert all(described["backlog"] for described in connections.describe())
+    assert not any(described["backlog"] for described in connections.describe())
+    for number, peer in enumerate(peers, 1):
+        assert peer.expect(BarrierReply).xid == number
+        assert [peer.expect(PacketIn).data for _ in range(2)] == [b"a" * 60, b"b" * 99]
+        assert peer.expect(BarrierReply).xid == number + 5
+        peer.close()
 
 
 def test_messages_that_are_no_packet_ins_all_reach_one_that_reads_late(connections, slow):

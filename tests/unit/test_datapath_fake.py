@@ -12,6 +12,7 @@ from appliance.datapath.fake import FakeDatapath
 from appliance.model.actions import Meter, PopPbb, PushPbb
 from appliance.model.fields import IN_PORT
 from appliance.model.megaflow import (
+    Burst,
     Clone,
     DatapathAction,
     DropReason,
@@ -104,7 +105,10 @@ def test_meters_are_run_before_a_packet_comes_up() -> None:
     af11 = frames.Sample(frames.ethernet(0x0800, frames.ipv4(6, frames.tcp(), tos=10 << 2)), 4, 14, 34, 6).finished().frame
     made.inject(1, af11)
     made.inject(1, af11)
-    first, second = made.upcalls(9)
+    (burst,) = made.upcalls(9)
+    assert isinstance(burst, Burst)
+    first, second = burst.one_by_one()
+    assert first == burst.first
     assert first.frame == af11
     assert second.frame[15] == 12 << 2
     assert made.meter_counters((4,))[4].packet_in_count == 2
