@@ -66,7 +66,9 @@ static __always_inline int run_meter(struct packet *p, struct hook hook, u32 ind
 
 	if (!meter)
 		return METER_PASSES;
-	int levels = meter_packets(meter, hook.skb->gso_segs > 1 ? hook.skb->gso_segs : 1, p->bytes);
+	/* The packet as it is now: of another length than it came, where it has been parsed again. */
+	u32 bytes = p->length + p->metadata_tag * VLAN_TAG_BYTES;
+	int levels = meter_packets(meter, hook.skb->gso_segs > 1 ? hook.skb->gso_segs : 1, bytes);
 	if (levels == METER_PASSES || levels == METER_DROPS)
 		return levels;
 	u32 tos = remarked_tos(p->key.f.ip_tos, levels);

@@ -39,6 +39,8 @@ static __always_inline u16 replace_sum(u16 checksum, u32 difference)
 }
 
 #define LAYER_IS(p, which) ((p)->key.f.layers & bpf_htons(which))
+/* By the headers as they were parsed: a tag that was pushed meanwhile may hide them. */
+#define PARSED(p, which) ((p)->layers & bpf_htons(which))
 
 /* Changes are summed up, and OP_CHECKSUMS enters them in the packet: once for all of them, and one place for the verifier to go through. */
 static __always_inline u32 add_sums(u32 a, u32 b)
@@ -116,7 +118,7 @@ static __always_inline int fix_sctp_checksum(struct packet *p, struct hook hook,
 {
 	u16 length;
 	u32 sum, behind, at = p->network + p->l4;
-	u32 ipv6 = LAYER_IS(p, LAYER_IPV6);
+	u32 ipv6 = PARSED(p, LAYER_IPV6);
 
 	if (hook.tc) {
 		if (bpf_skb_load_bytes(hook.skb, p->network + (ipv6 ? 4 : 2), &length, 2) < 0 || bpf_skb_load_bytes(hook.skb, at + 8, &sum, 4) < 0)
@@ -142,9 +144,6 @@ static __always_inline int fix_sctp_checksum(struct packet *p, struct hook hook,
 	sum ^= crc_append_zeros(change, behind + 4);
 	return store(p, hook, at + 8, &sum, 4, 0);
 }
-
-/* By the headers as they were parsed: a tag that was pushed meanwhile may hide them. */
-#define PARSED(p, which) ((p)->layers & bpf_htons(which))
 
 static __always_inline int fix_checksums(struct packet *p, struct hook hook)
 {

@@ -26,9 +26,11 @@ from appliance.datapath.driver import DatapathError, DatapathPort
 from appliance.datapath.layout import UPCALL_UNIT
 from appliance.datapath.loader import Sizes
 from appliance.lab.testbed import Testbed
-from appliance.model.actions import Meter, SetField
+from appliance.model.actions import Meter, PopMpls, SetField
 from appliance.model.fields import BY_NAME, ETH_DST, ETH_SRC, ETH_TYPE, IN_PORT
 from appliance.model.megaflow import (
+    FIRST_AGAIN,
+    Again,
     Controller,
     DecTtl,
     DropReason,
@@ -525,4 +527,20 @@ def test_a_meter_remarks_and_a_punted_packet_is_metered_once(datapath: BpfDatapa
             assert frames == [marked, raised]
         datapath.remove([50])
     assert datapath.meter_counters([1])[1].bands == ((2, 2 * len(marked)),)
+    datapath.remove_meter(1)
+
+
+def test_a_meter_counts_the_packet_as_it_is_now(datapath: BpfDatapath, wires: list[socket.socket]) -> None:
+    """Where a label has been popped before it, four bytes less; the megaflow counts what came."""
+    place = FIRST_AGAIN + 7
+    datapath.set_meter(MeterConfig(1, True, ()))
+    datapath.install(Megaflow(1, IN_PORT.put(0, 1), IN_PORT.mask, (PopMpls(QUIET), Again(place))))
+    datapath.install(Megaflow(2, IN_PORT.put(0, place), IN_PORT.mask, (Meter(1), Forward(2))))
+    datapath.caught_up([1, 2])
+    labelled = frame(1, ethertype=0x8847)[:14] + bytes.fromhex("00010140") + frame(1)[14:]
+    wires[0].send(labelled)
+    assert received(wires[1], 1) == [frame(1)]
+    counters = datapath.meter_counters([1])[1]
+    assert (counters.packet_in_count, counters.byte_in_count) == (1, len(labelled) - 4)
+    assert [each.bytes for each in datapath.remove([1, 2]).values()] == [len(labelled)] * 2
     datapath.remove_meter(1)

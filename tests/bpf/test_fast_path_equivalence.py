@@ -10,7 +10,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
+from scapy.layers.sctp import SCTP, SCTPChunkData
+from scapy.packet import Packet
 from support.fast_path import LIVE_PORTS, FastPath, Verdict, check_leaving
 from vectors.strategies import METERS, long, packets, stacks, whole
 from vectors.strategies import actions as action_lists
@@ -238,15 +241,20 @@ def check(fast_path: FastPath, frame: bytes, actions: tuple[DatapathAction, ...]
         check_leaving(result, [(left.action, left.frame.hex(), left.tunnel) for left in emissions], megaflow)
 
 
+TAGS = Dot1Q(vlan=1) / Dot1Q(vlan=2)
+V4, V6 = IP(src="10.0.0.1", dst="10.0.0.2"), IPv6(src="fe80::1", dst="fe80::2")
+
+
 @pytest.mark.parametrize("hook", Hook)
-def test_checksums_that_a_third_tag_hides(fast_path: FastPath, hook: Hook) -> None:
-    """Found by test_actions: the change of the address was entered in UDP's checksum only if no tag hid UDP by then."""
-    frame = bytes(
-        Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
-        / Dot1Q(vlan=1)
-        / Dot1Q(vlan=2)
-        / IP(src="10.0.0.1", dst="10.0.0.2")
-        / UDP(sport=1, dport=2)
-        / b"12345678"
-    )
-    check(fast_path, frame, (SetField(BY_NAME["ipv4_src"], 1), PushTag(0x8100, 0), Forward(1)), hook, False)
+@pytest.mark.parametrize(
+    ("packet", "field"),
+    [
+        (V4 / UDP(sport=1, dport=2) / b"12345678", "ipv4_src"),
+        (V6 / SCTP(sport=1, dport=2) / SCTPChunkData(data=b"1234"), "sctp_src"),
+        (V4 / SCTP(sport=1, dport=2) / SCTPChunkData(data=b"1234"), "sctp_dst"),
+    ],
+)
+def test_checksums_that_a_third_tag_hides(fast_path: FastPath, packet: Packet, field: str, hook: Hook) -> None:
+    """Found by test_actions: the change was entered in the checksum only if no tag hid layer 4, or in SCTP's IPv6, by then."""
+    frame = bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / TAGS / packet)
+    check(fast_path, frame, (SetField(BY_NAME[field], 99), PushTag(0x8100, 0), Forward(1)), hook, False)
