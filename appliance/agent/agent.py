@@ -32,7 +32,7 @@ from appliance.datapath.driver import Datapath, DatapathError
 from appliance.model.megaflow import Burst
 from appliance.openflow import connection as wire
 from appliance.openflow.constants import OFP_VERSION
-from appliance.openflow.messages import BarrierRequest, FlowMod
+from appliance.openflow.messages import BarrierRequest, FlowMod, Message
 from appliance.ports import PortError
 from appliance.switch import effects, events
 from appliance.switch.switch import Switch
@@ -89,8 +89,8 @@ class Agent:
         self._greenlets: list[Greenlet] = []
         self._control: ControlServer | None = None
         self._snoop: Snoop | None = None
-        self.tables_changed_at = 0.0
-        """When the last flow-mod came."""
+        self._tables_changed_at = 0.0
+        """When the last flow-mod came, while there is somebody to take over from."""
         self._stop = Signal()
         self._closed = False
 
@@ -173,6 +173,13 @@ class Agent:
             self.ports.take_over()
             LOG.info("took over from an agent that died; %d flow entries", self.switch.flow_count)
 
+    def hear_of_tables(self, message: Message) -> None:
+        """A controller's message, before it is stepped, while an agent that died is still to be taken over from."""
+        if isinstance(message, FlowMod):
+            self._tables_changed_at = time.monotonic()
+        elif isinstance(message, BarrierRequest) and self.switch.flow_count:
+            self.take_over()
+
     def _will_be_told(self) -> bool:
         """Whether somebody is to fill the tables."""
         config = self.config
@@ -183,7 +190,7 @@ class Agent:
         while self.ports.waits:
             sleep(SETTLED_SECONDS / 10)
             now = time.monotonic()
-            settled = self.switch.flow_count and now >= self.tables_changed_at + SETTLED_SECONDS
+            settled = self.switch.flow_count and now >= self._tables_changed_at + SETTLED_SECONDS
             if settled or now >= latest:
                 self.take_over()
 
@@ -210,7 +217,7 @@ class Agent:
         now = time.monotonic()
         try:
             need = self.switch.needs(event, now)
-            if need:
+            if need is not events.Need.NOTHING:
                 self._read(need, event, now)
                 now = time.monotonic()
             self._step(event, now)
@@ -410,12 +417,10 @@ class _SwitchSide:
 
     def received(self, connection: int, event: wire.Event) -> None:
         if isinstance(event, wire.MessageReceived):
-            message = event.message
-            if isinstance(message, FlowMod):
-                self._agent.tables_changed_at = time.monotonic()
-            elif isinstance(message, BarrierRequest) and self._agent.ports.waits and self._agent.switch.flow_count:
-                self._agent.take_over()
-            self._agent.step(events.MessageReceived(connection, message, event.raw))
+            message, raw = event
+            if self._agent.ports.waits:
+                self._agent.hear_of_tables(message)
+            self._agent.step(events.MessageReceived(connection, message, raw))
 
     def closed(self, connection: int) -> None:
         self._agent.step(events.ConnectionClosed(connection))

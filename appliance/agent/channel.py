@@ -16,7 +16,7 @@ from typing import Protocol
 
 from appliance.agent.green import Readable, Signal, Timeout, sleep, spawn, wait_writable
 from appliance.openflow import connection as wire
-from appliance.openflow.connection import Connection, ConnectionClosed, Event, Negotiated
+from appliance.openflow.connection import Connection, ConnectionClosed, Event, MessageReceived, Negotiated
 from appliance.openflow.messages import Message, PacketIn
 from appliance.openflow.packet_ins import PacketIns
 
@@ -28,6 +28,10 @@ FLUSH_SECONDS = 1.0
 """For the last words (an Error that says why) before the socket is closed."""
 TURN_SECONDS = 0.001
 """A controller whose messages keep coming is served for so long until others have their turn: packets too."""
+LINGER_SECONDS = 0.0001
+"""A controller that waits for each answer before it goes on is back within so long: until then nobody goes to sleep for it."""
+LINGER_AFTER = 4
+"""Times that it was, in a row."""
 BUSY_SECONDS = 0.05
 """A controller that sends without a pause still has its flow-mods brought into the fast path as often as this."""
 
@@ -152,7 +156,11 @@ class Channel:
         self._writes_follow = False
         if self._broken or self.ended:
             return
-        if not self._writing and not self.transport.pending and self._to_be_written():
+        if not self._writing and not self.transport.pending:
+            data = self.connection.data_to_send()
+            if not data:
+                return
+            self._writing = memoryview(data)
             try:
                 self._send_some()
             except BlockingIOError:
@@ -204,6 +212,8 @@ class Channel:
         """Its turn: nothing else has run since."""
         heard_at: float | None = None
         """When the first came of what the owner does not know yet to be a whole."""
+        quick = 0
+        """How often in a row the controller was back within LINGER_SECONDS."""
         while self.reason is None:
             if self.backlog > PAUSE_BYTES:
                 self._readable.close()  # it is not to be read for a while
@@ -216,8 +226,12 @@ class Channel:
                 if heard_at is not None:
                     self._owner.paused()
                     heard_at = None
+                paused_at = time.monotonic()
+                if quick >= LINGER_AFTER and self._readable.soon(LINGER_SECONDS):
+                    continue
                 self._readable.wait()
                 began_at = time.monotonic()
+                quick = quick + 1 if began_at - paused_at < LINGER_SECONDS else 0
                 continue
             except OSError as error:
                 self.close(error.strerror or str(error))
@@ -243,13 +257,13 @@ class Channel:
     def _take(self, events: list[Event]) -> None:
         for event in events:
             match event:
-                case ConnectionClosed(reason=reason):
-                    self.close(reason)
+                case MessageReceived():
+                    self._owner.received(self, event)
                 case Negotiated(version=version):
                     self.version = version
                     self._owner.received(self, event)
-                case _:
-                    self._owner.received(self, event)
+                case ConnectionClosed(reason=reason):
+                    self.close(reason)
 
     # ── out ────────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _wake_writer(self) -> None:

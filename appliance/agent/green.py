@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -24,6 +25,7 @@ with warnings.catch_warnings():
         import eventlet.event
         from eventlet.hubs import get_hub as _get_hub
         from eventlet.hubs import trampoline as _trampoline
+        from eventlet.hubs.epolls import Hub as _EpollHub
     finally:
         if _before is None:
             del os.environ["EVENTLET_NO_GREENDNS"]
@@ -90,6 +92,25 @@ class Readable:
             self._hub.switch()
         finally:
             self._waiting = None
+
+    def soon(self, seconds: float) -> bool:
+        """Whether it is readable within so short a time, in which the thread does not sleep, because waking it would take longer.
+
+        False before the first ``wait``, and as soon as anything else is to be done.
+        """
+        hub = self._hub
+        if not isinstance(hub, _EpollHub) or hub.next_timers:
+            return False
+        ready = hub.poll.poll
+        now = time.monotonic()
+        end = min(now + seconds, hub.timers[0][0]) if hub.timers else now + seconds
+        while now < end:
+            found = ready(0, 1)
+            if found:
+                return bool(found[0][0] == self._fd)
+            os.sched_yield()  # whoever is to write may be waiting for this CPU
+            now = time.monotonic()
+        return False
 
     def _ready(self, _: int) -> None:
         """Called by the hub, also when nobody waits yet."""

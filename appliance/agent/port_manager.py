@@ -40,8 +40,6 @@ class AttachedPort:
     made_promiscuous: bool
     output_reason: str = ""
     """Why frames go straight to the interface's other end, or not; empty where there is nothing to choose."""
-    waits: bool = False
-    """An earlier agent's programs still forward: see PortManager.take_over."""
     sent_packets: int = 0
     """By the slow path."""
     sent_bytes: int = 0
@@ -74,6 +72,8 @@ class PortManager:
         self._step = step
         self._attached: dict[int, AttachedPort] = {}
         self._patient = False
+        self._waiting: set[int] = set()
+        """Ports on which an earlier agent's programs still forward: see ``take_over``."""
         self._local = local
 
     def __iter__(self) -> Iterator[AttachedPort]:
@@ -169,6 +169,7 @@ class PortManager:
         for attached in self._attached.values():
             self._restore(attached)
         self._attached.clear()
+        self._waiting.clear()
         if self._local is not None:
             self._links.remove_local(self._local)
         try:
@@ -190,8 +191,10 @@ class PortManager:
             raise
         baseline = self._links.counters([interface.ifindex]).get(interface.ifindex, PortCounters())
         self._attached[spec.number] = AttachedPort(
-            spec, interface, port, placement.reason, baseline, made_promiscuous, output.reason, waits
+            spec, interface, port, placement.reason, baseline, made_promiscuous, output.reason
         )
+        if waits:
+            self._waiting.add(spec.number)
         LOG.info(
             "%s: added, link %s; hook %s: %s",
             title(spec),
@@ -215,17 +218,17 @@ class PortManager:
     @property
     def waits(self) -> bool:
         """Whether an earlier agent's programs still forward on some port."""
-        return any(attached.waits for attached in self._attached.values())
+        return bool(self._waiting)
 
     def take_over(self) -> None:
         """Put our programs in the place of those of an agent that died."""
         self._patient = False
-        for attached in [attached for attached in self._attached.values() if attached.waits]:
-            attached.waits = False
+        waiting, self._waiting = self._waiting, set()
+        for number in sorted(waiting):
             try:
-                self._datapath.take_over(attached.spec.number)
+                self._datapath.take_over(number)
             except DatapathError as error:
-                self._detach(attached, str(error))
+                self._detach(self._attached[number], str(error))
 
     def _meet(self, spec: PortSpec, interface: Interface) -> tuple[Placement, DatapathPort, bool]:
         """Put the fast path on the interface; where it may choose its hook, TC does if XDP is refused. Raises DatapathError.
@@ -280,6 +283,7 @@ class PortManager:
         number = attached.spec.number
         LOG.warning("%s: removed: %s", title(attached.spec), why)
         del self._attached[number]
+        self._waiting.discard(number)
         self._restore(attached)
         try:
             self._datapath.detach(number)

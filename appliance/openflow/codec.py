@@ -40,6 +40,8 @@ _ENCODERS: dict[type[Message], tuple[MessageType, Callable[[Any], bytes]]] = {
     row.message: (row.kind, row.encode) for row in _CODECS
 }
 
+_IN_PARTS = (MultipartRequest, MultipartReply)
+
 ANY_VERSION = frozenset({MessageType.HELLO, MessageType.ERROR})
 """Messages that are the same in all versions, and come before one is agreed on."""
 
@@ -49,10 +51,17 @@ def decode(data: bytes) -> Message:
 
     Raises ProtocolError, with ``data`` in it, if the peer got something wrong.
     """
+    if len(data) < HEADER_BYTES:
+        fault = bad_length("no room for a header")
+        fault.data = data
+        raise fault
+    version, kind, length, xid = HEADER.unpack_from(data)
+    return decode_framed(data, version, kind, length, xid)
+
+
+def decode_framed(data: bytes, version: int, kind: int, length: int, xid: int) -> Message:
+    """The same for one whose header has been read."""
     try:
-        if len(data) < HEADER_BYTES:
-            raise bad_length("no room for a header")
-        version, kind, length, xid = HEADER.unpack_from(data)
         if version != OFP_VERSION and kind not in ANY_VERSION:
             raise ProtocolError(ErrorType.BAD_REQUEST, BadRequest.BAD_VERSION, f"version {version:#04x}")
         if length != len(data):
@@ -78,7 +87,7 @@ def encode(message: Message) -> bytes:
 
     Raises ValueError for a value that is too wide, a field that OpenFlow 1.3 does not have, or a message that gets too long.
     """
-    if isinstance(message, MultipartRequest | MultipartReply):
+    if isinstance(message, _IN_PARTS):
         return b"".join(encode_in_parts(message))
     try:
         kind, encoder = _ENCODERS[type(message)]

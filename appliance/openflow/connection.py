@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from appliance.openflow.codec import HEADER, decode, encode, encode_in_parts
+from appliance.openflow.codec import HEADER, decode, decode_framed, encode, encode_in_parts
 from appliance.openflow.constants import HEADER_BYTES, MORE, OFP_VERSION, MessageType
 from appliance.openflow.errors import BadRequest, ErrorType, HelloFailed, ProtocolError, error_name
 from appliance.openflow.flow_statistics import FlowStatsReply
@@ -36,6 +36,7 @@ from appliance.openflow.symmetric import EchoReply, EchoRequest, Error, Hello
 ERROR_DATA_BYTES = 64
 """So much of a message goes into the Error about it (section 7.4.4: at least 64 bytes)."""
 
+_ECHO_REPLY = int(MessageType.ECHO_REPLY)
 _MULTIPART_REQUEST = int(MessageType.MULTIPART_REQUEST)
 MAX_TEXT_BYTES = 200
 """Of the text in the peer's Error, for a reason to close."""
@@ -137,6 +138,7 @@ class Connection:
         """Shown every whole message after the Hellos, whichever way it goes."""
         self.state = State.HELLO
         self._received = bytearray()
+        """The beginning of a message whose end has not come."""
         self._queue: deque[bytes | Iterator[bytes]] = deque()
         """Messages, and answers that are made part by part."""
         self._queued_bytes = 0
@@ -153,8 +155,15 @@ class Connection:
             return []
         if self._last_heard is None:
             self._last_heard = now
-        self._received += data
-        events = self._events()
+        received = self._received
+        if received:
+            received += data
+            events, used = self._events(received)
+            del received[:used]
+        else:
+            events, used = self._events(data)
+            if used < len(data):
+                received += data[used:]
         if data and self.state is State.OPEN:
             self._last_heard = now
             self._probed = None
@@ -165,10 +174,11 @@ class Connection:
 
         Raises RuntimeError before a version is agreed on, ValueError for a message that cannot be encoded.
         """
-        if self.state is State.HELLO:
+        if self.state is State.OPEN:
+            if self._queued_bytes <= MAX_QUEUED_BYTES:
+                self._queue_message(message)
+        elif self.state is State.HELLO:
             raise RuntimeError(f"{type(message).__name__} before a version is agreed on")
-        if self.state is State.OPEN and not self._congested:
-            self._queue_message(message)
 
     def send_packet_ins(self, packet_ins: PacketIns) -> None:
         """The same for many packet-ins."""
@@ -180,6 +190,8 @@ class Connection:
     def data_to_send(self) -> bytes:
         """What is queued; from now on it is the shell's. A long answer comes part by part: nothing is left when nothing comes."""
         queue = self._queue
+        if not queue:
+            return b""
         whole: list[bytes] = []
         while queue:
             first = queue[0]
@@ -240,12 +252,12 @@ class Connection:
         return self._queued_bytes > MAX_QUEUED_BYTES
 
     # ── bytes to messages ──────────────────────────────────────────────────────────────────────────────────────────────
-    def _events(self) -> list[Event]:
+    def _events(self, received: bytes | bytearray) -> tuple[list[Event], int]:
+        """And how many of the bytes are done with."""
         events: list[Event] = []
-        received = self._received
         position, end = 0, len(received)
         while self.state is not State.CLOSED and end - position >= HEADER_BYTES:
-            _, kind, length, xid = HEADER.unpack_from(received, position)
+            version, kind, length, xid = HEADER.unpack_from(received, position)
             if length < HEADER_BYTES:
                 fault = ProtocolError(ErrorType.BAD_REQUEST, BadRequest.BAD_LEN, f"a header that says {length} bytes")
                 self._queue_error(fault, xid, bytes(received[position : position + ERROR_DATA_BYTES]))
@@ -256,13 +268,12 @@ class Connection:
             elif end - position >= length:
                 raw = bytes(received[position : position + length])
                 position += length
-                event = self._on_hello(raw) if self.state is State.HELLO else self._on_message(raw)
+                event = self._on_hello(raw) if self.state is State.HELLO else self._on_message(raw, version, kind, length, xid)
                 if event is not None:
                     events.append(event)
             else:
                 break
-        del received[: position if self.state is not State.CLOSED else None]
-        return events
+        return events, position if self.state is not State.CLOSED else end
 
     def _on_hello(self, raw: bytes) -> Event | None:
         try:
@@ -282,29 +293,26 @@ class Connection:
                 return Negotiated(version)
         return None
 
-    def _on_message(self, raw: bytes) -> Event | None:
+    def _on_message(self, raw: bytes, version: int, kind: int, length: int, xid: int) -> Event | None:
         if self.snoop is not None:
             self.snoop(raw)
-        if self._congested:
+        if self._queued_bytes > MAX_QUEUED_BYTES:
             return self._close_congested()
         try:
-            if raw[1] == _MULTIPART_REQUEST:
-                message: Message | None = self._multiparts.join(raw)
-            else:
-                message = decode(raw)
+            message = self._multiparts.join(raw) if kind == _MULTIPART_REQUEST else decode_framed(raw, version, kind, length, xid)
         except MultipartOverrunError as excess:
-            self._queue_error(excess, int.from_bytes(raw[4:8], "big"), raw)
+            self._queue_error(excess, xid, raw)
             return self._close(Cause.CONGESTED, excess.reason)
         except ProtocolError as fault:
-            self._queue_error(fault, int.from_bytes(raw[4:8], "big"), raw)
-        else:
-            match message:
-                case EchoRequest(data=data, xid=xid):
-                    self._queue_message(EchoReply(data, xid=xid))
-                case None | Hello() | EchoReply():
-                    pass
-                case _:
-                    return MessageReceived(message, raw)
+            self._queue_error(fault, xid, raw)
+            return None
+        if kind > _ECHO_REPLY:
+            return None if message is None else MessageReceived(message, raw)
+        match message:
+            case EchoRequest(data=data):
+                self._queue_message(EchoReply(data, xid=xid))
+            case Error():
+                return MessageReceived(message, raw)
         return None
 
     # ── messages of our own ────────────────────────────────────────────────────────────────────────────────────────────

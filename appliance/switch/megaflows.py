@@ -249,10 +249,12 @@ class Megaflows:
 
     def conclude(self) -> None:
         """No more answers come to what was asked: close the accounts that are still open."""
-        for megaflow_id in tuple(self._leaving):
-            self._close(megaflow_id)
-        for megaflow_id in tuple(self._credit_changed):
-            self._settle_credit(megaflow_id, self._live[megaflow_id])
+        if self._leaving:
+            for megaflow_id in tuple(self._leaving):
+                self._close(megaflow_id)
+        if self._credit_changed:
+            for megaflow_id in tuple(self._credit_changed):
+                self._settle_credit(megaflow_id, self._live[megaflow_id])
 
     def counting_for(self, entries: Iterable[FlowEntry]) -> tuple[int, ...]:
         """Live megaflows whose packets count for any of these."""
@@ -291,7 +293,9 @@ class Megaflows:
 
     def entry_changed(self, entry: FlowEntry) -> None:
         """Its instructions have changed, or it has gone. To be said before ``inherit``."""
-        self._touched.update(megaflow_id for megaflow_id in self._by_entry.get(entry, ()) if megaflow_id in self._live)
+        counting = self._by_entry.get(entry)
+        if counting:
+            self._touched.update(megaflow_id for megaflow_id in counting if megaflow_id in self._live)
 
     def group_changed(self, group_id: int) -> None:
         """It is new, has other buckets, or has gone."""

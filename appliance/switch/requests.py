@@ -122,12 +122,12 @@ class Requests:
         match message:
             case FlowMod():
                 return self._flow_mod(controller, message, now)
+            case BarrierRequest(xid=xid):
+                return [SendMessage(connection, BarrierReply(xid=xid))]
             case PacketOut():
                 return self._packets.packet_out(controller.buffers, message, now)
             case PortMod():
                 return self._port_changes.configure(message, now)
-            case BarrierRequest(xid=xid):
-                return [SendMessage(connection, BarrierReply(xid=xid))]
             case SetConfig():
                 return self._set_config(controller, message)
             case SetAsync():

@@ -30,6 +30,7 @@ from appliance.openflow.messages import (
     FlowModFlags,
     FlowStatsRequest,
     GroupStatsRequest,
+    Message,
     MeterMod,
     MeterModCommand,
     MeterStatsRequest,
@@ -81,7 +82,11 @@ from appliance.switch.validate import Validator
 
 _FEW_MEGAFLOWS = 1024
 """Up to so many, every flow-mod is brought into the fast path by itself."""
-_ANSWERS = (FramesSent, StatisticsRead, FinalStatistics, PortCountersRead, MeterCountersRead, QueueCountersRead, InstallRefused)
+_ANSWERS = frozenset(
+    {FramesSent, StatisticsRead, FinalStatistics, PortCountersRead, MeterCountersRead, QueueCountersRead, InstallRefused}
+)
+_MAY_NEED = frozenset({FlowMod, MeterMod, MultipartRequest})
+_MODIFYING = (FlowModCommand.MODIFY, FlowModCommand.MODIFY_STRICT)
 
 
 class Switch:
@@ -207,13 +212,8 @@ class Switch:
     def needs(self, event: Event, now: float) -> Need:
         """What to read and step before ``step(event, now)``."""
         match event:
-            case MessageReceived(message=FlowMod(command=command, flags=flags)):
-                resets = command in (FlowModCommand.MODIFY, FlowModCommand.MODIFY_STRICT) and flags & FlowModFlags.RESET_COUNTS
-                return self._needs_statistics() if resets else Need.NOTHING
-            case MessageReceived(message=MeterMod(command=MeterModCommand.MODIFY)):
-                return Need.METER_COUNTERS
-            case MessageReceived(message=MultipartRequest(body=body)):
-                return self._needs_for(body)
+            case MessageReceived(message=message) if type(message) in _MAY_NEED:
+                return self._needs_for_message(message)
             case Tick():
                 return self._needs_statistics() if self._flow_mods.may_expire(now) else Need.NOTHING
             case _:
@@ -224,6 +224,18 @@ class Switch:
         if isinstance(event, Tick):
             return self._megaflows.counting_for(self._flow_mods.may_expire(now))
         return self._megaflows.ids()
+
+    def _needs_for_message(self, message: Message) -> Need:
+        match message:
+            case FlowMod(command=command, flags=flags):
+                resets = command in _MODIFYING and flags & FlowModFlags.RESET_COUNTS
+                return self._needs_statistics() if resets else Need.NOTHING
+            case MeterMod(command=MeterModCommand.MODIFY):
+                return Need.METER_COUNTERS
+            case MultipartRequest(body=body):
+                return self._needs_for(body)
+            case _:
+                return Need.NOTHING
 
     def _needs_for(self, request: MultipartRequestBody) -> Need:
         match request:
@@ -246,7 +258,7 @@ class Switch:
         megaflows = self._megaflows
         waits = isinstance(event, MessageReceived) and isinstance(event.message, FlowMod)
         effects: list[Effect] = []
-        if not isinstance(event, _ANSWERS):
+        if type(event) not in _ANSWERS:
             megaflows.conclude()
             self._fast_path.conclude()
             if megaflows.stale and not waits:

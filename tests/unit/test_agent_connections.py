@@ -14,7 +14,7 @@ from appliance.agent import channel as channel_module
 from appliance.agent import connections as connections_module
 from appliance.agent import outgoing as outgoing_module
 from appliance.agent.connections import Connections
-from appliance.agent.green import sleep
+from appliance.agent.green import Readable, sleep
 from appliance.agent.outgoing import Backoff
 from appliance.config import ControllerAddress, ListenAddress
 from appliance.model.match import MATCH_ALL
@@ -217,12 +217,13 @@ def test_messages_come_in_order_and_a_pause_is_told_behind_them(connections, sid
 
 
 BUSY_PEER = """
-import socket, sys
+import socket, sys, time
 peer = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 peer.sendall(bytes.fromhex("0400000800000001"))
 answers = peer.makefile("rb")
 answers.read(int.from_bytes(answers.read(4)[2:], "big") - 4)
 for number in range(int(sys.argv[2])):
+    time.sleep(float(sys.argv[3]))
     peer.sendall(bytes.fromhex("04140008") + number.to_bytes(4, "big"))
     assert answers.read(8) == bytes.fromhex("04150008") + number.to_bytes(4, "big")
 """
@@ -232,7 +233,7 @@ def test_one_that_asks_again_as_soon_as_it_is_answered_leaves_others_their_turn(
     """In a process of its own, so that it can be as quick as it likes."""
     side.answer = connections
     requests = 3000
-    busy = subprocess.Popen([sys.executable, "-c", BUSY_PEER, str(listening(connections)), str(requests)])
+    busy = subprocess.Popen([sys.executable, "-c", BUSY_PEER, str(listening(connections)), str(requests), "0"])
     seen: set[int] = set()
 
     def ended() -> bool:
@@ -243,6 +244,22 @@ def test_one_that_asks_again_as_soon_as_it_is_answered_leaves_others_their_turn(
     assert busy.returncode == 0, "each barrier got its own answer"
     assert len(side.messages) == requests
     assert len(seen - {0, requests}) > 5
+
+
+@pytest.mark.parametrize("linger", [10.0, 0.0])
+def test_nobody_goes_to_sleep_for_one_that_is_always_back_in_time_and_for_no_other(connections, side, monkeypatch, linger):
+    monkeypatch.setattr(channel_module, "LINGER_SECONDS", linger)
+    found: list[bool] = []
+    soon = Readable.soon
+    monkeypatch.setattr(Readable, "soon", lambda self, seconds: found.append(soon(self, seconds)) or found[-1])
+    side.answer = connections
+    requests = 50
+    peer = subprocess.Popen([sys.executable, "-c", BUSY_PEER, str(listening(connections)), str(requests), "0.001"])
+    until(lambda: peer.poll() is not None, 30.0)
+    assert peer.returncode == 0, "each barrier got its own answer"
+    assert len(side.messages) == requests
+    assert any(found) == bool(linger)
+    assert len(found) <= requests if linger else not found
 
 
 def test_framing_lost_closes_the_connection_with_an_error(connections, side):

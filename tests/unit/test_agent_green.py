@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -71,3 +73,71 @@ def test_one_that_is_closed_is_registered_no_more(pipe: tuple[int, int]) -> None
             readable.wait()
             os.read(source, 1)
     Readable(source).close()
+
+
+LONG = 20.0
+"""Nobody waits so long where something else ends it."""
+
+
+@pytest.fixture
+def registered(pipe: tuple[int, int]) -> Iterator[Readable]:
+    """The pipe's source, after a first wait."""
+    source, sink = pipe
+    with closing(Readable(source)) as readable:
+        os.write(sink, b"first")
+        readable.wait()
+        assert os.read(source, 10) == b"first"
+        yield readable
+
+
+def test_soon_is_when_it_comes_in_time(pipe: tuple[int, int], registered: Readable) -> None:
+    source, sink = pipe
+    assert not registered.soon(0.001)
+    writer = threading.Timer(0.02, os.write, (sink, b"later"))
+    writer.start()
+    assert registered.soon(LONG)
+    writer.join()
+    assert os.read(source, 10) == b"later"
+    assert not registered.soon(0.001)
+
+
+def test_nothing_comes_soon_before_the_first_wait(pipe: tuple[int, int]) -> None:
+    source, sink = pipe
+    os.write(sink, b"early")
+    with closing(Readable(source)) as readable:
+        assert not readable.soon(LONG)
+        readable.wait()
+        assert readable.soon(LONG)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.02])
+def test_what_is_due_is_not_kept_waiting(registered: Readable, seconds: float) -> None:
+    def work() -> None:
+        sleep(seconds)
+        done.append(True)
+
+    done: list[bool] = []
+    worker = spawn(work)
+    if seconds:
+        sleep(0)  # it is asleep now
+    began = time.monotonic()
+    assert not registered.soon(LONG)
+    assert time.monotonic() - began < LONG
+    worker.wait()
+    assert done
+
+
+def test_what_others_may_read_is_not_kept_waiting(registered: Readable) -> None:
+    other, sink = os.pipe()
+    with closing(Readable(other)) as readable:
+        reader = spawn(readable.wait)
+        sleep(0)  # it waits now
+        writer = threading.Timer(0.02, os.write, (sink, b"for others"))
+        writer.start()
+        began = time.monotonic()
+        assert not registered.soon(LONG)
+        assert time.monotonic() - began < LONG
+        reader.wait()
+        writer.join()
+    os.close(other)
+    os.close(sink)
