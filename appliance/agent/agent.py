@@ -356,11 +356,16 @@ class Agent:
         while True:
             wait_readable(self._links.fileno())
             try:
-                for change in self._links.changes():
-                    self.ports.changed(change)
+                changes = self._links.changes()
             except Exception:
-                self._fault("a change of an interface")
+                self._fault("asking for the interfaces' changes")
                 sleep(TICK_SECONDS)
+                continue
+            for change in changes:
+                try:
+                    self.ports.changed(change)
+                except Exception:
+                    self._fault("a change of an interface")
 
     # ── the control socket's commands (their schema is in ``control``) ─────────────────────────────────────────────────
     def _commands(self) -> dict[str, Callable[[Mapping[str, Any]], Any]]:

@@ -66,8 +66,8 @@ class Ports:
         if not self._ports.get(port.number):
             for at in self._counters_at(port.number):
                 self._counters[at : at + _COUNTERS_BYTES] = bytes(_COUNTERS_BYTES)
-        self._transmitter.open(port.number, port.interface, self.tunnels.mark if port.tunnel else 0)
         try:
+            self._transmitter.open(port.number, port.ifindex, self.tunnels.mark if port.tunnel else 0)
             if port.tunnel is not None:
                 self.tunnels.add(port)
             else:
@@ -82,6 +82,7 @@ class Ports:
             if port.tunnel is not None:
                 netlink.attach_tc(port.ifindex, self._programs.inject_fd, egress=True)
         except Exception:
+            self._ports[port.number] = port  # however far it came, all of it is undone
             self.detach(port.number)
             raise
         return port.number not in self._waiting

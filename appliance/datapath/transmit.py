@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 
+from appliance.datapath.driver import DatapathError
 from appliance.model.fields import Layer
 from appliance.model.queues import queue_class
 from appliance.packet.checksum import TCP_CHECKSUM, UDP_CHECKSUM
@@ -47,18 +48,19 @@ class Transmitter:
         self.failed = 0
         """Frames that the kernel did not take."""
 
-    def open(self, port: int, interface: str, mark: int = 0) -> None:
-        """``mark`` is that of the frames (SO_MARK). Raises OSError."""
+    def open(self, port: int, ifindex: int, mark: int = 0) -> None:
+        """``mark`` is that of the frames (SO_MARK). Raises DatapathError."""
         self.close(port)
         out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         try:
             out.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
             if mark:
                 out.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-            out.bind((interface, 0))
-        except OSError:
+            # As it is called now: another may have the name that it had.
+            out.bind((socket.if_indextoname(ifindex), 0))
+        except OSError as error:
             out.close()
-            raise
+            raise DatapathError(f"cannot send by interface {ifindex}: {error.strerror}") from error
         self._sockets[port] = out
         self._classes[port] = 0
 

@@ -344,6 +344,16 @@ def test_a_new_one_takes_over_and_a_clean_stop_leaves_nothing(bed: Testbed, load
     until(lambda: not {program.id for program in programs.loaded("ofswitch")} & loaded_by_second, "the programs are gone")
 
 
+def test_an_interface_that_went_is_refused_and_leaves_nothing(loaded: BpfDatapath) -> None:
+    """Between the kernel's word of it and ours it may go, or be called otherwise."""
+    sockets = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(DatapathError, match="cannot send by interface 2147483000"):
+        loaded.attach(DatapathPort(9, "gone", 2147483000, Hook.TC))
+    assert 9 not in loaded.port_counters()
+    assert not loaded.send(9, bytes(60))
+    assert len(os.listdir("/proc/self/fd")) == sockets
+
+
 def test_a_port_that_floods_the_slow_path_leaves_room_for_the_others(datapath: BpfDatapath, wires: list[socket.socket]) -> None:
     share = UPCALL_PAGES * 4096 // UPCALL_UNIT // 5
     for number in range(share + 200):

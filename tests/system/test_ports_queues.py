@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Iterator
 
@@ -76,7 +77,7 @@ def test_an_interface_that_is_gone_is_passed_over() -> None:
 def test_frames_are_counted_by_the_queue_that_they_were_sent_to(veth: int) -> None:
     ports.set_queues(veth, [QueueRates(0), QueueRates(7)], SPEED)
     transmitter = Transmitter()
-    transmitter.open(1, "ofsa")
+    transmitter.open(1, socket.if_nametoindex("ofsa"))
     frame = bytes.fromhex("ffffffffffff02000000000188b5") + bytes(46)
     for queue_id in (7, 7, None, 0, 7, 99):
         transmitter.send(1, frame, 0, queue_id)

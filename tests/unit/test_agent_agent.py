@@ -220,6 +220,27 @@ def test_an_event_that_fails_is_logged_and_counted_and_the_next_goes_on(tmp_path
         box.agent.close()
 
 
+def test_what_goes_wrong_with_one_interface_keeps_no_other_from_its_port(tmp_path):
+    """Several change at once, and one of them is gone again before it is looked at."""
+    box = Box(tmp_path)
+    described = box.links.describe
+
+    def describe(interface, number):
+        if number == 1:
+            raise OSError(19, "No such device")
+        return described(interface, number)
+
+    box.agent.start()
+    try:
+        box.links.describe = describe
+        box.links.change(101, interface(1, up=False))
+        box.links.change(102, None)
+        until(lambda: sorted(box.datapath.ports) == [1, 3])
+        assert box.agent.faults == 1
+    finally:
+        box.agent.close()
+
+
 def test_an_effect_that_fails_does_not_keep_the_others_from_being_done(tmp_path):
     box = Box(tmp_path, fail_mode="standalone", controllers=(f"tcp:127.0.0.1:{free_port()}",))
     send = box.datapath.send
