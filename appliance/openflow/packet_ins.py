@@ -15,27 +15,45 @@ from appliance.openflow.codec import encode
 from appliance.openflow.constants import MAX_MESSAGE_BYTES
 from appliance.openflow.packet import PacketIn
 
+_MAX_LENGTHS = 2048
+
+
+class PacketInHead:
+    """What packet-ins that say the same begin with: all but the frame. It is worth keeping: each is made once for a length."""
+
+    __slots__ = ("_by_length", "_cookie", "_match", "_reason", "_table_id", "octets")
+
+    def __init__(self, reason: PacketInReason, table_id: int, cookie: int, match: Match) -> None:
+        self._reason = reason
+        self._table_id = table_id
+        self._cookie = cookie
+        self._match = match
+        self._by_length: dict[int, bytes] = {}
+        self.octets = len(encode(self.message(b"")))
+
+    def message(self, frame: bytes) -> PacketIn:
+        """The packet-in with the whole frame, as far as a message has room for it."""
+        return PacketIn(OFP_NO_BUFFER, len(frame), self._reason, self._table_id, self._cookie, self._match, frame)
+
+    def before(self, frame: bytes) -> bytes:
+        """What stands before it."""
+        head = self._by_length.get(len(frame))
+        if head is None:
+            if len(self._by_length) >= _MAX_LENGTHS:
+                self._by_length.clear()
+            head = self._by_length[len(frame)] = encode(self.message(frame))[: self.octets]
+        return head
+
 
 class PacketIns(NamedTuple):
-    """One packet-in for each frame, with the whole of it, as far as PacketIn can have that. There is one frame at least."""
+    """One packet-in for each frame; there is one at least."""
 
-    reason: PacketInReason
-    table_id: int
-    cookie: int
-    match: Match
+    head: PacketInHead
     frames: list[bytes]
-
-    def one(self, frame: bytes) -> PacketIn:
-        return PacketIn(OFP_NO_BUFFER, len(frame), self.reason, self.table_id, self.cookie, self.match, frame)
-
-    @property
-    def bytes_before(self) -> int:
-        """Of each message, before the frame."""
-        return len(encode(self.one(b"")))
 
     def within(self, room: int) -> int:
         """How many of them begin in so many bytes."""
-        before = self.bytes_before
+        before = self.head.octets
         if len(self.frames) * before + sum(map(len, self.frames)) <= room:
             return len(self.frames)
         ends = accumulate(before + len(frame) for frame in self.frames)
@@ -43,15 +61,9 @@ class PacketIns(NamedTuple):
 
 
 def encode_packet_ins(packet_ins: PacketIns) -> bytes:
-    """The messages, one behind the other. What stands before a frame is made once for all frames of a length."""
-    before = packet_ins.bytes_before
-    most = MAX_MESSAGE_BYTES - before
-    heads: dict[int, bytes] = {}
+    """The messages, one behind the other."""
+    before, most = packet_ins.head.before, MAX_MESSAGE_BYTES - packet_ins.head.octets
     parts: list[bytes] = []
     for frame in packet_ins.frames:
-        octets = len(frame)
-        head = heads.get(octets)
-        if head is None:
-            head = heads[octets] = encode(packet_ins.one(frame))[:before]
-        parts += head, frame if octets <= most else frame[:most]
+        parts += before(frame), frame if len(frame) <= most else frame[:most]
     return b"".join(parts)

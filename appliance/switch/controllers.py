@@ -41,7 +41,7 @@ from appliance.openflow.messages import (
     TableFeaturesRequest,
     TableMod,
 )
-from appliance.openflow.packet_ins import PacketIns
+from appliance.openflow.packet_ins import PacketInHead, PacketIns
 from appliance.openflow.port import PortReason
 from appliance.packet.select import select_hash
 from appliance.switch.effects import SendMessage, SendPacketIns
@@ -148,6 +148,12 @@ def _where_from(in_port: int, metadata: int, tunnel: Tunnel) -> Match:
     return Match(MatchShape(tuple([(item.field, item.mask) for item in fields])), match.value, match.mask)
 
 
+@lru_cache(maxsize=1024)
+def _head(action: ControllerAction, in_port: int, tunnel: Tunnel) -> PacketInHead:
+    """Likewise, of a packet-in that has the whole packet."""
+    return PacketInHead(action.reason, action.table_id, action.cookie, _where_from(in_port, action.metadata, tunnel))
+
+
 def _changes_the_switch(message: Message) -> bool:
     match message:
         case FlowMod() | GroupMod() | MeterMod() | PortMod() | TableMod() | PacketOut():
@@ -244,19 +250,18 @@ class Controllers:
         self, action: ControllerAction, frames: list[bytes], in_port: int, tunnel: Tunnel, now: float
     ) -> Iterator[SendMessage | SendPacketIns]:
         """``packet_in`` of several packets that came in by the same port and tunnel, while no controller ``is_spread``."""
-        match = _where_from(in_port, action.metadata, tunnel)
         longest = max(map(len, frames))
         for controller in self:
             if not controller.wants(controller.packet_in_mask, action.reason):
                 continue
             length = controller.shown_of(action)
             if length < longest and length != OFPCML_NO_BUFFER:
+                match = _where_from(in_port, action.metadata, tunnel)
                 for frame in frames:
                     kept = BufferedPacket(frame, in_port, 0, tunnel)
                     yield SendMessage(controller.connection, controller.packet_in(action, frame, match, kept, now))
             else:
-                said = PacketIns(action.reason, action.table_id, action.cookie, match, frames)
-                yield SendPacketIns(controller.connection, said)
+                yield SendPacketIns(controller.connection, PacketIns(_head(action, in_port, tunnel), frames))
 
     @property
     def is_spread(self) -> bool:

@@ -21,7 +21,7 @@ from appliance.model.match import MATCH_ALL
 from appliance.model.megaflow import PacketInReason
 from appliance.openflow import connection as wire
 from appliance.openflow.messages import BarrierReply, BarrierRequest, EchoReply, EchoRequest, Error, Hello, Message, PacketIn
-from appliance.openflow.packet_ins import PacketIns
+from appliance.openflow.packet_ins import PacketInHead, PacketIns
 
 
 class Side:
@@ -77,7 +77,7 @@ def packet_in(size: int) -> PacketIn:
 
 
 def packet_ins(frames: list[bytes]) -> PacketIns:
-    return PacketIns(PacketInReason.ACTION, 0, 0, MATCH_ALL, frames)
+    return PacketIns(PacketInHead(PacketInReason.ACTION, 0, 0, MATCH_ALL), frames)
 
 
 # ── out ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -358,7 +358,7 @@ def test_many_packet_ins_at_once_are_queued_as_far_as_there_is_room(connections,
     queued = many.within(200_000)
     assert 0 < queued < 500
     described = connections.describe()[0]
-    assert (described["dropped_packet_ins"], described["backlog"]) == (500 - queued, backlog + queued * (1000 + many.bytes_before))
+    assert (described["dropped_packet_ins"], described["backlog"]) == (500 - queued, backlog + queued * (1000 + many.head.octets))
     connections.send_packet_ins(1, many)
     assert connections.describe()[0]["dropped_packet_ins"] == 1000 - queued
     for _ in range(queued):

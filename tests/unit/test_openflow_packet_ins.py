@@ -11,14 +11,14 @@ from appliance.model.match import MATCH_ALL, Match, MatchField
 from appliance.model.megaflow import PacketInReason
 from appliance.openflow.codec import encode
 from appliance.openflow.messages import PacketIn
-from appliance.openflow.packet_ins import PacketIns, encode_packet_ins
+from appliance.openflow.packet_ins import PacketInHead, PacketIns, encode_packet_ins
 
 FRAMES = st.lists(st.one_of(st.binary(min_size=14, max_size=200), st.integers(14, 70_000).map(bytes)), min_size=1, max_size=20)
 MATCHES = (MATCH_ALL, Match.of([MatchField(BY_NAME["in_port"], 7), MatchField(BY_NAME["metadata"], 1)]))
 
 
 def packet_ins(match: Match, frames: list[bytes]) -> PacketIns:
-    return PacketIns(PacketInReason.NO_MATCH, 3, 0x1122334455667788, match, frames)
+    return PacketIns(PacketInHead(PacketInReason.NO_MATCH, 3, 0x1122334455667788, match), frames)
 
 
 @given(st.sampled_from(MATCHES), FRAMES)
@@ -27,7 +27,8 @@ def test_they_are_the_bytes_of_one_after_the_other(match: Match, frames: list[by
         encode(PacketIn(OFP_NO_BUFFER, len(frame), PacketInReason.NO_MATCH, 3, 0x1122334455667788, match, frame))
         for frame in frames
     ]
-    assert encode_packet_ins(packet_ins(match, frames)) == b"".join(each)
+    many = packet_ins(match, frames)
+    assert encode_packet_ins(many) == encode_packet_ins(many) == b"".join(each)
 
 
 @given(FRAMES, st.integers(-100, 300_000))
@@ -38,5 +39,10 @@ def test_how_many_begin_in_so_many_bytes(frames: list[bytes], room: int) -> None
         if at > room:
             break
         wanted += 1
-        at += packet_ins(MATCH_ALL, frames).bytes_before + len(frame)
+        at += packet_ins(MATCH_ALL, frames).head.octets + len(frame)
     assert packet_ins(MATCH_ALL, frames).within(room) == wanted
+
+
+def test_they_may_be_of_more_lengths_than_are_remembered() -> None:
+    many = packet_ins(MATCH_ALL, [bytes(size) for size in range(14, 3014)])
+    assert encode_packet_ins(many) == b"".join(encode(many.head.message(frame)) for frame in many.frames)
