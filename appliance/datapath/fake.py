@@ -11,7 +11,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, takewhile
+from itertools import takewhile
 
 from appliance.datapath.compile import compile_actions
 from appliance.datapath.driver import DatapathError, DatapathPort, TierCounters
@@ -180,8 +180,7 @@ class FakeDatapath:
         taken = [self._upcalls.popleft() for _ in range(min(limit, len(self._upcalls)))]
         if taken and not self._upcalls:
             os.eventfd_read(self._event)
-        alike = (list(group) for _, group in groupby(enumerate(taken), _alike))
-        return [_burst([upcall for _, upcall in group]) for group in alike]
+        return [_burst(alike) for alike in _bursts(taken)]
 
     def served(self, megaflow_id: int) -> None:
         if (entry := self._installed.get(megaflow_id)) is not None:
@@ -347,12 +346,22 @@ class FakeDatapath:
         self._counters[port] = replace(before, **{name: getattr(before, name) + amount for name, amount in more.items()})
 
 
-def _alike(upcall: tuple[int, Upcall]) -> object:
-    """Equal for those that are of one burst, which may follow each other. Of those that are of none, their own number."""
-    number, (in_port, reason, megaflow_id, key, _, gso_size, controller, octets) = upcall
-    if reason not in IN_BURSTS or gso_size or octets:
-        return number
-    return in_port, reason, megaflow_id, tunnel_of(key), controller
+def _bursts(upcalls: Iterable[Upcall]) -> Iterable[list[Upcall]]:
+    """Those of a port that follow each other and are alike."""
+    bursts: list[list[Upcall]] = []
+    last: dict[int, tuple[object, list[Upcall]]] = {}
+    """By port."""
+    for upcall in upcalls:
+        alike: object = upcall.reason, upcall.megaflow_id, tunnel_of(upcall.key), upcall.controller
+        if upcall.reason not in IN_BURSTS or upcall.gso_size or upcall.octets:
+            alike = None
+        before, burst = last.get(upcall.in_port, (None, []))
+        if alike is None or alike != before:
+            burst = []
+            bursts.append(burst)
+            last[upcall.in_port] = alike, burst
+        burst.append(upcall)
+    return bursts
 
 
 def _burst(upcalls: list[Upcall]) -> Upcall | Burst:

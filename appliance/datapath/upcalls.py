@@ -33,6 +33,10 @@ _ALL_PORTS = 0
 """In place of a port number, in ``upcall_shares``."""
 
 
+_Open = tuple[bytes, tuple[int, bytes] | None, int, list[bytes], list[bytes]]
+"""A burst: the part of the key that its packets agree in, what its copies say, the port, keys, frames."""
+
+
 class Upcalls:
     """Those that wait."""
 
@@ -47,12 +51,9 @@ class Upcalls:
         memory = self._ring.memory
         received: list[Upcall | Burst] = []
         units: dict[int, int] = {}
-        in_burst: tuple[bytes, bytes] | None = None
-        """What the packets of the last burst have in common; and of copies ``copied``, too."""
-        copied: tuple[int, bytes] | None = None
-        in_port = 0
-        keys: list[bytes] = []
-        frames: list[bytes] = []
+        bursts: dict[bytes, _Open] = {}
+        """That may go on, by what their packets are about; one a port, for between ports no order is kept."""
+        of_port: dict[int, bytes] = {}
         for at, size in self._ring.take(limit):
             key, about, length, gso_size, vlan_present, tpid, tci, max_len, origin, octets = _RECORD.unpack_from(memory, at)
             at += _RECORD_BYTES
@@ -60,12 +61,14 @@ class Upcalls:
                 frame = memory[at : at + _MAC_BYTES] + struct.pack(">HH", tpid, tci) + memory[at + _MAC_BYTES : at + length]
             else:
                 frame = memory[at : at + length]
-            alike = about, key[:_WAY_BYTES]
-            if alike == in_burst and not gso_size and (copied is None or copied == (max_len, origin)):
-                keys.append(key)
-                frames.append(frame)
-                units[in_port] += -(-size // UPCALL_UNIT)
-                continue
+            burst = bursts.get(about)
+            if burst is not None:
+                way, said, in_port, keys, frames = burst
+                if key[:_WAY_BYTES] == way and not gso_size and (said is None or said == (max_len, origin)):
+                    keys.append(key)
+                    frames.append(frame)
+                    units[in_port] += -(-size // UPCALL_UNIT)
+                    continue
             megaflow_id, in_port, reason = _ABOUT.unpack(about)
             controller = _controller(key, max_len, origin) if reason == UpcallReason.COPY else None
             number = int.from_bytes(key, "big")
@@ -73,12 +76,14 @@ class Upcalls:
                 octets = 0
             upcall = Upcall(in_port, _REASONS[reason], megaflow_id, number, frame, gso_size, controller, octets)
             units[in_port] = units.get(in_port, 0) + -(-size // UPCALL_UNIT)
+            bursts.pop(of_port.get(in_port, b""), None)
             if reason in IN_BURSTS and not gso_size and not octets:
                 keys, frames = [key], [frame]
-                in_burst, copied = alike, (max_len, origin) if controller is not None else None
+                said = (max_len, origin) if controller is not None else None
+                bursts[about] = key[:_WAY_BYTES], said, in_port, keys, frames
+                of_port[in_port] = about
                 received.append(Burst(upcall, keys, frames))
             else:
-                in_burst = None
                 received.append(upcall)
         self._ring.release()
         if received:

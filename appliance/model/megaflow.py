@@ -232,8 +232,8 @@ IN_BURSTS = frozenset({UpcallReason.ACTION, UpcallReason.COPY})
 
 
 class Burst(NamedTuple):
-    """Packets that came up one right behind the other and agree in all that Upcall says but for ``frame`` and, in_port and tunnel
-    fields apart, ``key``. ``reason`` is IN_BURSTS; ``gso_size`` and ``octets`` are 0.
+    """Packets that came up with none of the same port between them and agree in all that Upcall says but for ``frame`` and, in_port
+    and tunnel fields apart, ``key``. ``reason`` is IN_BURSTS; ``gso_size`` and ``octets`` are 0.
 
     ``first`` is the first of them; ``keys``, as the bytes of the flow key, and ``frames`` are of them all.
     """

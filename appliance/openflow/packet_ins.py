@@ -21,27 +21,26 @@ _MAX_LENGTHS = 2048
 class PacketInHead:
     """What packet-ins that say the same begin with: all but the frame. It is worth keeping: each is made once for a length."""
 
-    __slots__ = ("_by_length", "_cookie", "_match", "_reason", "_table_id", "octets")
+    __slots__ = ("_cookie", "_match", "_reason", "_table_id", "by_length", "octets")
 
     def __init__(self, reason: PacketInReason, table_id: int, cookie: int, match: Match) -> None:
         self._reason = reason
         self._table_id = table_id
         self._cookie = cookie
         self._match = match
-        self._by_length: dict[int, bytes] = {}
+        self.by_length: dict[int, bytes] = {}
+        """Those made lately."""
         self.octets = len(encode(self.message(b"")))
 
     def message(self, frame: bytes) -> PacketIn:
         """The packet-in with the whole frame, as far as a message has room for it."""
         return PacketIn(OFP_NO_BUFFER, len(frame), self._reason, self._table_id, self._cookie, self._match, frame)
 
-    def before(self, frame: bytes) -> bytes:
-        """What stands before it."""
-        head = self._by_length.get(len(frame))
-        if head is None:
-            if len(self._by_length) >= _MAX_LENGTHS:
-                self._by_length.clear()
-            head = self._by_length[len(frame)] = encode(self.message(frame))[: self.octets]
+    def made(self, frame: bytes) -> bytes:
+        """What stands before this frame, which is of a new length."""
+        if len(self.by_length) >= _MAX_LENGTHS:
+            self.by_length.clear()
+        head = self.by_length[len(frame)] = encode(self.message(frame))[: self.octets]
         return head
 
 
@@ -62,8 +61,10 @@ class PacketIns(NamedTuple):
 
 def encode_packet_ins(packet_ins: PacketIns) -> bytes:
     """The messages, one behind the other."""
-    before, most = packet_ins.head.before, MAX_MESSAGE_BYTES - packet_ins.head.octets
+    head = packet_ins.head
+    by_length, most = head.by_length, MAX_MESSAGE_BYTES - head.octets
     parts: list[bytes] = []
     for frame in packet_ins.frames:
-        parts += before(frame), frame if len(frame) <= most else frame[:most]
+        octets = len(frame)
+        parts += by_length.get(octets) or head.made(frame), frame if octets <= most else frame[:most]
     return b"".join(parts)

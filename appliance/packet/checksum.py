@@ -45,13 +45,13 @@ SCTP_CHECKSUM = 8
 """Offsets in the layer-4 header."""
 
 _CHECKSUMS = {IP_PROTO_TCP: TCP_CHECKSUM, IP_PROTO_UDP: UDP_CHECKSUM}
-_IPV4_TYPE = ETH_TYPE_IPV4.to_bytes(2, "big")
-_IPV6_TYPE = ETH_TYPE_IPV6.to_bytes(2, "big")
-_MAY_CARRY_IP = frozenset(ethertype.to_bytes(2, "big") for ethertype in (ETH_TYPE_IPV4, ETH_TYPE_IPV6, *TAG_TYPES, *MPLS_TYPES))
+_MAY_CARRY_IP = frozenset({*TAG_TYPES, *MPLS_TYPES})
+"""Behind more than Ethernet's header."""
 _UNSUMMED = frozenset({IP_PROTO_ICMP, IP_PROTO_ICMPV6})
 """Nobody leaves their checksum to a device."""
-_IPV4_HEADER = Struct("!BxH5xBxxQ")
-"""Version and length, total length, protocol, both addresses as one number."""
+_IPV4_HEADER = Struct("!HBxH5xBxxQ")
+"""Ethertype, version and length, total length, protocol, both addresses as one number."""
+_ETHERTYPE_AT = 12
 _CRC32C = 0x82F63B78
 """The polynomial, lowest power first: bit 31 is x^0."""
 _ALL_ONES = 0xFFFFFFFF
@@ -120,25 +120,27 @@ def is_partial(frame: bytes | bytearray, parsed: ParsedPacket) -> bool:
 
 def may_be_partial(frame: bytes) -> bool:
     """Whether ``mpls.finished`` might change it: a quick look at common packets, so that most need not be parsed for that."""
-    ethertype = frame[12:14]
     octets = len(frame)
+    if octets < ETHERNET_BYTES + IPV4_BYTES:
+        return False
     if octets > _LONGEST_SAID:
         return True
-    if ethertype == _IPV4_TYPE and octets >= ETHERNET_BYTES + IPV4_BYTES:
-        header, length, protocol, addresses = _IPV4_HEADER.unpack_from(frame, ETHERNET_BYTES)
+    ethertype, header, length, protocol, addresses = _IPV4_HEADER.unpack_from(frame, _ETHERTYPE_AT)
+    if ethertype == ETH_TYPE_IPV4:
         header = (header & 0xF) * 4
-        l4 = ETHERNET_BYTES + header
-        length -= header
-    elif ethertype == _IPV6_TYPE and octets >= ETHERNET_BYTES + IPV6_BYTES:
-        l4, protocol = ETHERNET_BYTES + IPV6_BYTES, frame[20]
-        length, addresses = frame[18] << 8 | frame[19], int.from_bytes(frame[22:54], "big")
+    elif ethertype == ETH_TYPE_IPV6 and octets >= ETHERNET_BYTES + IPV6_BYTES:
+        header, length, protocol = IPV6_BYTES, (frame[18] << 8 | frame[19]) + IPV6_BYTES, frame[20]
+        addresses = int.from_bytes(frame[22:54], "big")
     else:
         return ethertype in _MAY_CARRY_IP
     at = _CHECKSUMS.get(protocol)
-    if at is None or l4 + at + 2 > octets:
+    if at is None:
         return protocol not in _UNSUMMED
-    found = frame[l4 + at] << 8 | frame[l4 + at + 1]
-    return bool(found == fold(addresses + protocol + length))
+    at += ETHERNET_BYTES + header
+    if at + 2 > octets:
+        return True
+    # The sum of the pseudo-header, folded, is what is found.
+    return not (addresses + protocol + length - header - (frame[at] << 8 | frame[at + 1])) % 0xFFFF
 
 
 def complete(frame: bytes, parsed: ParsedPacket) -> bytes:

@@ -1,4 +1,4 @@
-"""Packets that the fast path sends up for the controllers come out of the ring buffer together, as long as they are alike."""
+"""Packets that the fast path sends up for the controllers come out of the ring buffer together: those of a port that are alike."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from support.bursts import one_by_one
 from support.fast_path import FastPath
 from vectors import frames
 
 from appliance.datapath.layout import UpcallShare, port_place
 from appliance.model.actions import PushPbb
-from appliance.model.fields import IN_PORT, METADATA
+from appliance.model.fields import ETH_TYPE, IN_PORT, METADATA
 from appliance.model.megaflow import Burst, Controller, DatapathAction, Forward, PacketInReason, Upcall, UpcallReason
 from appliance.model.ports import Hook
 from appliance.packet.parse import parse
@@ -41,7 +42,7 @@ def in_queue(fast_path: FastPath, port: int) -> int:
 
 
 @pytest.mark.parametrize("actions", [(UP,), (UP, Forward(3)), (PushPbb(0x88E7), Forward(3))])
-def test_those_of_one_megaflow_that_follow_each_other(fast_path: FastPath, actions: tuple[DatapathAction, ...]) -> None:
+def test_those_of_one_megaflow(fast_path: FastPath, actions: tuple[DatapathAction, ...]) -> None:
     """For the controllers alone, beside an output, and for another reason; each with its own frame and key, and its share."""
     reason = UpcallReason.COPY if len(actions) > 1 and UP in actions else UpcallReason.ACTION
     first, other = fast_path.install(actions), fast_path.install(actions, IN_PORT.put(0, OTHER_PORT))
@@ -56,16 +57,28 @@ def test_those_of_one_megaflow_that_follow_each_other(fast_path: FastPath, actio
     fast_path.run(frame(7), Hook.TC)
     burst, *rest = fast_path.datapath.upcalls(100)
     assert isinstance(burst, Burst)
-    assert burst.frames == [frame(1), tagged, frame(3)]
+    assert burst.frames == [frame(1), tagged, frame(3), frame(5)]
     assert burst.first == next(burst.one_by_one())
     for upcall in burst.one_by_one():
         assert upcall.key & ~METADATA.mask == parse(upcall.frame, PORT).key
         assert (upcall.in_port, upcall.reason, upcall.megaflow_id) == (PORT, reason, first)
         assert upcall.controller == (UP if reason is UpcallReason.COPY else None)
     alone = [upcall for upcall in rest if isinstance(upcall, Upcall)]
-    assert [upcall.frame for upcall in alone] == [frame(number) for number in (4, 5, 6, 7)]
-    assert [upcall.megaflow_id for upcall in alone] == [other, first, 0, 0]
+    assert [upcall.frame for upcall in alone] == [frame(number) for number in (4, 6, 7)]
+    assert [upcall.megaflow_id for upcall in alone] == [other, 0, 0]
     assert (in_queue(fast_path, PORT), in_queue(fast_path, OTHER_PORT), in_queue(fast_path, 0)) == (0, 0, 0)
+
+
+def test_none_of_its_port_overtakes_another(fast_path: FastPath) -> None:
+    megaflow = fast_path.install((UP,), ETH_TYPE.put(IN_PORT.put(0, PORT), 0x1234), IN_PORT.mask | ETH_TYPE.mask)
+    missed = frames.ethernet(0x1235, bytes(46))
+    came = [frame(1), frame(2), missed, frame(3), frame(4)]
+    for raw in came:
+        fast_path.run(raw, Hook.TC)
+    fast_path.datapath.remove([megaflow])
+    upcalls = fast_path.datapath.upcalls(100)
+    assert [type(upcall) for upcall in upcalls] == [Burst, Upcall, Burst]
+    assert [upcall.frame for upcall in one_by_one(upcalls)] == came
 
 
 def test_what_copies_say_tells_them_apart(fast_path: FastPath) -> None:
