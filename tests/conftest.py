@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
 import signal
 import sys
 import time
@@ -58,7 +59,13 @@ def _interrupt(number: int, _: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    # Bytecode is kept from run to run, where pytest keeps what it remembers; the machine's own cache is left alone.
+    if config.cache is not None:
+        directory = config.cache.mkdir("ofswitch") / "bytecode"
+        if directory.exists() and directory.stat().st_uid != os.geteuid():
+            shutil.rmtree(directory)  # an earlier run's, with other rights: we would not use it
+        os.environ["CACHE_DIRECTORY"] = str(directory)
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is signal.SIG_DFL:
             signal.signal(ending, _interrupt)

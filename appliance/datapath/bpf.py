@@ -26,7 +26,7 @@ class BpfDatapath:
     """See ``driver.Datapath``. Needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_NET_RAW, or CAP_SYS_ADMIN for the first three."""
 
     def __init__(self, sizes: Sizes | None = None, defines: tuple[str, ...] = (), plugins: Sequence[PluginFile] = ()) -> None:
-        """Compiles and loads the programs, which takes about two seconds, and half a one for each plug-in. Raises DatapathError."""
+        """Loads the programs, in half a second; what has not been compiled before is, in some four. Raises DatapathError."""
         self.sizes = sizes = sizes or Sizes()
         constants = random_constants()
         self.programs = programs = Programs(sizes, constants, defines)

@@ -1,26 +1,24 @@
-"""Compiling and loading ``bpf_prog/`` with BCC: the only module that imports it.
+"""``bpf_prog/`` in the kernel: its maps made, its programs linked with them and loaded.
 
-No kernel headers are needed: BCC is pointed at ``bpf_prog/stub``. The sources are joined into one text first, with ``#line``,
-because BCC rewrites map calls in the main file only. Invariant: a program that does not compile or that the kernel refuses raises
-DatapathError with the compiler's or the verifier's own last lines; nothing is printed.
+Invariant: a program that does not compile or that the kernel refuses raises DatapathError with the compiler's or the verifier's own
+last lines, and leaves nothing open; nothing is printed.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import mmap
 import os
 import re
-import struct
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
+from appliance.datapath.build import amalgamate, build
 from appliance.datapath.driver import DatapathError
 from appliance.datapath.layout import (
     CACHE_WAYS,
@@ -38,12 +36,10 @@ from appliance.datapath.layout import (
     Subtable,
     SubtableOrder,
 )
-from appliance.datapath.programs import BPF_F_XDP_HAS_FRAGS, XDP, call, load_verified
+from appliance.datapath.maps import Map, create
+from appliance.datapath.programs import BPF_F_XDP_HAS_FRAGS, SCHED_CLS, XDP, call, load_verified
 from appliance.datapath.ring_buffer import RingBuffer
 from appliance.datapath.tables import DirectTable
-
-SOURCES = Path(__file__).resolve().parents[2] / "bpf_prog"
-MAIN_SOURCE = "datapath.c"
 
 TC_PROGRAM = "ofswitch_tc"
 XDP_PROGRAM = "ofswitch_xdp"
@@ -52,21 +48,30 @@ INJECT_PROGRAM = "ofswitch_inject"
 TAKE_PROGRAM = "ofswitch_take"
 APART_PROGRAM = "ofswitch_apart"
 CLOCK_PROGRAM = "ofswitch_clock"
+_TC_CALLED = {
+    ProgramIndex.HANDLE: "ofswitch_tc_on",
+    ProgramIndex.METER: "ofswitch_meter",
+    ProgramIndex.EXECUTE: "ofswitch_tc_go",
+    ProgramIndex.FLOOD: "ofswitch_flood",
+    ProgramIndex.DROP: "ofswitch_drop",
+    ProgramIndex.EDIT: "ofswitch_edit",
+    ProgramIndex.TUNNEL: "ofswitch_tunnel",
+    ProgramIndex.COPY: "ofswitch_copy",
+    ProgramIndex.AGAIN: "ofswitch_again",
+}
 _XDP_CALLED = {ProgramIndex.HANDLE: "ofswitch_xdp_on", ProgramIndex.EXECUTE: "ofswitch_xdp_go"}
 
-_STUB = SOURCES / "stub"
-_INCLUDES = f"-I{_STUB / 'include'}"
-_INSTRUCTION = struct.Struct("=BBhi")
-_LOAD_64 = 0x18
-_PSEUDO_MAP_FD = 1
-_INCLUDE = re.compile(r'#include "(\w+\.h)"')
-_COMPILER_ERROR = re.compile(r":\d+: error: ")
-_REPORTED_LINES = 30
-"""Since Linux 7.x the verifier explains itself in as many."""
 _SMALL_IFINDEX = 65536
 _ETHERNET_BYTES = 14
 _REACHED_BYTES = 1 << 29
 """What eBPF reaches of a direct table: BPF_MAX_VAR_OFF."""
+
+
+def placeholder_constants(count: int) -> list[int]:
+    """In the place of the hash's constants when it is compiled: like them odd and without a pattern, so that the compiler must load
+    all of their 64 bits as they are."""
+    digests = (hashlib.sha256(f"HASH_{number}".encode()).digest() for number in range(count))
+    return [int.from_bytes(digest[:8], "big") | 1 << 63 | 1 for digest in digests]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,137 +111,48 @@ def possible_cpus() -> int:
     return int(re.split(r"[-,]", text)[-1]) + 1
 
 
-def amalgamate(*files: str, sources: Path = SOURCES) -> str:
-    """These files (by default the main one) with our headers put in by text, each line still known by its file and number.
+class Module:
+    """A source of its own, compiled, with maps of its own: a plug-in. What becomes of its programs is for ``datapath.plugins``."""
 
-    Raises OSError.
-    """
-    lines: list[str] = []
+    def __init__(self, name: str, files: Sequence[str], defines: Iterable[str], others: Mapping[str, int]) -> None:
+        """``files``: see ``amalgamate``. ``others`` are file descriptors to be taken in the place of its own maps of these names.
+        Raises DatapathError.
+        """
+        try:
+            text = amalgamate(*files)
+        except OSError as error:
+            raise DatapathError(f"cannot read {error.filename}: {error.strerror}") from error
+        self._code = build(name, text, tuple(defines))
+        self._others = others
+        self._maps: dict[str, Map] = {}
+        cpus = possible_cpus()
+        try:
+            for table, shape in self._code.maps.items():
+                if table not in others:
+                    self._maps[table] = Map(table, shape, create(table, shape), cpus)
+        except DatapathError:
+            self.close()
+            raise
 
-    def add(file: str) -> None:
-        lines.append(f'#line 1 "{file}"')
-        for number, line in enumerate((sources / file).read_text(errors="replace").splitlines(), 1):
-            included = _INCLUDE.match(line)
-            if included:
-                add(included[1])
-                lines.append(f'#line {number + 1} "{file}"')
-            else:
-                lines.append("" if line.strip() == "#pragma once" else line)
+    def instructions(self, function: str) -> bytes:
+        """Of one program."""
+        return self._code.programs[function].linked({**self._others, **{name: table.fd for name, table in self._maps.items()}})
 
-    for name in files or (MAIN_SOURCE,):
-        add(name)
-    return "\n".join(lines) + "\n"
+    def read_on_cpus(self, table: str, key: int) -> int:
+        """The sum of one 64-bit number over the CPUs. The key is there."""
+        return sum(memoryview(self._maps[table].read(_raw(key))).cast("Q"))
 
+    def items(self, name: str) -> Iterator[tuple[bytes, bytes]]:
+        """See ``model.plugin.Maps``. Entries that come or go meanwhile may be told or not."""
+        return self._maps[name].items()
 
-@contextmanager
-def _stderr_to(file: Any) -> Iterator[None]:
-    """libbcc and its compiler write their complaints to file descriptor 2."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-
-
-def _complaint(file: Any) -> str:
-    file.seek(0)
-    lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    # The compiler's first error explains the others; the verifier gives up at its last line.
-    errors = [n for n, line in enumerate(lines) if _COMPILER_ERROR.search(line)]
-    shown = lines[errors[0] :][:_REPORTED_LINES] if errors else lines[-_REPORTED_LINES:]
-    return "\n".join("  " + line for line in shown)
+    def close(self) -> None:
+        for table in self._maps.values():
+            table.close()
 
 
 def _raw(key: int | bytes) -> bytes:
     return key.to_bytes(4, sys.byteorder) if isinstance(key, int) else key
-
-
-def _shown(key: int | bytes) -> str:
-    return str(key) if isinstance(key, int) else key.hex()
-
-
-@contextmanager
-def _compiler() -> Iterator[Any]:
-    """BCC finds our stub in the place of the kernel's headers. Yields a file for what it complains of."""
-    previous = os.environ.get("BCC_KERNEL_SOURCE")
-    os.environ["BCC_KERNEL_SOURCE"] = str(_STUB)
-    try:
-        with os.fdopen(os.memfd_create("stderr"), "w+b") as stderr:
-            yield stderr
-    finally:
-        if previous is None:
-            del os.environ["BCC_KERNEL_SOURCE"]
-        else:
-            os.environ["BCC_KERNEL_SOURCE"] = previous
-
-
-def _attempt(what: str, stderr: Any, attempt: Callable[[], Any]) -> Any:
-    stderr.seek(0)
-    stderr.truncate()
-    try:
-        with _stderr_to(stderr):
-            return attempt()
-    except Exception as error:  # BCC raises nothing more precise
-        raise DatapathError(f"cannot {what}: {error}\n{_complaint(stderr)}".rstrip()) from error
-
-
-def _instructions(bpf: Any, lib: Any, function: str, replaced: Mapping[int, int]) -> bytes:
-    """Of one compiled program, with other file descriptors of maps in the place of those that are keys of ``replaced``."""
-    start = lib.bpf_function_start(bpf.module, function.encode())
-    raw = bytearray(ctypes.string_at(start, lib.bpf_function_size(bpf.module, function.encode())))
-    for at in range(0, len(raw), _INSTRUCTION.size):
-        code, registers, offset, number = _INSTRUCTION.unpack_from(raw, at)
-        if code == _LOAD_64 and registers >> 4 == _PSEUDO_MAP_FD and number in replaced:
-            _INSTRUCTION.pack_into(raw, at, code, registers, offset, replaced[number])
-    return bytes(raw)
-
-
-class Module:
-    """A source of its own, compiled, with maps of its own: a plug-in. What becomes of its programs is for ``datapath.plugins``."""
-
-    def __init__(self, name: str, files: Sequence[str], defines: Iterable[str]) -> None:
-        """``files``: see ``amalgamate``. Raises DatapathError."""
-        import bcc
-
-        self._lib = bcc.lib
-        try:
-            text = amalgamate(*files).encode()
-        except OSError as error:
-            raise DatapathError(f"cannot read {error.filename}: {error.strerror}") from error
-        with _compiler() as stderr:
-            self._bpf = _attempt(f"compile {name}", stderr, lambda: bcc.BPF(text=text, cflags=[_INCLUDES, *defines]))
-
-    def instructions(self, function: str, others: Mapping[str, int]) -> bytes:
-        """Of one program, with the file descriptors ``others`` in the place of those of its own maps of these names."""
-        return _instructions(self._bpf, self._lib, function, {self.map_fd(name): fd for name, fd in others.items()})
-
-    def map_fd(self, table: str) -> int:
-        """Raises KeyError."""
-        return int(self._bpf[table.encode()].map_fd)
-
-    def read_on_cpus(self, table: str, key: int, cpus: int) -> int:
-        """The sum of one 64-bit number over the CPUs. The key is there."""
-        value = (ctypes.c_uint64 * cpus)()
-        self._lib.bpf_lookup_elem(self.map_fd(table), ctypes.byref(ctypes.c_uint32(key)), value)
-        return sum(value)
-
-    def items(self, name: str) -> Iterator[tuple[bytes, bytes]]:
-        """See ``model.plugin.Maps``. Entries that come or go meanwhile may be told or not."""
-        table = self._bpf[name.encode()]
-        fd = int(table.map_fd)
-        key = ctypes.create_string_buffer(ctypes.sizeof(table.Key))
-        value = ctypes.create_string_buffer(ctypes.sizeof(table.Leaf))
-        more = self._lib.bpf_get_first_key(fd, key, len(key)) == 0
-        while more:
-            if self._lib.bpf_lookup_elem(fd, key, value) == 0:
-                yield key.raw, value.raw
-            more = self._lib.bpf_get_next_key(fd, key, key) == 0
-
-    def close(self) -> None:
-        self._bpf.cleanup()
 
 
 def _direct_tables(sizes: Sizes) -> Iterator[tuple[str, type[ctypes.Structure], int]]:
@@ -258,59 +174,63 @@ class Programs:
 
     def __init__(self, sizes: Sizes, hash_constants: tuple[int, ...], defines: tuple[str, ...] = ()) -> None:
         """Raises DatapathError."""
-        try:
-            import bcc
-        except ImportError as error:
-            raise DatapathError("BCC's Python module is missing: apt-get install python3-bpfcc") from error
-        self._lib = bcc.lib
-        self._own_fds: list[int] = []
-        """Of programs, for us to close."""
-        self._direct = {table[0]: DirectTable.of(*table) for table in _direct_tables(sizes)}
+        placeholders = placeholder_constants(len(hash_constants))
+        tables = list(_direct_tables(sizes))
         flags = [
-            _INCLUDES,
             f"-DMAX_MEGAFLOWS={sizes.megaflows}",
             f"-DBUCKETS={sizes.buckets}",
             f"-DCACHE_SETS={sizes.cache_sets}",
             f"-DCPUS={sizes.cpus}",
             f"-DSMALL_IFINDEX={sizes.small_ifindex}",
             f"-DUPCALL_PAGES={sizes.upcall_pages}",
-            *(f"-D{table.name}_FD={table.fd}" for table in self._direct.values()),
-            *(f"-DHASH_{n}={constant:#x}ULL" for n, constant in enumerate(hash_constants)),
+            *(f"-D{name}_FD={number}" for number, (name, _, _) in enumerate(tables)),
+            *(f"-DHASH_{number}={placeholder:#x}ULL" for number, placeholder in enumerate(placeholders)),
             *defines,
         ]
-        with _compiler() as stderr:
-            self._bpf = _attempt("compile bpf_prog", stderr, lambda: bcc.BPF(text=amalgamate().encode(), cflags=flags))
-            tc = bcc.BPF.SCHED_CLS
-            self.tc_fd = self._load(TC_PROGRAM, tc, stderr)
-            self.xdp_fd = self._load_xdp(XDP_PROGRAM)
-            self.inject_fd = self._load(INJECT_PROGRAM, tc, stderr)
-            self.take_fd = self._load(TAKE_PROGRAM, tc, stderr)
-            self._clock_fd = self._load(CLOCK_PROGRAM, tc, stderr)
-            self.apart_fd = self._load(APART_PROGRAM, tc, stderr)
-            after_parsing = self._load("ofswitch_tc_on", tc, stderr)
-            called = [
-                ("tc_programs", ProgramIndex.HANDLE, after_parsing),
-                ("tc_programs", ProgramIndex.LOOK_UP, after_parsing),
-                ("tc_programs", ProgramIndex.METER, self._load("ofswitch_meter", tc, stderr)),
-                ("tc_programs", ProgramIndex.EXECUTE, self._load("ofswitch_tc_go", tc, stderr)),
-                ("tc_programs", ProgramIndex.FLOOD, self._load("ofswitch_flood", tc, stderr)),
-                ("tc_programs", ProgramIndex.DROP, self._load("ofswitch_drop", tc, stderr)),
-                ("tc_programs", ProgramIndex.EDIT, self._load("ofswitch_edit", tc, stderr)),
-                ("tc_programs", ProgramIndex.TUNNEL, self._load("ofswitch_tunnel", tc, stderr)),
-                ("tc_programs", ProgramIndex.COPY, self._load("ofswitch_copy", tc, stderr)),
-                ("tc_programs", ProgramIndex.AGAIN, self._load("ofswitch_again", tc, stderr)),
-                *(("xdp_programs", index, self._load_xdp(name)) for index, name in _XDP_CALLED.items()),
-            ]
-        for table, index, fd in called:
-            self.update(table, index, fd.to_bytes(4, sys.byteorder))
+        self._code = build("bpf_prog", amalgamate(), flags, placeholders)
+        self._constants = hash_constants
+        self._own_fds: list[int] = []
+        """Of programs, for us to close."""
+        self._direct: dict[str, DirectTable] = {}
+        self._maps: dict[str, Map] = {}
+        try:
+            for name, kind, entries in tables:
+                self._direct[name] = DirectTable.of(name, kind, entries)
+            for name, shape in self._code.maps.items():
+                self._maps[name] = Map(name, shape, create(name, shape), sizes.cpus)
+            self._load_all()
+        except DatapathError:
+            self.close()
+            raise
 
-    def _load(self, name: str, kind: int, stderr: Any) -> int:
-        function = _attempt(f"load {name}", stderr, lambda: self._bpf.load_func(name.encode(), kind))
-        return int(function.fd)
+    def _load_all(self) -> None:
+        self.tc_fd = self._load_tc(TC_PROGRAM)
+        self.xdp_fd = self._load_xdp(XDP_PROGRAM)
+        self.inject_fd = self._load_tc(INJECT_PROGRAM)
+        self.take_fd = self._load_tc(TAKE_PROGRAM)
+        self._clock_fd = self._load_tc(CLOCK_PROGRAM)
+        self.apart_fd = self._load_tc(APART_PROGRAM)
+        for index, name in _TC_CALLED.items():
+            fd = self._load_tc(name)
+            self.update("tc_programs", index, _raw(fd))
+            if index == ProgramIndex.HANDLE:
+                self.update("tc_programs", ProgramIndex.LOOK_UP, _raw(fd))
+        for index, name in _XDP_CALLED.items():
+            self.update("xdp_programs", index, _raw(self._load_xdp(name)))
 
-    def _load_xdp(self, name: str, replaced: Mapping[int, int] = MappingProxyType({}), flags: int = BPF_F_XDP_HAS_FRAGS) -> int:
-        """BCC does not know the flag: the program takes frames in pieces, so that an interface may have a long MTU."""
-        fd = load_verified(XDP, name, name, _instructions(self._bpf, self._lib, name, replaced), flags)
+    def instructions(self, name: str, replaced: Mapping[str, str] = MappingProxyType({})) -> bytes:
+        """Of one program, with other maps in the place of those that are keys of ``replaced``."""
+        maps = {name: self._maps[replaced.get(name, name)].fd for name in self._maps}
+        return self._code.programs[name].linked(maps, [table.fd for table in self._direct.values()], self._constants)
+
+    def _load_tc(self, name: str) -> int:
+        fd = load_verified(SCHED_CLS, name, name, self.instructions(name))
+        self._own_fds.append(fd)
+        return fd
+
+    def _load_xdp(self, name: str, replaced: Mapping[str, str] = MappingProxyType({}), flags: int = BPF_F_XDP_HAS_FRAGS) -> int:
+        """With the flag the program takes frames in pieces, so that an interface may have a long MTU."""
+        fd = load_verified(XDP, name, name, self.instructions(name, replaced), flags)
         self._own_fds.append(fd)
         return fd
 
@@ -321,40 +241,34 @@ class Programs:
         It takes no frames in pieces: the kernel (6.18) then forgets how long the Ethernet header is, and TC does not see it.
         """
         # The kernel lets no map be shared between programs that take pieces and others.
-        others = {"xdp_programs": "generic_programs", "xdp_ports": "generic_ports"}
-        replaced = {self.map_fd(name): self.map_fd(other) for name, other in others.items()}
+        replaced = {"xdp_programs": "generic_programs", "xdp_ports": "generic_ports"}
         for index, name in _XDP_CALLED.items():
             fd = self._load_xdp(name, replaced, 0)
-            self.update("generic_programs", index, fd.to_bytes(4, sys.byteorder))
+            self.update("generic_programs", index, _raw(fd))
         return self._load_xdp(XDP_PROGRAM, replaced, 0)
 
     def ticks(self) -> int:
         """The kernel's ticks (jiffies) now. Raises OSError."""
         call(self._clock_fd, bytes(_ETHERNET_BYTES))
-        return int.from_bytes(self.read("ticks", 0, 8), sys.byteorder)
+        return int.from_bytes(self.read("ticks", 0), sys.byteorder)
 
     def map_fd(self, table: str) -> int:
-        return int(self._bpf[table.encode()].map_fd)
+        return self._maps[table].fd
 
     def update(self, table: str, key: int | bytes, value: bytes) -> None:
         """Write one entry; an int is a key of 32 bits. Raises DatapathError."""
         if table in self._direct and isinstance(key, int):
             self._direct[table].write(key, value)
-            return
-        if self._lib.bpf_update_elem(self.map_fd(table), _raw(key), value, 0) < 0:
-            code = ctypes.get_errno()
-            raise DatapathError(f"cannot write {table}[{_shown(key)}]: {os.strerror(code)}")
+        else:
+            self._maps[table].update(_raw(key), value)
 
     def delete(self, table: str, key: int | bytes) -> None:
         """Entries that are not there are passed over."""
-        self._lib.bpf_delete_elem(self.map_fd(table), _raw(key))
+        self._maps[table].delete(_raw(key))
 
-    def read(self, table: str, key: int, size: int) -> bytes:
-        """One entry of ``size`` bytes. Raises DatapathError."""
-        index, value = ctypes.c_uint32(key), ctypes.create_string_buffer(size)
-        if self._lib.bpf_lookup_elem(self.map_fd(table), ctypes.byref(index), value) < 0:
-            raise DatapathError(f"cannot read {table}[{key}]: {os.strerror(ctypes.get_errno())}")
-        return value.raw
+    def read(self, table: str, key: int) -> bytes:
+        """One entry. Raises KeyError if it is not there."""
+        return self._maps[table].read(_raw(key))
 
     def shared_memory(self, table: str, size: int) -> mmap.mmap:
         """The memory of a direct table, or of a map marked "shared memory" in maps.h; ``size`` is that of all entries, in bytes."""
@@ -368,8 +282,9 @@ class Programs:
         return RingBuffer(self.map_fd(table), size)
 
     def close(self) -> None:
-        self._bpf.cleanup()
         for fd in self._own_fds:
             os.close(fd)
-        for table in self._direct.values():
+        for table in self._maps.values():
             table.close()
+        for direct in self._direct.values():
+            direct.close()

@@ -76,15 +76,13 @@ class PluginPrograms:
             at = (f"-DMATCH_BITS={plugin.match.bits}", f"-DMATCH_AT={plugin.match.at}", f"-DNEXT_MATCH={next_match}")
             defines += ["-DHAS_MATCH", *at]
             kinds += [PluginKind.MATCH, PluginKind.MATCH_APART]
-        module = Module(file.source, (file.source, "plugin_entry.h"), defines)
         shared = {name: self._programs.map_fd(name) for name in _SHARED}
+        module = Module(file.source, (file.source, "plugin_entry.h"), defines, shared)
         fds: dict[PluginKind, int] = {}
         try:
             for kind in kinds:
                 function = f"ofswitch_{kind.name.lower()}"
-                fds[kind] = load_verified(
-                    SCHED_CLS, f"{function} of {file.source}", function, module.instructions(function, shared)
-                )
+                fds[kind] = load_verified(SCHED_CLS, f"{function} of {file.source}", function, module.instructions(function))
         except DatapathError:
             for fd in fds.values():
                 os.close(fd)
@@ -131,7 +129,7 @@ class PluginPrograms:
         module = self._modules.get(plugin.id) if plugin is not None else None
         if plugin is None or module is None:
             return {}
-        counted = {name: module.read_on_cpus("counters", place, self._cpus) for place, name in enumerate(plugin.counters)}
+        counted = {name: module.read_on_cpus("counters", place) for place, name in enumerate(plugin.counters)}
         if plugin.statistics is not None:
             try:
                 counted |= plugin.statistics(module)

@@ -17,9 +17,9 @@ from support.fast_path import FastPath
 
 from appliance.config import find_plugins
 from appliance.datapath.bpf import BpfDatapath
+from appliance.datapath.build import SOURCES as BPF_PROG
 from appliance.datapath.compile import compile_actions
 from appliance.datapath.layout import MegaflowFlag
-from appliance.datapath.loader import SOURCES as BPF_PROG
 from appliance.datapath.loader import Sizes
 from appliance.model.actions import SetField
 from appliance.model.fields import BY_NAME, IN_PORT, PLUGIN_BITS

@@ -36,7 +36,7 @@ def frame(number: int) -> bytes:
 
 
 def in_queue(fast_path: FastPath, port: int) -> int:
-    raw = fast_path.datapath.programs.read("upcall_shares", port_place(port), 8)
+    raw = fast_path.datapath.programs.read("upcall_shares", port_place(port))
     share = UpcallShare.from_buffer_copy(raw)
     return (share.taken - share.served) & 0xFFFFFFFF
 

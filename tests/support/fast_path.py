@@ -163,8 +163,8 @@ class FastPath:
                 pytest.skip("the kernel makes no packet of a cut-off IP header for a test run")
             raise
         code, size = struct.unpack_from("=I", raw, 4)[0], struct.unpack_from("=I", raw, 12)[0]
-        key, _, _, op, port, *_, left_id, left_src, left_dst, tos, ttl, nowhere = _TEST_RUN.unpack(
-            programs.read("test_run", 0, _TEST_RUN.size)
+        key, _, _, op, port, *_, left_id, left_src, left_dst, tos, ttl, nowhere = _TEST_RUN.unpack_from(
+            programs.read("test_run", 0)
         )
         self.left = None if nowhere else Left(Tunnel(left_id, left_src, left_dst), tos, ttl)
         return code, self._out.raw[:size], int.from_bytes(key, "big"), op, port

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from appliance.datapath import layout
-from appliance.datapath.loader import SOURCES
+from appliance.datapath.build import SOURCES
 from appliance.model import fields, plugin
 from appliance.model.fields import LAYOUT, SHARED, Fragment, Layer
 from appliance.model.megaflow import FIRST_AGAIN, LAST_AGAIN, MAX_BANDS, MAX_LEADING_METERS, MAX_WAYS, DropReason, UpcallReason
