@@ -61,7 +61,7 @@ def _interrupt(number: int, _: FrameType | None) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     # Bytecode is kept from run to run, where pytest keeps what it remembers; the machine's own cache is left alone.
-    if config.cache is not None:
+    if config.pluginmanager.has_plugin("cacheprovider") and config.cache is not None:
         directory = config.cache.mkdir("ofswitch") / "bytecode"
         if directory.exists() and directory.stat().st_uid != os.geteuid():
             shutil.rmtree(directory)  # an earlier run's, with other rights: we would not use it
