@@ -80,7 +80,7 @@ class Agent:
         self.certificates = Certificates(config.tls) if config.tls is not None else None
         self.connections = Connections(_SwitchSide(self), frozenset({OFP_VERSION}), self.certificates, self._show_to_snoopers)
         local = local_spec(config, self.switch.datapath_id)
-        self.ports = PortManager(config.ports, links, datapath, self.step, config.name, local)
+        self.ports = PortManager(config.ports, links, datapath, self.step, config.name, local, config.big_tcp)
         self._datapath = datapath
         self._links = links
         self._started_at = time.monotonic()

@@ -13,6 +13,8 @@ from appliance import ports
 from appliance.model.ports import Hook, Port, PortConfig, PortCounters
 from appliance.model.queues import QueueCounters
 from appliance.ports import (
+    BigTcp,
+    End,
     Finished,
     HookChoice,
     Interface,
@@ -59,6 +61,21 @@ class Links(Protocol):
     def restore_offloads(self, ifindex: int) -> None:
         """Take back what ``finish_frames`` did."""
 
+    def ends(self, interface: Interface) -> Sequence[End]:
+        """The interface and, of a veth, its other end, as far as there is one."""
+
+    def big_tcp_hindrance(self, interface: Interface, ours: Collection[End]) -> str:
+        """Why it should not be sent BIG TCP's frames, in words; empty if it may. ``ours`` are the ends of all ports."""
+
+    def enlarge_frames(self, interface: Interface) -> str:
+        """Have it take BIG TCP's frames whole, and its other end send them; in words, what cannot be had of that.
+
+        Raises PortError.
+        """
+
+    def restore_frames(self, interface: Interface) -> None:
+        """Take back what ``enlarge_frames`` did, in an earlier run too. Raises PortError."""
+
     def xdp_transmit(self, interface: Interface) -> bool:
         """Whether frames that XDP redirects to it really leave. Ask once it is attached."""
 
@@ -103,6 +120,7 @@ class KernelLinks:
     def __init__(self) -> None:
         self._watcher = LinkWatcher()
         self._offloads = Offloads()
+        self._big_tcp = BigTcp()
 
     @property
     def known(self) -> Mapping[int, Interface]:
@@ -123,6 +141,18 @@ class KernelLinks:
 
     def restore_offloads(self, ifindex: int) -> None:
         self._offloads.restore(ifindex)
+
+    def ends(self, interface: Interface) -> Sequence[End]:
+        return self._big_tcp.ends(interface)
+
+    def big_tcp_hindrance(self, interface: Interface, ours: Collection[End]) -> str:
+        return self._big_tcp.hindrance(interface, ours)
+
+    def enlarge_frames(self, interface: Interface) -> str:
+        return self._big_tcp.enlarge(interface)
+
+    def restore_frames(self, interface: Interface) -> None:
+        self._big_tcp.restore(interface)
 
     def xdp_transmit(self, interface: Interface) -> bool:
         return ports.xdp_transmit(driver(interface.name), ports.xdp_features(interface.ifindex))[0]

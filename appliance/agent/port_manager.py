@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from appliance.agent import render
+from appliance.agent.big_tcp import BigTcpPorts
 from appliance.agent.links import Links, Placement
 from appliance.agent.queues import port_speed, rates
 from appliance.agent.tunnel_devices import TunnelDevices, tunnel_of
-from appliance.config import PortSpec
+from appliance.config import BigTcpChoice, PortSpec
 from appliance.datapath.driver import Datapath, DatapathError, DatapathPort, TierCounters
 from appliance.model.ports import LOCAL_PORT, Hook, Port, PortCounters
 from appliance.model.queues import QueueCounters
@@ -63,6 +64,7 @@ class PortManager:
         step: Callable[[Event], None],
         switch: str,
         local: LocalSpec | None = None,
+        big_tcp: BigTcpChoice = "auto",
     ) -> None:
         self.specs = tuple(specs)
         self._by_name = {spec.interface: spec for spec in specs if spec.tunnel is None}
@@ -75,6 +77,7 @@ class PortManager:
         self._waiting: set[int] = set()
         """Ports on which an earlier agent's programs still forward: see ``take_over``."""
         self._local = local
+        self.big_tcp = BigTcpPorts(links, big_tcp)
 
     def __iter__(self) -> Iterator[AttachedPort]:
         return iter(self._attached.values())
@@ -102,6 +105,7 @@ class PortManager:
                 self._attach(spec, interface)
             except (DatapathError, PortError) as error:
                 refused.append(f"{title(spec)}: {error}")
+        self.big_tcp.settle()
         return refused
 
     def attach_local(self) -> None:
@@ -114,6 +118,7 @@ class PortManager:
         end = self._links.make_local(self._local, mtu)
         spec = PortSpec(interface=end.name).model_copy(update={"number": LOCAL_PORT})
         self._attach(spec, end)
+        self.big_tcp.settle()
         self.specs = (*self.specs, spec)
 
     def _make_tunnel_devices(self) -> tuple[list[str], dict[int, Interface]]:
@@ -135,6 +140,10 @@ class PortManager:
 
     def changed(self, change: LinkChange) -> None:
         """Something happened to an interface."""
+        self._changed(change)
+        self.big_tcp.settle()
+
+    def _changed(self, change: LinkChange) -> None:
         # A tunnel device has several ports.
         there = [item for item in self._attached.values() if item.port.ifindex == change.ifindex]
         after = change.after
@@ -166,6 +175,7 @@ class PortManager:
 
     def restore(self) -> None:
         """Leave the interfaces as they were found; the fast path is taken off them by ``Datapath.close``."""
+        self.big_tcp.close()
         for attached in self._attached.values():
             self._restore(attached)
         self._attached.clear()
@@ -202,6 +212,7 @@ class PortManager:
             placement.hook.value,
             placement.reason,
         )
+        self._note_big_tcp(self._attached[spec.number])
         self._step(PortAdded(self._describe(spec, interface)))
 
     def _describe(self, spec: PortSpec, interface: Interface) -> Port:
@@ -279,11 +290,16 @@ class PortManager:
             return OutputMethod(b"", "as configured")
         return self._links.choose_output(interface)
 
+    def _note_big_tcp(self, attached: AttachedPort) -> None:
+        hindrance = "" if attached.port.hook is Hook.TC else "XDP takes no frames that are still to be cut"
+        self.big_tcp.changed(attached.spec.number, title(attached.spec), attached.interface, hindrance)
+
     def _detach(self, attached: AttachedPort, why: str) -> None:
         number = attached.spec.number
         LOG.warning("%s: removed: %s", title(attached.spec), why)
         del self._attached[number]
         self._waiting.discard(number)
+        self.big_tcp.gone(number)
         self._restore(attached)
         try:
             self._datapath.detach(number)
@@ -328,6 +344,7 @@ class PortManager:
         if now != attached.port:
             attached.port = now
             self._datapath.update(now)
+        self._note_big_tcp(attached)
         self._step(PortChanged(self._describe(attached.spec, interface)))
 
     # ── what the switch wants ──────────────────────────────────────────────────────────────────────────────────────────

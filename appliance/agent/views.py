@@ -155,6 +155,7 @@ def ports(manager: PortManager, switch: Switch, datapath: Datapath) -> Iterator[
         port = known.get(spec.number)
         config = PortConfig.NONE if port is None else port.config
         state = PortState.NONE if port is None else port.state
+        big_tcp, big_tcp_reason = manager.big_tcp.state(spec.number)
         yield {
             "number": spec.number,
             "interface": spec.interface if port is None else port.name,
@@ -168,6 +169,8 @@ def ports(manager: PortManager, switch: Switch, datapath: Datapath) -> Iterator[
             "hook_reason": attached.reason,
             "output": "redirect_peer" if attached.port.other_end else "redirect",
             "output_reason": attached.output_reason,
+            "big_tcp": big_tcp,
+            "big_tcp_reason": big_tcp_reason,
             "counters": _counters(attached, counters.get(spec.number, TierCounters())),
         }
 

@@ -59,6 +59,7 @@ def _configuration_flags(command: Command) -> Command:
         click.option("--app", "apps", multiple=True, metavar="FILE|MODULE", help="A Ryu app for the integrated controller."),
         click.option("--control-socket", metavar="PATH", help="Where `ofswitch show` and its like ask."),
         click.option("--plugin", "plugins", multiple=True, metavar="NAME|FOLDER/", help="A plug-in, or a folder of them."),
+        click.option("--big-tcp", metavar="auto|off", help="TCP frames of up to 185 KB, where every port takes them."),
         click.option("--max-megaflows", type=int, metavar="N", help="Room in the fast path."),
     ]
     for option in reversed(options):

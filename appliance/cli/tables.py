@@ -265,6 +265,7 @@ def ports(answer: Sequence[Json]) -> RenderableType:
         reasons.setdefault(f"hook {port['hook']}: {port['hook_reason']}", []).append(_number(port))
         if port["output_reason"]:
             reasons.setdefault(f"output by {port['output']}: {port['output_reason']}", []).append(_number(port))
+        reasons.setdefault(f"{'' if port['big_tcp'] else 'no '}BIG TCP: {port['big_tcp_reason']}", []).append(_number(port))
     notes = [Text(f"port {', '.join(numbers)}: {reason}", style="dim") for reason, numbers in reasons.items()]
     return Group(table, *notes)
 

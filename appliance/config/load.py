@@ -122,6 +122,7 @@ def dump(config: Config) -> str:
         "listen": [str(item) for item in config.listen],
         "control_socket": config.control_socket,
         "max_megaflows": config.max_megaflows,
+        "big_tcp": config.big_tcp,
     }
     if config.plugins:
         values["plugins"] = list(config.plugins)
@@ -358,6 +359,7 @@ _FLAGS = {
     "integrated_controller": "--app",
     "control_socket": "--control-socket",
     "max_megaflows": "--max-megaflows",
+    "big_tcp": "--big-tcp",
     "plugins": "--plugin",
 }
 

@@ -28,6 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 FailMode = Literal["secure", "standalone"]
 ProtocolVersion = Literal["OpenFlow13"]
+BigTcpChoice = Literal["auto", "off"]
 
 
 class IntegratedController(Frozen):
@@ -112,6 +113,8 @@ class Config(Frozen):
     control_socket: StrictStr = ""
     """Never empty in a Config: the default is RUN_DIRECTORY/NAME.sock."""
     max_megaflows: StrictInt = 65_536
+    big_tcp: BigTcpChoice = "auto"
+    """``auto``: the hosts' TCP may send frames of more than 64 KB where every port takes them whole (``agent.big_tcp``)."""
     plugins: tuple[StrictStr, ...] = ()
     """Names of shipped ones, and folders (``config.plugins``)."""
 

@@ -1,5 +1,6 @@
 """The switch's ports as Linux interfaces: what they are, how they are doing, and where the fast path should meet them."""
 
+from appliance.ports.big_tcp import BIG_BYTES, BigTcp, End
 from appliance.ports.counters import read_counters, since
 from appliance.ports.ethtool import PortFeature, advertise
 from appliance.ports.hook import HookChoice, choose_hook, xdp_transmit
@@ -14,6 +15,9 @@ from appliance.ports.watch import LinkChange, LinkWatcher
 from appliance.ports.xdp_features import XdpFeature, xdp_features
 
 __all__ = [
+    "BIG_BYTES",
+    "BigTcp",
+    "End",
     "Finished",
     "HookChoice",
     "Interface",

@@ -10,14 +10,10 @@ Invariant: what was turned off here, and nothing else, is turned on again by ``r
 
 from __future__ import annotations
 
-import ctypes
-import os
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from glob import iglob
-from typing import Any, TypeVar
+from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST, genlmsg
@@ -26,14 +22,11 @@ from pyroute2.netlink.generic import GenericNetlinkSocket
 from pyroute2.netlink.generic.ethtool import ethtoolbitset, ethtoolheader
 
 from appliance.ports.interface import Interface
+from appliance.ports.namespaces import Place, inside, other_end_of
 
-_T = TypeVar("_T")
-_CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
 _FEATURES_GET, _FEATURES_SET = 11, 12
 _VLAN = ("rx-vlan-hw-parse", "rx-vlan-stag-hw-parse")
 _MERGING = ("rx-gro", "rx-gro-hw", "rx-gro-list", "rx-lro")
-_NAMESPACES = ("/run/netns/*", "/proc/[0-9]*/ns/net")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +37,15 @@ class Finished:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """An interface in a network namespace; ``namespace`` None: that of the caller, else a path."""
-
-    namespace: str | None
-    ifindex: int
-
-
 class Offloads:
     """What has been turned off for the sake of ports, by their interface's index."""
 
     def __init__(self) -> None:
-        self._off: dict[int, list[tuple[_Place, tuple[str, ...]]]] = {}
+        self._off: dict[int, list[tuple[Place, tuple[str, ...]]]] = {}
 
     def finish(self, interface: Interface, *, generic: bool) -> Finished:
         """Have the interface's frames come to XDP finished. ``generic``: the program runs behind the driver, on skbs."""
-        own = _Place(None, interface.ifindex)
+        own = Place(None, interface.ifindex)
         kind = interface.kind
         if kind == "tun":
             return _tap(interface.ifindex)
@@ -69,7 +54,7 @@ class Offloads:
         needed = [] if kind == "veth" and not generic else [(own, _own(generic))]
         whose = "its"
         if kind == "veth":
-            peer = _peer(interface.ifindex)
+            peer = other_end_of(interface.ifindex)
             if peer is None:
                 return Finished(False, "its other end, which leaves checksums and tags to it, is in a namespace out of reach")
             needed.append((peer, _sending))
@@ -77,8 +62,8 @@ class Offloads:
         off = self._off.setdefault(interface.ifindex, [])
         for place, which in needed:
             try:
-                off.append((place, _inside(place.namespace, lambda at=place, which=which: _turn_off(at.ifindex, which))))  # type: ignore[misc]
-                active: set[str] = _inside(place.namespace, lambda at=place: _active(at.ifindex))  # type: ignore[misc]
+                off.append((place, inside(place.namespace, lambda at=place, which=which: _turn_off(at.ifindex, which))))  # type: ignore[misc]
+                active: set[str] = inside(place.namespace, lambda at=place: _active(at.ifindex))  # type: ignore[misc]
                 left = sorted(name for name in active if which(name))
             except (NetlinkError, OSError) as error:
                 return Finished(False, f"{whose} offloads cannot be turned off: {error}")
@@ -90,7 +75,7 @@ class Offloads:
         """Turn on again what ``finish`` turned off for this interface; where that is gone, there is nothing to do."""
         for place, names in reversed(self._off.pop(ifindex, [])):
             with suppress(NetlinkError, OSError):
-                _inside(place.namespace, lambda at=place, names=names: _set(at.ifindex, names, on=True))  # type: ignore[misc]
+                inside(place.namespace, lambda at=place, names=names: _set(at.ifindex, names, on=True))  # type: ignore[misc]
 
 
 def _own(generic: bool) -> Callable[[str], bool]:
@@ -112,75 +97,6 @@ def _tap(ifindex: int) -> Finished:
     if data is not None and not data.get_attr("IFLA_TUN_VNET_HDR"):
         return Finished(True, "without virtio headers its frames come finished")
     return Finished(False, "its frames may come with virtio headers, unfinished")
-
-
-# ── the other end of a veth ────────────────────────────────────────────────────────────────────────────────────────────
-def _peer(ifindex: int) -> _Place | None:
-    """None if it is in a namespace that we do not find, or may not enter."""
-    with IPRoute() as ip:
-        try:
-            message = ip.link("get", index=ifindex)[0]
-        except NetlinkError:
-            return None
-        peer, nsid = message.get_attr("IFLA_LINK"), message.get_attr("IFLA_LINK_NETNSID")
-        if not peer:
-            return None
-        if nsid is None:
-            return _Place(None, peer)
-        path = next(_namespaces_called(ip, nsid), None)
-    if path is None:
-        return None
-    try:
-        _inside(path, lambda: None)
-    except OSError:
-        return None
-    return _Place(path, peer)
-
-
-def _namespaces_called(ip: Any, nsid: int) -> Iterator[str]:
-    """Paths of the namespace that ours knows by this number."""
-    seen = set()
-    for pattern in _NAMESPACES:
-        for path in iglob(pattern):
-            try:
-                fd = os.open(path, os.O_RDONLY)
-            except OSError:
-                continue
-            try:
-                inode = os.fstat(fd).st_ino
-                if inode not in seen and (ip.get_netnsid(fd=fd) or {}).get("nsid") == nsid:
-                    yield path
-                seen.add(inode)
-            finally:
-                os.close(fd)
-
-
-def _inside(namespace: str | None, function: Callable[[], _T]) -> _T:
-    """Call it in a namespace, in a thread that ends with it. Raises OSError."""
-    if namespace is None:
-        return function()
-    results: list[_T] = []
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            fd = os.open(namespace, os.O_RDONLY)
-            try:
-                if _libc.setns(fd, _CLONE_NEWNET) != 0:
-                    code = ctypes.get_errno()
-                    raise OSError(code, f"enter {namespace}: {os.strerror(code)}")
-            finally:
-                os.close(fd)
-            results.append(function())
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name=f"inside {namespace}")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
 
 
 # ── ethtool's features ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -28,7 +28,7 @@ from appliance.model.ports import Hook, Port, PortCounters, PortState
 from appliance.model.queues import QueueCounters
 from appliance.openflow.codec import decode, encode
 from appliance.openflow.messages import EchoReply, EchoRequest, Hello, Message
-from appliance.ports import Finished, Interface, LinkChange, LocalSpec, OutputMethod, QueueRates, TunnelDevice
+from appliance.ports import End, Finished, Interface, LinkChange, LocalSpec, OutputMethod, QueueRates, TunnelDevice
 
 ROOT = Path(__file__).parents[2]
 STOCK = ROOT / "tests" / "system" / "stock"
@@ -82,6 +82,10 @@ class FakeLinks:
         self.tunnel_devices: dict[int, TunnelDevice] = {}
         self.outputs: dict[int, OutputMethod] = {}
         """By ifindex; none is straight where nothing is said."""
+        self.hindrances: dict[int, str] = {}
+        """Why an interface takes none of BIG TCP's frames, by ifindex; all others do."""
+        self.enlarged: set[int] = set()
+        """By ifindex."""
         self._serial = count(50)
         self.closed = False
         self._changes: list[LinkChange] = []
@@ -115,6 +119,20 @@ class FakeLinks:
 
     def restore_offloads(self, ifindex: int) -> None:
         pass
+
+    def ends(self, interface: Interface) -> Sequence[End]:
+        return [End(None, interface.ifindex)]
+
+    def big_tcp_hindrance(self, interface: Interface, ours: Collection[End]) -> str:
+        assert End(None, interface.ifindex) in ours
+        return self.hindrances.get(interface.ifindex, "")
+
+    def enlarge_frames(self, interface: Interface) -> str:
+        self.enlarged.add(interface.ifindex)
+        return ""
+
+    def restore_frames(self, interface: Interface) -> None:
+        self.enlarged.discard(interface.ifindex)
 
     def choose_output(self, interface: Interface) -> OutputMethod:
         return self.outputs.get(interface.ifindex, OutputMethod(b"", ""))

@@ -539,6 +539,8 @@ def test_ports(box, peer, ask):
         "hook_reason": "a test",
         "output": "redirect",
         "output_reason": "",
+        "big_tcp": True,
+        "big_tcp_reason": "frames of up to 184,997 bytes, as every port takes them whole",
     }
 
 

@@ -161,6 +161,8 @@ def port(number: int, **changed: Any) -> dict[str, Any]:
         "hook_reason": "veth is virtual",
         "output": "redirect",
         "output_reason": "",
+        "big_tcp": False,
+        "big_tcp_reason": "as configured",
         "counters": {**counters, "slow_path": 3, "dropped": 4, "tx_slow_path": 5},
         **changed,
     }
@@ -170,7 +172,7 @@ def test_ports() -> None:
     answer = [
         port(1),
         port(2, state="down", config=["port_down", "no_fwd"], speed_kbps=0),
-        port(3, hook="xdp", hook_reason="ixgbe has native XDP", output_reason="as configured"),
+        port(3, hook="xdp", hook_reason="ixgbe has native XDP", output_reason="as configured", big_tcp=True, big_tcp_reason="so"),
         {"number": 4, "interface": "gone", "state": "missing"},
     ]
     lines = text("ports", answer)
@@ -181,8 +183,10 @@ def test_ports() -> None:
     assert cells(lines[5]) == ["4", "gone", "missing"]
     assert lines[6:] == [
         "port 1, 2: hook tc: veth is virtual",
+        "port 1, 2: no BIG TCP: as configured",
         "port 3: hook xdp: ixgbe has native XDP",
         "port 3: output by redirect: as configured",
+        "port 3: BIG TCP: so",
     ]
 
 
@@ -207,6 +211,7 @@ def test_ports_on_a_narrow_terminal() -> None:
         "  dropped 4",
         "port 4  interface gone  state missing",
         "port 1: hook tc: veth is virtual",
+        "port 1: no BIG TCP: as configured",
     ]
 
 

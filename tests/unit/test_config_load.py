@@ -73,6 +73,7 @@ listen: ["ptcp:", "ptcp:6654:127.0.0.1", "ptcp::[::1]"]
 integrated_controller: {apps: [app.py, some.module, ryu_apps/l2_learning.py]}
 control_socket: /tmp/edge.sock
 max_megaflows: 1000
+big_tcp: off
 """
         ),
         known_interfaces=lambda: {"eth1", "eth2", "eth3", "no"},
@@ -93,7 +94,7 @@ max_megaflows: 1000
     assert [(item.port, item.address) for item in config.listen] == [(6653, ""), (6654, "127.0.0.1"), (6653, "::1")]
     assert config.integrated_apps == (str(tmp_path / "app.py"), "some.module", "ryu_apps/l2_learning.py")
     assert config.uses_integrated_controller, "it was asked for, beside the others"
-    assert (config.control_socket, config.max_megaflows) == ("/tmp/edge.sock", 1000)
+    assert (config.control_socket, config.max_megaflows, config.big_tcp) == ("/tmp/edge.sock", 1000, "off")
 
 
 @pytest.mark.parametrize("given", [{"controllers": ["tcp:192.0.2.1"]}, {"listen": ["ptcp:6653"]}])
@@ -215,6 +216,7 @@ def test_a_fault_that_a_flag_overrides_is_none(write: Callable[[str], str]) -> N
         ).map(tuple),
         tls=st.just(TlsFiles(private_key="/a/k.pem", certificate="/b.pem", ca_certificate="/c")),
         max_megaflows=st.integers(1, 100_000),
+        big_tcp=st.sampled_from(["auto", "off"]),
     )
 )
 def test_a_dumped_config_is_loaded_as_it_was(tmp_path_factory: pytest.TempPathFactory, config: Config) -> None:
@@ -304,11 +306,14 @@ def test_faults_in_flags_name_the_flag() -> None:
         ("ports: [a/b]", "1:9: 'a/b' is not an interface name; it has 1 to 15 characters, no space, slash or colon"),
         ("ports: [eth1]\nprotocols: []", "2:12: name at least one protocol version: OpenFlow13"),
         ("ports: [eth1]\nfail_mode: true", "2:12: True is not a fail mode; it may be: secure, standalone"),
+        ("ports: [eth1]\nbig_tcp: 185000", "2:10: 185000 is not a big tcp; it may be: auto, off"),
+        ("ports: [eth1]\nbig_tcp: true", "2:10: True is not a big tcp; it may be: auto, off"),
+        ("ports: [eth1]\nbig_tcp: of", "2:10: 'of' is not a big tcp; did you mean 'off'?"),
         ("ports: [eth1]\nmax_megaflows: 0", "2:16: 0 is not a number of megaflows; it must be 1 to 1048576"),
         ("ports: [{interface: eth1, number: 0}]", "1:35: 0 is not a port number; it must be 1 to 4095"),
         (
             "ports: [eth1]\nzzz: 1",
-            "2:1: unknown key 'zzz'; it may be: control_socket, controllers, datapath_id, fail_mode, "
+            "2:1: unknown key 'zzz'; it may be: big_tcp, control_socket, controllers, datapath_id, fail_mode, "
             "integrated_controller, listen, local, max_megaflows, name, plugins, ports, protocols, tls, lab",
         ),
         ("ports: [eth1]\nintegrated_controller: {apps: []}", "2:31: name at least one app, for example ryu_apps/l2_learning.py"),
