@@ -22,7 +22,8 @@ command        result
                punted: packets that came up, last_used: s ago, tier: "xdp"|"tc"|"slow_path", why: text (why no
                faster one), exceptions: [text] (packets for a slower one)}]}``; argument ``limit`` (default 1000)
 ``ports``      ``[{number, interface, state: "up"|"down"|"missing", link, config: [text], hw_addr, mtu, speed_kbps,
-               hook: "xdp"|"tc", hook_reason, counters: {rx_packets, rx_bytes, tx_packets, tx_bytes, xdp, tc, slow_path,
+               hook: "xdp"|"tc", hook_reason, output: "redirect"|"redirect_peer", output_reason, big_tcp: true|false,
+               big_tcp_reason, counters: {rx_packets, rx_bytes, tx_packets, tx_bytes, xdp, tc, slow_path,
                dropped, tx_slow_path, lost_copies: of a full queue}}]``; a missing one has the first three only
 ``plugins``    ``[{name, source: path, id, state: "works"|"left out", fault: null or text, arguments: null or ["name/bytes"],
                plugin_bits: null or the mask of its match, counters: {name: n}}]``

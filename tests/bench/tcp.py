@@ -2,9 +2,11 @@
 
 The whole product (at TC, as on any veth), the Linux bridge and Open vSwitch (netdev), each between two namespaces of its own, each
 switching as L2 learning does; a TC program that only redirects, straight to the other end; and, as the limit of what any switch can
-do, a veth pair between the hosts and no switch. Open vSwitch's userspace datapath needs help with a local stack's segmentation
-offload: it gets userspace-tso-enable; without it, TCP would not go through at all unless the hosts gave up checksum offload. Sender
-and receiver have a CPU each (if there are two), so that the scheduler's choice is not measured too.
+do for frames of 64 KB, a veth pair between the hosts and no switch. Where the kernel has BIG TCP, the product lets its hosts send
+frames of 185 KB; so there is a second Linux bridge, for which somebody has done the same. Open vSwitch's userspace datapath needs
+help with a local stack's segmentation offload: it gets userspace-tso-enable; without it, TCP would not go through at all unless the
+hosts gave up checksum offload. Sender and receiver have a CPU each (if there are two), so that the scheduler's choice is not
+measured too.
 
 The hosts' congestion control is Reno, which every kernel has: where BBR is the default, the timer by which it paces is what is
 measured, at a quarter of the throughput.
@@ -36,11 +38,12 @@ from results import Aim, Row, in_turn
 from appliance.datapath import netlink
 from appliance.lab import namespace
 from appliance.lab.testbed import Testbed
+from appliance.ports import BigTcp, PortError, find
 
 GROUP = "TCP"
 OURS, MINIMAL, BRIDGE, OVS = "ofswitch, TC", "minimal TC redirect_peer", "Linux bridge", "Open vSwitch, netdev"
-PAIR = "no switch, one veth pair"
-REFERENCES = ((MINIMAL, "minimal"), (BRIDGE, "bridge"), (OVS, "ovs"), (PAIR, "pair"))
+BIG_BRIDGE, PAIR = "Linux bridge, BIG TCP too", "no switch, one veth pair"
+REFERENCES = ((MINIMAL, "minimal"), (BRIDGE, "bridge"), (BIG_BRIDGE, "bridge_big"), (OVS, "ovs"), (PAIR, "pair"))
 WAYS = ((MINIMAL, "minimal"), (BRIDGE, "bridge"))
 """Of which the sender's CPU does all the work."""
 STREAMS = (1, 8)
@@ -67,8 +70,10 @@ class Tcp:
         no_ovs, no_iperf = openvswitch.why_not(), "" if shutil.which("iperf3") else "not installed: iperf3"
         with ExitStack() as stack:
             beds = {OURS: self._ours(stack), MINIMAL: self._minimal(stack), BRIDGE: self._bridge(stack), PAIR: self._pair(stack)}
+            no_big = self._add_big_bridge(stack, beds)
             if not no_ovs:
                 beds[OVS] = self._ovs(stack)
+            missing = {OVS: f"{OVS}: {no_ovs}" if no_ovs else "", BIG_BRIDGE: no_big}
             for bed in beds.values():
                 for host in bed.hosts:
                     bed.inside(host.name, lambda: namespace.write_sysctl("net/ipv4/tcp_congestion_control", "reno"))
@@ -84,7 +89,7 @@ class Tcp:
                 text = f"{OURS}, {streams} stream{'s' if streams > 1 else ''}"
                 for reference, key in REFERENCES:
                     aim = Aim(">=", 1.15) if reference == BRIDGE else None
-                    note = no_iperf or (f"{OVS}: {no_ovs}" if reference == OVS and no_ovs else "")
+                    note = no_iperf or missing.get(reference, "")
                     yield Row(
                         f"tcp.{key}.{streams}", GROUP, text, "Gb/s", samples[OURS], reference, samples.get(reference, []), aim, note
                     )
@@ -94,7 +99,7 @@ class Tcp:
             )
             for reference, key in REFERENCES:
                 aim = Aim("<=", 1) if reference == BRIDGE else None
-                note = f"{OVS}: {no_ovs}" if reference == OVS and no_ovs else ""
+                note = missing.get(reference, "")
                 yield Row(
                     f"tcp.{key}.rtt",
                     GROUP,
@@ -154,6 +159,27 @@ class Tcp:
 
         bed.inside(None, make)
         return bed
+
+    def _add_big_bridge(self, stack: ExitStack, beds: dict[str, Testbed]) -> str:
+        """Why there is none; empty if there is."""
+        bed = self._bridge(stack)
+
+        def enlarge() -> list[str]:
+            lacks = []
+            for name in bed.interfaces:
+                interface = find(name)
+                if interface is None:
+                    raise BenchError(f"{name} is gone")
+                try:
+                    lacks.append(BigTcp().enlarge(interface))
+                except PortError as error:
+                    lacks.append(str(error))
+            return [lack for lack in lacks if lack]
+
+        lacks = bed.inside(None, enlarge)
+        if not lacks:
+            beds[BIG_BRIDGE] = bed
+        return "; ".join(lacks)
 
     @staticmethod
     def _pair(stack: ExitStack) -> Testbed:
