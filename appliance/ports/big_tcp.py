@@ -22,6 +22,8 @@ BIG_BYTES = 184_997
 DEFAULT_BYTES = 65_536
 """The kernel's GSO_LEGACY_MAX_SIZE."""
 
+OUT_OF_REACH = "its other end, which sends none, is in a namespace out of reach"
+
 _TAKERS = ("", "veth")
 """Kinds of interfaces that are not on the way to others."""
 
@@ -86,9 +88,9 @@ class BigTcp:
         except PortError as error:
             return str(error)
         there = frame_sizes.read(other.ifindex, other.namespace)
-        if there is not None and there.gso is not None and there.gso < BIG_BYTES:
-            return f"somebody has set its other end's gso_ipv4_max_size to {there.gso}"
-        return ""
+        if there is None or there.gso is None:
+            return OUT_OF_REACH
+        return "" if there.gso >= BIG_BYTES else f"somebody has set its other end's gso_ipv4_max_size to {there.gso}"
 
     def restore(self, interface: Interface) -> None:
         """Take back what ``enlarge`` did, whenever that was; what is gone is passed over. Raises PortError."""
@@ -103,11 +105,11 @@ class BigTcp:
         gso, gro = (after if size == before else size for size in (sizes.gso, sizes.gro))
         path = None if end.namespace is None else self._paths.get(end.namespace)
         if path is None and end.namespace is not None:
-            raise PortError("its other end, which sends none, is in a namespace out of reach")
+            raise PortError(OUT_OF_REACH)
         try:
             namespaces.inside(path, lambda: frame_sizes.write(end.ifindex, gso=gso, gro=gro))
         except OSError as error:
-            raise PortError(f"its other end, which sends none, is in a namespace out of reach: {error.strerror}") from error
+            raise PortError(f"{OUT_OF_REACH}: {error.strerror}") from error
 
 
 def _other_end(interface: Interface, own: FrameSizes | None) -> End | None:
