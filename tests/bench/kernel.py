@@ -21,7 +21,8 @@ from typing import Any
 
 import bcc
 
-from appliance.datapath.build import SOURCES, possible_cpus
+from appliance.datapath.build import SOURCES
+from appliance.datapath.loader import possible_cpus
 from appliance.datapath.programs import BPF_F_XDP_HAS_FRAGS, SCHED_CLS, XDP, load_verified
 from appliance.lab import namespace
 
