@@ -394,6 +394,9 @@ int ofswitch_xdp(struct xdp_md *xdp)
 		if (express(hook, data, end, in, cpu, length, 0, &way, &v))
 			return v.code;
 	} else {
+		/* No port's, or no more: an interface that goes to another namespace takes this program along. */
+		if (!in || !in->place)
+			return XDP_PASS;
 		way = EXPRESS_NO;
 	}
 	struct packet *p = new_packet(cpu, in, length, 0);

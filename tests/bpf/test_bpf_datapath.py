@@ -344,6 +344,20 @@ def test_a_new_one_takes_over_and_a_clean_stop_leaves_nothing(bed: Testbed, load
     until(lambda: not {program.id for program in programs.loaded("ofswitch")} & loaded_by_second, "the programs are gone")
 
 
+def test_an_interface_that_goes_to_another_namespace_works_there(loaded: BpfDatapath) -> None:
+    """The kernel leaves our program at XDP on it: it is to let everything pass, while we live and afterwards."""
+    with Testbed.of(2) as bed:
+        name = bed.interfaces[0]
+        bed.inside(None, lambda: loaded.attach(DatapathPort(1, name, socket.if_nametoindex(name), Hook.XDP)))
+        assert bed.run(["ip", "link", "set", name, "netns", bed["h2"].namespace]).returncode == 0
+        bed.inside(None, lambda: loaded.detach(1))
+        assert bed.run(["ip", "link", "set", name, "up"], host="h2").returncode == 0
+        wire, moved = bed.inside("h1", lambda: packet_socket(bed["h1"].interface)), bed.inside("h2", lambda: packet_socket(name))
+        with wire, moved:
+            wire.send(frame(1))
+            assert received(moved, 1) == [frame(1)]
+
+
 def test_an_interface_that_went_is_refused_and_leaves_nothing(loaded: BpfDatapath) -> None:
     """Between the kernel's word of it and ours it may go, or be called otherwise."""
     sockets = len(os.listdir("/proc/self/fd"))
