@@ -30,6 +30,7 @@
 #define MAX_METERS 1024
 #define MAX_BANDS 8
 #define MAX_WAITING 256 /* packets of a gated megaflow */
+#define LINES 4096
 #define MAX_METER_OPS 4 /* of one megaflow */
 #define MAX_PLUGINS 32	/* ids are below */
 #define PLUGIN_ARGUMENT_BYTES 12
@@ -462,6 +463,13 @@ struct upcall_share {
 	u32 served;
 };
 
+/* How many packets of some flows are in the slow path: `taken` less `served`. eBPF adds to the one before it sends a packet up, Python to
+ * the other when it has dealt with it. Index: `line_of` the packet. */
+struct line {
+	u32 taken;
+	u32 served;
+};
+
 /* One packet on its way to the slow path, in the ring buffer: this, then `length` bytes of frame. */
 struct upcall {
 	struct flow_key key;
@@ -473,7 +481,7 @@ struct upcall {
 	u16 vlan_present; /* the outermost tag is not in the frame but here */
 	u16 vlan_tpid;	  /* host order */
 	u16 vlan_tci;	  /* host order, with DEI */
-	u16 max_len;	  /* from here on for UPCALL_COPY only: what the packet-in says besides. Its metadata is in the key */
+	u16 line; /* the packet's; of UPCALL_COPY the packet-in's max_len. What follows, up to `bytes`, is for the packet-in, too */
 	u64 cookie; /* network order */
 	u16 table;
 	u16 packet_in_reason;

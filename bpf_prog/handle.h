@@ -3,7 +3,7 @@
 #pragma once
 
 /* Whether a packet of this megaflow must wait in line behind those that are still in the slow path. */
-static __always_inline int waits_in_line(struct megaflow *megaflow, struct megaflow_body *body)
+static __always_inline int waits_in_line(const struct packet *p, struct megaflow *megaflow, struct megaflow_body *body)
 {
 	if (!(megaflow->flags & MEGAFLOW_GATED))
 		return 0;
@@ -15,6 +15,8 @@ static __always_inline int waits_in_line(struct megaflow *megaflow, struct megaf
 		megaflow->flags &= ~MEGAFLOW_GATED;
 		return 0;
 	}
+	if (!is_in_line(p))
+		return 0; /* those are of other flows */
 	__sync_fetch_and_add(&body->ticket, 1);
 	return 1;
 }
@@ -75,7 +77,7 @@ static __always_inline int why_punt(struct packet *p, struct megaflow *megaflow,
 	if (short_of_ttl(p, megaflow))
 		return UPCALL_TTL;
 	/* Last: a packet that is punted anyway must not draw a ticket. */
-	return waits_in_line(megaflow, body) ? UPCALL_CATCHING_UP : NOT_PUNTED;
+	return waits_in_line(p, megaflow, body) ? UPCALL_CATCHING_UP : NOT_PUNTED;
 }
 
 /* Before a megaflow's ops. */

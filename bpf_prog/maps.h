@@ -71,6 +71,8 @@ DIRECT_TABLE(struct port_counters, port_counters, PORT_PLACES * CPUS)
 BPF_F_TABLE("array", u32, u64, drops, DROP_REASONS *CPUS, BPF_F_MMAPABLE);
 /* shared memory; see struct upcall_share */
 BPF_F_TABLE("array", u32, struct upcall_share, upcall_shares, PORT_PLACES, BPF_F_MMAPABLE);
+/* shared memory; see struct line */
+BPF_F_TABLE("array", u32, struct line, lines, LINES, BPF_F_MMAPABLE);
 /* eBPF writes, Python reads: packets for the slow path, in the order in which they came */
 BPF_RINGBUF_OUTPUT(upcalls, UPCALL_PAGES);
 /* ofswitch_clock writes, Python reads */

@@ -18,6 +18,24 @@
 #define PORT_SHARE 4 /* one part in this many of what is left */
 #define PUNTED -1
 
+/* Packets of one flow have one, as long as nothing changes their headers: addresses and ports decide. */
+static __always_inline u32 line_of(const struct packet *p)
+{
+	const u64 *w = p->key.w;
+	u64 hash = (w[4] + *(const u32 *)&p->key.f.l4_src) * HASH_6 + w[9] * HASH_9 + (w[8] + w[10]) * HASH_8;
+
+	return hash >> 40 & (LINES - 1);
+}
+
+/* Whether there may be packets of its flow in the slow path. */
+static __always_inline int is_in_line(const struct packet *p)
+{
+	u32 number = line_of(p);
+	struct line *line = lines.lookup(&number);
+
+	return line && *(volatile u32 *)&line->taken != *(volatile u32 *)&line->served;
+}
+
 static __always_inline void fill_upcall(struct upcall *u, struct packet *p, struct hook hook, u32 reason, u64 megaflow)
 {
 	u->key = p->key.f;
@@ -42,7 +60,7 @@ static __always_inline void fill_copy(struct upcall *u, const struct packet *p, 
 	metadata[1] = op->arg32;
 	u->table = ((const u8 *)p->operand)[12];
 	u->packet_in_reason = op->arg8;
-	u->max_len = op->arg16;
+	u->line = op->arg16;
 }
 
 static __always_inline u32 in_queue(const struct upcall_share *share)
@@ -71,7 +89,9 @@ static __always_inline int punt(struct packet *p, struct hook hook, u32 reason, 
 						  length <= UPCALL_LARGE ? UNITS(UPCALL_LARGE) :
 						  length <= UPCALL_BIG ? UNITS(UPCALL_BIG) : UNITS(UPCALL_LONGEST);
 	struct upcall_share *own = upcall_shares.lookup(&number), *all = upcall_shares.lookup(&zero);
-	if (!own || !all)
+	u32 place = line_of(p);
+	struct line *line = lines.lookup(&place);
+	if (!own || !all || !line)
 		return DROP_UPCALL_FULL;
 	if (!has_share(in_queue(own), in_queue(all), units))
 		return DROP_UPCALL_SHARE;
@@ -97,6 +117,8 @@ static __always_inline int punt(struct packet *p, struct hook hook, u32 reason, 
 	fill_upcall(u, p, hook, reason, megaflow);
 	if (copied)
 		fill_copy(u, p, copied);
+	else
+		u->line = place;
 	opaque(length); /* or the compiler makes one comparison of these bounds and the others, and kernel 6.1 does not see them */
 	if (length > room || length < ETH_HEADER_BYTES || bpf_skb_load_bytes(hook.skb, 0, u + 1, length) < 0) {
 		upcalls.ringbuf_discard(u, 0);
@@ -104,6 +126,8 @@ static __always_inline int punt(struct packet *p, struct hook hook, u32 reason, 
 	}
 	__sync_fetch_and_add(&own->taken, units);
 	__sync_fetch_and_add(&all->taken, units);
+	if (!copied)
+		__sync_fetch_and_add(&line->taken, 1);
 	upcalls.ringbuf_submit(u, 0);
 	return PUNTED;
 }

@@ -320,6 +320,7 @@ class Agent:
         if upcalls:
             with self.connections.gathered():
                 self.step(events.Upcalls(upcalls))
+            self._datapath.dealt_with()
         packets = sum(len(upcall.frames) if isinstance(upcall, Burst) else 1 for upcall in upcalls)
         if packets < UPCALL_BATCH and installed:
             # The ring buffer was empty: every packet that came before these were installed has been sent on.

@@ -213,7 +213,7 @@ class PortManager:
             placement.reason,
         )
         self._note_big_tcp(self._attached[spec.number])
-        self._step(PortAdded(self._describe(spec, interface)))
+        self._step(PortAdded(self._describe(spec, interface), placement.hook))
 
     def _describe(self, spec: PortSpec, interface: Interface) -> Port:
         """The port as OpenFlow shows it; OFPP_LOCAL by the end that is the host's."""

@@ -92,6 +92,9 @@ class BpfDatapath:
     def upcalls(self, limit: int) -> Sequence[Upcall | Burst]:
         return self._upcalls.take(limit)
 
+    def dealt_with(self) -> None:
+        self._upcalls.dealt_with()
+
     def send(self, port: int, frame: bytes, gso_size: int = 0, queue_id: int | None = None, tunnel: Tunnel = NO_TUNNEL) -> bool:
         return self.ports.send(port, frame, gso_size, queue_id, tunnel)
 

@@ -119,6 +119,9 @@ class Datapath(Protocol):
     def upcalls(self, limit: int) -> Sequence[Upcall | Burst]:
         """At most ``limit`` packets that wait, oldest first; empty when there are none."""
 
+    def dealt_with(self) -> None:
+        """All packets that ``upcalls`` has handed out have been sent on, or will not be: later ones of their flows may pass."""
+
     def served(self, megaflow_id: int) -> None:
         """One CATCHING_UP packet of this megaflow has been sent on. When all have, the fast path takes over."""
 

@@ -32,6 +32,7 @@ MAX_METERS = 1024
 CRC_SHIFTS = 16
 UPCALL_UNIT = 2048
 MAX_WAITING = 256
+LINES = 4096
 NO_SLOT = 0xFFFFFFFF
 MAX_TAGS_OF_COPY = 8
 
@@ -374,6 +375,10 @@ class UpcallShare(ctypes.Structure):
     _fields_ = (("taken", ctypes.c_uint32), ("served", ctypes.c_uint32))
 
 
+class Line(ctypes.Structure):
+    _fields_ = (("taken", ctypes.c_uint32), ("served", ctypes.c_uint32))
+
+
 class Upcall(ctypes.Structure):
     _fields_ = (
         ("key", ctypes.c_uint8 * (KEY_WORDS * 8)),
@@ -385,7 +390,7 @@ class Upcall(ctypes.Structure):
         ("vlan_present", ctypes.c_uint16),
         ("vlan_tpid", ctypes.c_uint16),
         ("vlan_tci", ctypes.c_uint16),
-        ("max_len", ctypes.c_uint16),
+        ("line", ctypes.c_uint16),
         ("cookie", ctypes.c_uint64),
         ("table", ctypes.c_uint16),
         ("packet_in_reason", ctypes.c_uint16),

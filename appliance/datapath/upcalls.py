@@ -1,6 +1,8 @@
 """Upcalls: packets that eBPF leaves to the slow path, out of its ring buffer.
 
-Invariant: each is handed out once, in the order in which they came, and what it took of its port's share is given back with it.
+Each stands in a *line*, with all packets of its flow and of some others: while nobody is in that line, a packet which comes to a
+megaflow's closed gate (``gates``) has nothing to wait for. Invariant: each is handed out once, in the order in which they came;
+what it took of its port's share is given back with it, its place in the line when it has been dealt with.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import mmap
 import struct
 from collections.abc import Sequence
 
-from appliance.datapath.layout import PORT_PLACES, UPCALL_UNIT, UpcallShare, port_place
+from appliance.datapath.layout import LINES, PORT_PLACES, UPCALL_UNIT, Line, UpcallShare, port_place
 from appliance.datapath.layout import Upcall as UpcallRecord
 from appliance.datapath.loader import Programs, Sizes
 from appliance.model.fields import IN_PORT, KEY_BYTES
@@ -29,6 +31,7 @@ _METADATA_BYTES = 8
 _WAY_BYTES = 28
 """Of a key: metadata, tunnel and port."""
 _REASONS = tuple(UpcallReason)
+_COPY = int(UpcallReason.COPY)
 _ALL_PORTS = 0
 """In place of a port number, in ``upcall_shares``."""
 
@@ -45,6 +48,9 @@ class Upcalls:
         """Readable while there are any."""
         self._ring = programs.ring_buffer(_MAP, sizes.upcall_pages * mmap.PAGESIZE)
         self._shares = memoryview(programs.shared_memory("upcall_shares", PORT_PLACES * ctypes.sizeof(UpcallShare))).cast("I")
+        self._lines = memoryview(programs.shared_memory("lines", LINES * ctypes.sizeof(Line))).cast("I")
+        self._taken: list[int] = []
+        """The lines in which those stand that have been handed out."""
 
     def take(self, limit: int) -> Sequence[Upcall | Burst]:
         """See ``driver.Datapath``."""
@@ -54,8 +60,9 @@ class Upcalls:
         bursts: dict[bytes, _Open] = {}
         """That may go on, by what their packets are about; one a port, for between ports no order is kept."""
         of_port: dict[int, bytes] = {}
+        lines = self._taken
         for at, size in self._ring.take(limit):
-            key, about, length, gso_size, vlan_present, tpid, tci, max_len, origin, octets = _RECORD.unpack_from(memory, at)
+            key, about, length, gso_size, vlan_present, tpid, tci, line, origin, octets = _RECORD.unpack_from(memory, at)
             at += _RECORD_BYTES
             if vlan_present:
                 frame = memory[at : at + _MAC_BYTES] + struct.pack(">HH", tpid, tci) + memory[at + _MAC_BYTES : at + length]
@@ -64,13 +71,19 @@ class Upcalls:
             burst = bursts.get(about)
             if burst is not None:
                 way, said, in_port, keys, frames = burst
-                if key[:_WAY_BYTES] == way and not gso_size and (said is None or said == (max_len, origin)):
+                if key[:_WAY_BYTES] == way and not gso_size and (said is None or said == (line, origin)):
+                    if said is None:
+                        lines.append(line)
                     keys.append(key)
                     frames.append(frame)
                     units[in_port] += -(-size // UPCALL_UNIT)
                     continue
             megaflow_id, in_port, reason = _ABOUT.unpack(about)
-            controller = _controller(key, max_len, origin) if reason == UpcallReason.COPY else None
+            if reason == _COPY:
+                controller = _controller(key, line, origin)
+            else:
+                controller = None
+                lines.append(line)
             number = int.from_bytes(key, "big")
             if IN_PORT.get(number) == in_port:
                 octets = 0
@@ -79,7 +92,7 @@ class Upcalls:
             bursts.pop(of_port.get(in_port, b""), None)
             if reason in IN_BURSTS and not gso_size and not octets:
                 keys, frames = [key], [frame]
-                said = (max_len, origin) if controller is not None else None
+                said = (line, origin) if controller is not None else None
                 bursts[about] = key[:_WAY_BYTES], said, in_port, keys, frames
                 of_port[in_port] = about
                 received.append(Burst(upcall, keys, frames))
@@ -93,6 +106,14 @@ class Upcalls:
                 place = 2 * port_place(number) + 1
                 shares[place] = shares[place] + taken_out & 0xFFFFFFFF
         return [item.first if isinstance(item, Burst) and len(item.frames) == 1 else item for item in received]
+
+    def dealt_with(self) -> None:
+        """See ``driver.Datapath``."""
+        lines = self._lines
+        for line in self._taken:
+            place = 2 * line + 1
+            lines[place] = lines[place] + 1 & 0xFFFFFFFF
+        self._taken.clear()
 
 
 def _controller(key: bytes, max_len: int, origin: bytes) -> Controller:

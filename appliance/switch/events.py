@@ -13,7 +13,7 @@ from enum import Flag, auto
 from typing import NamedTuple
 
 from appliance.model.megaflow import Burst, MegaflowStatistics, MeterCounters, Upcall
-from appliance.model.ports import Port, PortCounters
+from appliance.model.ports import Hook, Port, PortCounters
 from appliance.model.queues import QueueCounters
 from appliance.openflow.messages import Message
 
@@ -74,6 +74,8 @@ class PortAdded:
     """A port of the switch appeared. ``port.config`` is what the shell wants it to start with."""
 
     port: Port
+    hook: Hook = Hook.TC
+    """Where the fast path meets its packets."""
 
 
 @dataclass(frozen=True, slots=True)

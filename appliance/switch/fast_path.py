@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from appliance.model.fields import IN_PORT, IP_FRAG
 from appliance.model.megaflow import Again, MegaflowStatistics, is_again
 from appliance.pipeline import mac_table, xlate
+from appliance.pipeline.first_part import first_part, is_first_part
 from appliance.pipeline.flow_table import Pipeline
 from appliance.pipeline.mac_table import MacChange, MacTable
 from appliance.pipeline.translation import Continuation, Translation
+from appliance.switch.cross_product import CrossProduct, Parts
 from appliance.switch.effects import Effect, InstallMegaflow, ReadStatistics, RemoveMegaflows
 from appliance.switch.megaflows import LiveMegaflow, Megaflows, installable
 from appliance.switch.recirculation import Recirculation
@@ -29,11 +31,16 @@ class FastPath:
         self.megaflows = megaflows
         self.mac_table = MacTable()
         self._recirculation = Recirculation()
+        self._cross_product = CrossProduct()
+        self._at_xdp: set[int] = set()
+        """Ports whose packets the fast path meets at XDP, which leaves looking up twice to TC: their ways are not cut."""
         self.standalone = standalone
         self.drops_fragments = False
         """OFPC_FRAG_DROP: fragments of IP packets do not come to the tables."""
         self._asked: list[tuple[Translation, int]] = []
         """Packets that want a megaflow, by translation and key (``want``)."""
+        self._firsts: dict[int, set[int]] = {}
+        """What is asked for that is the first part of a way: by mask, the masked keys."""
         self._made: dict[int, LiveMegaflow] = {}
         """Live for the switch, but not told to the fast path yet (``install``)."""
 
@@ -61,7 +68,35 @@ class FastPath:
             translation = xlate.translate(self.pipeline, key, self.normal(now), self.port_is_live, one_packet=one_packet)
         if translation.again is not None:
             translation = self._placed(translation, IN_PORT.get(key), 1)
+        return self._of_no_fragment(translation)
+
+    def _of_no_fragment(self, translation: Translation) -> Translation:
         return translation._replace(mask=translation.mask | IP_FRAG.mask) if self.drops_fragments else translation
+
+    def _cut(self, key: int, table_id: int, now: float) -> Parts | None:
+        """The way of a packet that comes in, in two parts."""
+        first = self._first_part(key, table_id)
+        return None if first is None else Parts(first, self._rest(first, now))
+
+    def _rest(self, first: Translation, now: float) -> Translation:
+        return self.translate(IN_PORT.put(first.key, first.recirculation), now)
+
+    def _first_part(self, key: int, table_id: int) -> Translation | None:
+        if is_again(IN_PORT.get(key)) or IN_PORT.get(key) in self._at_xdp:
+            return None
+        first = first_part(self.pipeline, key, table_id)
+        if first is None:
+            return None
+        first = self._placed(first, IN_PORT.get(key), 1)
+        return self._of_no_fragment(first) if first.recirculation else None
+
+    def _as_before(self, old: Translation, now: float) -> Translation:
+        """The packet of this translation again, as far as that went."""
+        if old.again is not None and is_first_part(old) and not self.standalone:
+            first = self._first_part(old.key, old.again.table_id)
+            if first is not None:
+                return first
+        return self.translate(old.key, now)
 
     def _placed(self, translation: Translation, in_port: int, passes: int) -> Translation:
         """With a place where its packets go on, if they are to be parsed again and the fast path can do that."""
@@ -79,14 +114,37 @@ class FastPath:
     def conclude(self) -> None:
         """What was wanted has been made by now, or else something went wrong: it will not be made of what may not hold any more."""
         self._asked.clear()
+        self._firsts.clear()
 
-    def want(self, translation: Translation, key: int) -> bool:
+    def want(self, translation: Translation, key: int, now: float) -> bool:
         """A packet with this key and translation came up, for which none is known to be live: it counts for one that ``install``
         makes, if there is to be one. Whether that may be for other packets too."""
         if not installable(translation):
             return False
-        self._asked.append((translation, key))
+        table_id = self._cross_product.table
+        if table_id is None or self.standalone or all(lookup.table_id != table_id for lookup in translation.lookups):
+            self._asked.append((translation, key))
+        else:
+            self._want_parts(translation, key, table_id, now)
         return True
+
+    def _want_parts(self, translation: Translation, key: int, table_id: int, now: float) -> None:
+        """The first part of the packet's way, and if that is new, the rest: else that may well be there, or comes up by itself."""
+        for mask, regions in self._firsts.items():
+            if key & mask in regions:
+                return
+        first = self._first_part(key, table_id)
+        if first is None:
+            self._asked.append((translation, key))
+            return
+        if self.megaflows.at(first, key) is None:
+            rest = self._rest(first, now)
+            if not installable(rest):
+                self._asked.append((translation, key))
+                return
+            self._asked.append((rest, rest.key))
+        self._asked.append((first, key))
+        self._firsts.setdefault(first.mask, set()).add(key & first.mask)
 
     @property
     def is_wanted(self) -> bool:
@@ -104,6 +162,7 @@ class FastPath:
         """Before anything changes that their translations depend on. The effects make room."""
         effects: list[Effect] = []
         megaflows = self.megaflows
+        before = len(self._made)
         for translation, key in self._asked:
             live = megaflows.at(translation, key)
             if live is None:
@@ -116,6 +175,10 @@ class FastPath:
                 self._made[live.megaflow.id] = live
             megaflows.punted(live, now)
         self._asked.clear()
+        self._firsts.clear()
+        if self._cross_product.made(len(self._made) - before):
+            newest = (live.translation for live in megaflows.newest_first())
+            self._cross_product.judge(newest, lambda key, table_id: self._cut(key, table_id, now))
         return effects
 
     def refused(self, megaflow_id: int, now: float) -> list[Effect]:
@@ -143,7 +206,7 @@ class FastPath:
         """Bring the live megaflows in line with the tables and the addresses learned."""
         if not self.megaflows.stale:
             return []
-        removed, to_read = self.megaflows.revalidate(lambda key: self.translate(key, now))
+        removed, to_read = self.megaflows.revalidate(lambda old: self._as_before(old, now))
         effects = self._removed(removed)
         to_read = tuple(megaflow_id for megaflow_id in to_read if megaflow_id not in self._made)
         if to_read:
@@ -162,6 +225,13 @@ class FastPath:
         effects = self._make(now)
         changes = [change for key in translation.normal_keys if (change := self.mac_table.learn(key, now)) is not None]
         return bool(changes), effects + self._addresses_changed(changes, now)
+
+    def meets_at_xdp(self, number: int, at_xdp: bool) -> None:
+        """Where a new port's packets are met."""
+        if at_xdp:
+            self._at_xdp.add(number)
+        else:
+            self._at_xdp.discard(number)
 
     def forget_port(self, number: int, now: float) -> list[Effect]:
         """A port went down or away."""
@@ -183,6 +253,7 @@ class FastPath:
     def swept(self, seconds: float, now: float) -> list[Effect]:
         """All live megaflows have been looked at, which took so long: it is known which addresses were heard of."""
         self.megaflows.limit.swept(seconds, len(self.megaflows))
+        self._cross_product.swept(len(self.megaflows))
         return self._addresses_changed(self.mac_table.expire(now), now)
 
     # ── counting ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -49,7 +49,8 @@ _AT_ONCE = 256
 
 _NOTHING_COUNTED = MegaflowStatistics(0, 0, 0.0)
 
-Translate = Callable[[int], Translation]
+Translate = Callable[[Translation], Translation]
+"""The same packet's translation by what holds now."""
 _K = TypeVar("_K")
 
 
@@ -123,6 +124,9 @@ class Megaflows:
 
     def __iter__(self) -> Iterator[LiveMegaflow]:
         return iter(self._live.values())
+
+    def newest_first(self) -> Iterator[LiveMegaflow]:
+        return reversed(self._live.values())
 
     def __contains__(self, megaflow_id: int) -> bool:
         return megaflow_id in self._live
@@ -345,7 +349,7 @@ class Megaflows:
 
     def _still_right(self, megaflow_id: int, translate: Translate) -> bool:
         live = self._live[megaflow_id]
-        new = translate(live.translation.key)
+        new = translate(live.translation)
         if new.for_fast_path != live.megaflow.actions or new.mask & ~live.megaflow.mask or not installable(new):
             return False
         self._unindex_translation(megaflow_id, live.translation)

@@ -39,6 +39,7 @@ from appliance.packet.parse import ETHERNET_BYTES, parse
 from appliance.packet.segment import segment
 from appliance.pipeline import group_table, xlate
 from appliance.pipeline.action_list import leading_meters, may_run_out
+from appliance.pipeline.first_part import is_first_part
 from appliance.pipeline.translation import Translation
 from appliance.switch.controllers import Controllers
 from appliance.switch.effects import Effect, SendFrame, Served, TellWhenSent
@@ -125,7 +126,8 @@ class PacketIo:
                 self._copied(upcall, upcall.controller, now, effects)
                 continue
             live = fast_path.megaflows.get(upcall.megaflow_id) if upcall.megaflow_id != NO_MEGAFLOW else None
-            translation = _find(made, upcall.key) if live is None else live.translation
+            # A first part says what becomes of the packet when it has been looked up again, but that can be known now.
+            translation = _find(made, upcall.key) if live is None or is_first_part(live.translation) else live.translation
             if translation is None:
                 translation = fast_path.translate(upcall.key, now)
             own = translation
@@ -141,7 +143,7 @@ class PacketIo:
                 live, lasting = None, fast_path.translate(upcall.key, now)
             if live is not None:
                 fast_path.megaflows.punted(live, now)
-            elif fast_path.want(lasting, upcall.key):
+            elif fast_path.want(lasting, upcall.key, now):
                 made.setdefault(lasting.mask, {})[lasting.key & lasting.mask] = lasting
             metered = upcall.reason is UpcallReason.ACTION
             key = IN_PORT.put(upcall.key, upcall.in_port) if upcall.octets else upcall.key

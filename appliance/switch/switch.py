@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from appliance.config.model import FailMode
 from appliance.model.megaflow import UpcallReason
 from appliance.model.plugin import NO_PLUGINS, Plugins
-from appliance.model.ports import Port
+from appliance.model.ports import Hook, Port
 from appliance.model.queues import Queue
 from appliance.openflow.messages import (
     AggregateStatsRequest,
@@ -297,7 +297,8 @@ class Switch:
                 return self._fast_path.refused(megaflow_id, now)
             case Tick():
                 return self._tick(now)
-            case PortAdded(port):
+            case PortAdded(port, hook):
+                self._fast_path.meets_at_xdp(port.number, hook is Hook.XDP)
                 return self._port_changes.announce(self._ports.add(port, now), now)
             case PortChanged(port):
                 return self._port_changes.announce(self._ports.change(port), now)

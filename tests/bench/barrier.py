@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator
 
 from kernel import BenchError, Kernel
-from misses import FIRST_DESTINATION, FIRST_SOURCE, packet, rules
+from misses import FIRST_DESTINATION, FIRST_SOURCE, packet, two_tables
 from results import Aim, Row, in_turn
 from rig import OURS, OVS, Rig, rigs, touch, turns
 
@@ -33,7 +33,7 @@ UDP, IPV4 = 17, 0x0800
 
 
 def all_packets(side: int) -> list[bytes]:
-    """One for each megaflow of ``misses.rules(side)``."""
+    """One for each megaflow of ``misses.two_tables(side, told_apart=True)``."""
     return [packet(FIRST_SOURCE + n // side, FIRST_DESTINATION + n % side) for n in range(side * side)]
 
 
@@ -50,7 +50,7 @@ class Barrier:
     def rows(self) -> Generator[Row, None, None]:
         with rigs(self._programs, ["xdp_sink", "xdp_other_sink"]) as (contenders, missing):
             for name, rig in contenders.items():
-                rig.switch.add_flows(rules(self._side))
+                rig.switch.add_flows(two_tables(self._side, told_apart=True))
                 touch(self._programs, rig, self._packets)
                 self._live[name] = rig.switch.megaflows()
             samples = in_turn(turns(list(contenders), lambda name: self._sample(contenders[name])), self._rounds)
@@ -119,7 +119,7 @@ class Barrier:
 
 
 def _move(destination: int, port: int) -> FlowMod:
-    """The flow-mod for one of ``misses.rules``'s entries of table 1."""
+    """The flow-mod for one of ``misses.two_tables``'s entries of table 1."""
     fields = (("eth_type", IPV4), ("ip_proto", UDP), ("udp_dst", destination))
     match = Match.of([MatchField(BY_NAME[name], value) for name, value in fields])
     actions = (ApplyActions((Output(port),)),)

@@ -1,9 +1,9 @@
 """New flows: how many a second the slow path sets up, and how long the first packet of one takes.
 
-The whole product against Open vSwitch (netdev), by the same rules: two flow tables of entries that match exactly, one on the source
-port and one on the destination port, so that every pair of ports is a megaflow of its own. A host sends the first packet of each
-pair and keeps at most WINDOW of them on their way; what arrives is counted at the other host. Latency is of one packet at a time,
-from before it is sent to when it is seen there.
+The whole product against Open vSwitch (netdev), by the same rules, of two kinds. Either each pair of UDP ports has an entry of its
+own, which matches exactly; or there is a table of source ports and behind it one of destination ports, and each pair is a way
+through both. A host sends the first packet of each pair and keeps at most WINDOW of them on their way; what arrives is counted at
+the other host. Latency is of one packet at a time, from before it is sent to when it is seen there.
 
 Invariant: a rate is of packets that arrived; losses are noted.
 """
@@ -41,9 +41,19 @@ PAUSE_SECONDS = 0.0005
 """Between packets whose latency is measured: the slow path is idle again."""
 
 
-def rules(side: int) -> list[str]:
-    """2 × ``side`` flow entries for side² megaflows; what comes back, and everything else, is dropped."""
-    first = [f"table=0,priority=10,udp,in_port=1,tp_src={FIRST_SOURCE + n},actions=goto_table:1" for n in range(side)]
+def an_entry_each(side: int) -> list[str]:
+    """side² flow entries; what comes back, and everything else, is dropped."""
+    pairs = ((FIRST_SOURCE + n // side, FIRST_DESTINATION + n % side) for n in range(side * side))
+    return [f"priority=10,udp,in_port=1,tp_src={source},tp_dst={destination},actions=output:2" for source, destination in pairs]
+
+
+def two_tables(side: int, *, told_apart: bool = False) -> list[str]:
+    """2 × ``side`` flow entries for side² pairs; likewise. With ``told_apart`` each pair takes a megaflow of its own in any switch,
+    because the second table may ask which the source was."""
+    told = "write_metadata:{}," if told_apart else ""
+    first = [
+        f"table=0,priority=10,udp,in_port=1,tp_src={FIRST_SOURCE + n},actions={told.format(n)}goto_table:1" for n in range(side)
+    ]
     second = [f"table=1,priority=10,udp,tp_dst={FIRST_DESTINATION + n},actions=output:2" for n in range(side)]
     return first + second
 
@@ -53,6 +63,9 @@ def packet(source: int, destination: int) -> bytes:
     raw[34:36] = source.to_bytes(2, "big")
     raw[40:42] = bytes(2)  # no UDP checksum
     return bytes(raw)
+
+
+KINDS = (("misses", "an entry each", an_entry_each), ("misses.crossed", "by two tables", two_tables))
 
 
 @dataclass(slots=True)
@@ -67,7 +80,7 @@ class Contender:
 
 class Misses:
     def __init__(self, programs: Kernel, *, side: int, rounds: int, latencies: int) -> None:
-        """In all, side² flows for each contender: ``latencies`` a round for the latency, the rest for the rate."""
+        """In all, side² flows for each contender and kind: ``latencies`` a round for the latency, the rest for the rate."""
         self._programs = programs
         self._side = side
         self._rounds = rounds
@@ -76,11 +89,15 @@ class Misses:
         self._percentiles: dict[str, list[tuple[float, float]]] = {}
 
     def rows(self) -> Generator[Row, None, None]:
+        for key, text, rules in KINDS:
+            yield from self._rows(key, text, rules(self._side))
+
+    def _rows(self, key: str, text: str, rules: Sequence[str]) -> Generator[Row, None, None]:
         with ExitStack() as stack:
-            contenders = {OURS: self._ours(stack)}
+            contenders = {OURS: self._ours(stack, rules)}
             missing = openvswitch.why_not()
             if not missing:
-                contenders[OVS] = self._ovs(stack)
+                contenders[OVS] = self._ovs(stack, rules)
             self._percentiles = {name: [] for name in contenders}
             samples = in_turn(
                 {name: lambda contender=contender: self._rate(contender) for name, contender in contenders.items()},  # type: ignore[misc]
@@ -94,13 +111,15 @@ class Misses:
             for name, contender in contenders.items():
                 notes.append(f"{name}: {contender.arrived:,} of {contender.sent:,} arrived, {contender.megaflows():,} megaflows")
         note = "; ".join(notes)
-        yield Row("misses.rate", GROUP, f"{OURS}, new flows", "1/s", samples[OURS], OVS, samples.get(OVS, []), Aim(">=", 1), note)
+        yield Row(
+            f"{key}.rate", GROUP, f"{OURS}, new flows, {text}", "1/s", samples[OURS], OVS, samples.get(OVS, []), Aim(">=", 1), note
+        )
         for place, percentile in enumerate((50, 99)):
             ours, theirs = ([both[place] for both in self._percentiles.get(name, [])] for name in (OURS, OVS))
             yield Row(
-                f"misses.latency_p{percentile}",
+                f"{key}.latency_p{percentile}",
                 GROUP,
-                f"{OURS}, first packet's latency, p{percentile}",
+                f"{OURS}, first packet's latency, {text}, p{percentile}",
                 "µs",
                 ours,
                 OVS,
@@ -118,18 +137,18 @@ class Misses:
         bed.inside("h2", lambda: netlink.attach_xdp(socket.if_nametoindex(bed["h2"].interface), sink))
         return bed
 
-    def _ours(self, stack: ExitStack) -> Contender:
+    def _ours(self, stack: ExitStack, rules: Sequence[str]) -> Contender:
         bed = self._bed(stack)
         product = stack.enter_context(Product(bed))
-        product.add_flows(rules(self._side))
+        product.add_flows(rules)
         return self._contender(stack, bed, product.megaflows)
 
-    def _ovs(self, stack: ExitStack) -> Contender:
+    def _ovs(self, stack: ExitStack, rules: Sequence[str]) -> Contender:
         bed = self._bed(stack)
         ovs = OpenVSwitch(bed.interfaces)
         bed.inside(None, ovs.__enter__)
         stack.callback(ovs.close)
-        ovs.add_flows(rules(self._side))
+        ovs.add_flows(rules)
         return self._contender(stack, bed, ovs.megaflows)
 
     def _contender(self, stack: ExitStack, bed: Testbed, megaflows: Callable[[], int]) -> Contender:

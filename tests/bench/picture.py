@@ -12,8 +12,9 @@ WIDTH, COLUMN, MARGIN = 980, 470, 20
 BAR, STEP, TITLE = 13, 19, 40
 LABEL, VALUE = 190, 70
 PAIRS = {
-    "misses.rate": "New flows a second",
-    "misses.latency_p50": "Latency of a first packet, median: µs, less is better",
+    "misses.rate": "New flows a second, an entry each",
+    "misses.crossed.rate": "New flows a second, by two tables",
+    "misses.latency_p50": "Latency of a first packet, an entry each, median: µs, less is better",
     "flow_mods.add": "Flow entries added a second",
     "flow_mods.dump": "Flow entries dumped a second",
     "barrier.new_way": "Flow-mod and barrier to the new way: ms, less is better",

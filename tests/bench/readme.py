@@ -25,7 +25,8 @@ SHOWN = (
     *("forward.tc_bridge.one", "forward.tc_ovs.one", "forward.tc_ovs_afxdp.one"),
     *("tcp.bridge.1", "tcp.bridge.8", "tcp.bridge_big.1", "tcp.bridge_big.8", "tcp.bridge.rtt", "tcp.ovs.1"),
     *("megaflows.four_rules", "megaflows.firewall", "megaflows.routes"),
-    *("misses.rate", "misses.latency_p50", "misses.latency_p99", "flow_mods.add", "flow_mods.dump"),
+    *("misses.rate", "misses.latency_p50", "misses.latency_p99", "misses.crossed.rate", "misses.crossed.latency_p50"),
+    *("flow_mods.add", "flow_mods.dump"),
     *("barrier.new_way", "packet_in.window", "memory.flows", "memory.megaflows", "memory.start"),
     *("meters.pktps_10k", "meters.kbps_1g", "restart.lost"),
 )

@@ -204,6 +204,33 @@ def test_packets_of_one_flow_stay_in_order_while_the_slow_path_catches_up(
     assert datapath.statistics([6])[6].packets == 1
 
 
+def test_flows_with_nothing_in_the_slow_path_do_not_wait_for_those_that_have(
+    datapath: BpfDatapath, wires: list[socket.socket]
+) -> None:
+    wires[0].send(frame(0))
+    (early,) = wait_upcalls(datapath, 1)
+    datapath.install(from_port(1, 6, Forward(2)))
+    others = [frame(1, dst=f"02000000000{number}") for number in (3, 4, 5)]
+    for raw in (frame(2), *others):
+        wires[0].send(raw)
+    passed = received(wires[1], len(others))
+    assert len(passed) >= len(others) - 1, "one may stand in the same line by chance"
+    assert frame(2) not in passed
+    datapath.send(2, early.frame)
+    datapath.dealt_with()
+    datapath.caught_up([6])
+    waiting = wait_upcalls(datapath, 1 + len(others) - len(passed))
+    assert waiting[0].frame == frame(2)
+    assert waiting[0].reason is UpcallReason.CATCHING_UP
+    for upcall in waiting:
+        datapath.send(2, upcall.frame)
+        datapath.served(6)
+    datapath.dealt_with()
+    wires[0].send(frame(3))
+    left = received(wires[1], 3)
+    assert [raw for raw in left if raw not in others] == [frame(0), frame(2), frame(3)]
+
+
 def test_flood_output_drop_and_the_way_back(datapath: BpfDatapath, wires: list[socket.socket]) -> None:
     datapath.install(from_port(1, 1, Flood()))
     datapath.install(from_port(2, 2, SetField(ETH_DST, 0x0200000000AA), Forward(1), Forward(2)))

@@ -25,11 +25,12 @@ from appliance.model.fields import BY_NAME, IN_PORT, KEY_MASK, METADATA
 from appliance.model.match import Match
 from appliance.model.megaflow import Forward
 from appliance.model.ports import PortNo
+from appliance.pipeline.first_part import first_part, is_first_part
 from appliance.pipeline.flow_table import FlowEntry, Pipeline, Program
 from appliance.pipeline.last_entry import LastEntries, is_last
 from appliance.pipeline.plain_path import Begun, begin
 from appliance.pipeline.translation import Translation
-from appliance.pipeline.xlate import _Walk, translate
+from appliance.pipeline.xlate import _Walk, translate, translate_again
 
 PORTS = (*cases.IN_PORTS, 4, PortNo.FLOOD, PortNo.ALL, PortNo.IN_PORT)
 OTHER_PORTS = (PortNo.CONTROLLER, PortNo.NORMAL, PortNo.TABLE, PortNo.LOCAL)
@@ -156,3 +157,32 @@ def _has_other_port(instruction: Instruction) -> bool:
     return isinstance(instruction, ApplyActions | WriteActions) and any(
         isinstance(action, Output) and action.port in OTHER_PORTS for action in instruction.actions
     )
+
+
+@MANY
+@given(cases.RANDOMS)
+def test_a_way_in_two_parts_is_the_whole_way(rnd: Random) -> None:
+    pipeline = mostly_plain(rnd, everything=False)
+    key = cases.flow_key(rnd)
+    table_id = rnd.randrange(1, cases.TABLES)
+    first = first_part(pipeline, key, table_id)
+    event(f"cut: {first is not None}")
+    if first is None:
+        return
+    assert first.again is not None
+    assert is_first_part(first)
+    # For all packets that agree in its mask.
+    other = cases.flip(rnd, key, KEY_MASK & ~first.mask & ~METADATA.mask)
+    again = first_part(pipeline, other, table_id)
+    assert again is not None
+    assert (again.mask, entries(again)) == (first.mask, entries(first))
+    # And with what follows it does what the whole does.
+    rest = translate_again(pipeline, first.again, key)
+    whole = translate(pipeline, key)
+    assert entries(first) + entries(rest) == entries(whole)
+    assert (rest.actions, rest.slow_path_only, rest.again is None) == (whole.actions, whole.slow_path_only, whole.again is None)
+    assert (rest.hits, rest.groups, rest.meters) == (whole.hits, whole.groups, whole.meters)
+
+
+def entries(translation: Translation) -> list[tuple[int, FlowEntry | None]]:
+    return [(lookup.table_id, lookup.entry) for lookup in translation.lookups]

@@ -78,7 +78,7 @@ class Bench:
         self.megaflows.entry_added(table_id, entry)
 
     def settle(self) -> tuple[set[int], set[int]]:
-        removed, to_read = self.megaflows.revalidate(self.translate)
+        removed, to_read = self.megaflows.revalidate(lambda old: self.translate(old.key))
         return set(removed), set(to_read)
 
     def regions(self) -> dict[int, Megaflow]:

@@ -41,6 +41,7 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "port_counters": layout.PortCounters,
     "settings": layout.Settings,
     "upcall_share": layout.UpcallShare,
+    "line": layout.Line,
     "upcall": layout.Upcall,
 }
 
@@ -76,6 +77,7 @@ LIMITS: dict[str, int] = {
     "UPCALL_UNIT": layout.UPCALL_UNIT,
     "MAX_CHOICES": layout.MAX_CHOICES,
     "MAX_WAITING": layout.MAX_WAITING,
+    "LINES": layout.LINES,
     "MAX_METERS": layout.MAX_METERS,
     "MAX_METER_OPS": MAX_LEADING_METERS,
     "MAX_PLUGINS": plugin.MAX_PLUGINS,
