@@ -318,10 +318,11 @@ class Agent:
         installed = tuple(self._catching_up)
         upcalls = tuple(self._datapath.upcalls(UPCALL_BATCH))
         if upcalls:
-            with self.connections.gathered():
-                self.step(events.Upcalls(upcalls))
+            self.connections.gather()
+            self.step(events.Upcalls(upcalls))
             self._datapath.dealt_with()
-        packets = sum(len(upcall.frames) if isinstance(upcall, Burst) else 1 for upcall in upcalls)
+            self.connections.write_gathered()
+        packets = sum([len(upcall.frames) if isinstance(upcall, Burst) else 1 for upcall in upcalls])
         if packets < UPCALL_BATCH and installed:
             # The ring buffer was empty: every packet that came before these were installed has been sent on.
             self._datapath.caught_up(installed)

@@ -9,8 +9,7 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from appliance.agent.channel import Channel, Owner, TcpTransport, Transport
@@ -120,17 +119,15 @@ class Connections(Owner):
         if channel is not None:
             channel.send_packet_ins(packet_ins)
 
-    @contextmanager
-    def gathered(self) -> Iterator[None]:
-        """What is sent meanwhile is written at the end, together and without waking a greenlet, as far as the sockets take it."""
-        channels = tuple(self._channels.values())
-        for channel in channels:
+    def gather(self) -> None:
+        """What is sent from now on waits for ``write_gathered``: it is for those who do not wait until then."""
+        for channel in self._channels.values():
             channel.gather()
-        try:
-            yield
-        finally:
-            for channel in channels:
-                channel.write_gathered()
+
+    def write_gathered(self) -> None:
+        """Write what is queued, without waking a greenlet, as far as the sockets take it."""
+        for channel in tuple(self._channels.values()):
+            channel.write_gathered()
 
     def tick(self, now: float) -> None:
         if self._certificates is not None:

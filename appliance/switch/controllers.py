@@ -11,6 +11,7 @@ Source: OpenFlow Switch Specification 1.3.5, sections 6.3.4 to 6.3.6, 7.3.9, 7.3
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 from appliance.model.actions import OFP_NO_BUFFER, OFPCML_NO_BUFFER
@@ -122,36 +123,34 @@ class Controller:
             return self.connection
         return tuple(self.auxiliary)[select_hash(key) % len(self.auxiliary)]
 
-    def shown_of(self, action: ControllerAction) -> int:
-        """Bytes of a packet that a packet-in has."""
-        return self.miss_send_len if action.reason is PacketInReason.INVALID_TTL else action.max_len
+    def cuts(self, action: ControllerAction, octets: int) -> bool:
+        """Whether a packet-in may have less than all of a packet of this length."""
+        return self._shown_of(action) < octets and self._shown_of(action) != OFPCML_NO_BUFFER
 
-    def packet_in(self, action: ControllerAction, frame: bytes, match: Match, kept: BufferedPacket, now: float) -> PacketIn:
+    def packet_in(self, action: ControllerAction, frame: bytes, head: PacketInHead, kept: BufferedPacket, now: float) -> PacketIn:
         """See ``Controllers.packet_in``."""
-        length = self.shown_of(action)
-        buffer_id, data = OFP_NO_BUFFER, frame
-        if length < len(frame) and length != OFPCML_NO_BUFFER:
+        message = head.message(frame)
+        if self.cuts(action, len(frame)):
             buffer_id = self.buffers.keep(kept, now)
             if buffer_id != OFP_NO_BUFFER:
-                data = frame[:length]
-        return PacketIn(buffer_id, len(frame), action.reason, action.table_id, action.cookie, match, data)
+                return replace(message, buffer_id=buffer_id, data=frame[: self._shown_of(action)])
+        return message
 
-
-@lru_cache(maxsize=1024)
-def _where_from(in_port: int, metadata: int, tunnel: Tunnel) -> Match:
-    """A packet-in's match. There are few of them, of few shapes, and thousands of packets of each."""
-    fields = [MatchField(IN_PORT, in_port)]
-    if metadata:
-        fields.append(MatchField(METADATA, metadata))
-    fields += [MatchField(field, value) for field, value in zip(_TUNNEL_FIELDS, tunnel, strict=True) if value]
-    match = Match.of(fields)
-    return Match(MatchShape(tuple([(item.field, item.mask) for item in fields])), match.value, match.mask)
+    def _shown_of(self, action: ControllerAction) -> int:
+        """Bytes of a packet."""
+        return self.miss_send_len if action.reason is PacketInReason.INVALID_TTL else action.max_len
 
 
 @lru_cache(maxsize=1024)
 def _head(action: ControllerAction, in_port: int, tunnel: Tunnel) -> PacketInHead:
-    """Likewise, of a packet-in that has the whole packet."""
-    return PacketInHead(action.reason, action.table_id, action.cookie, _where_from(in_port, action.metadata, tunnel))
+    """There are few of them, and thousands of packets of each."""
+    fields = [MatchField(IN_PORT, in_port)]
+    if action.metadata:
+        fields.append(MatchField(METADATA, action.metadata))
+    fields += [MatchField(field, value) for field, value in zip(_TUNNEL_FIELDS, tunnel, strict=True) if value]
+    whole = Match.of(fields)
+    match = Match(MatchShape(tuple([(item.field, item.mask) for item in fields])), whole.value, whole.mask)
+    return PacketInHead(action.reason, action.table_id, action.cookie, match)
 
 
 def _changes_the_switch(message: Message) -> bool:
@@ -234,34 +233,36 @@ class Controllers:
     # ── messages to all ────────────────────────────────────────────────────────────────────────────────────────────────
     def packet_in(
         self, action: ControllerAction, frame: bytes, key: int, kept: BufferedPacket, now: float
-    ) -> Iterator[SendMessage]:
+    ) -> Iterator[SendMessage | SendPacketIns]:
         """``frame`` is the packet as it is now; ``key`` the flow key that it came in with; ``kept`` is for the buffer.
 
         A frame longer than the action's ``max_len``, or where no action sent it (an invalid TTL) than ``miss_send_len``, is cut
         and kept, if there is a buffer free.
         """
-        match = _where_from(IN_PORT.get(key), action.metadata, kept.tunnel)
+        head = _head(action, IN_PORT.get(key), kept.tunnel)
         for controller in self:
             if controller.wants(controller.packet_in_mask, action.reason):
-                message = controller.packet_in(action, frame, match, kept, now)
-                yield SendMessage(controller.packet_in_connection(key), message)
+                connection = controller.packet_in_connection(key)
+                if controller.cuts(action, len(frame)):
+                    yield SendMessage(connection, controller.packet_in(action, frame, head, kept, now))
+                else:
+                    yield SendPacketIns(connection, PacketIns(head, [frame]))
 
     def packet_ins(
         self, action: ControllerAction, frames: list[bytes], in_port: int, tunnel: Tunnel, now: float
     ) -> Iterator[SendMessage | SendPacketIns]:
         """``packet_in`` of several packets that came in by the same port and tunnel, while no controller ``is_spread``."""
+        head = _head(action, in_port, tunnel)
         longest = max(map(len, frames))
         for controller in self:
             if not controller.wants(controller.packet_in_mask, action.reason):
                 continue
-            length = controller.shown_of(action)
-            if length < longest and length != OFPCML_NO_BUFFER:
-                match = _where_from(in_port, action.metadata, tunnel)
+            if controller.cuts(action, longest):
                 for frame in frames:
                     kept = BufferedPacket(frame, in_port, 0, tunnel)
-                    yield SendMessage(controller.connection, controller.packet_in(action, frame, match, kept, now))
+                    yield SendMessage(controller.connection, controller.packet_in(action, frame, head, kept, now))
             else:
-                yield SendPacketIns(controller.connection, PacketIns(_head(action, in_port, tunnel), frames))
+                yield SendPacketIns(controller.connection, PacketIns(head, frames))
 
     @property
     def is_spread(self) -> bool:

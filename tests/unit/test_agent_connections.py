@@ -371,12 +371,13 @@ def test_what_is_gathered_is_on_its_way_at_the_end(connections, side):
     for peer in peers:
         peer.greet()
     until(lambda: len(side.told) == 2)
-    with connections.gathered():
-        for number in (1, 2):
-            connections.send(number, BarrierReply(xid=number))
-            connections.send_packet_ins(number, packet_ins([b"a" * 60, b"b" * 99]))
-            connections.send(number, BarrierReply(xid=number + 5))
-        assert all(described["backlog"] for described in connections.describe())
+    connections.gather()
+    for number in (1, 2):
+        connections.send(number, BarrierReply(xid=number))
+        connections.send_packet_ins(number, packet_ins([b"a" * 60, b"b" * 99]))
+        connections.send(number, BarrierReply(xid=number + 5))
+    assert all(described["backlog"] for described in connections.describe())
+    connections.write_gathered()
     assert not any(described["backlog"] for described in connections.describe())
     for number, peer in enumerate(peers, 1):
         assert peer.expect(BarrierReply).xid == number
