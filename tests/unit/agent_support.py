@@ -24,10 +24,12 @@ from appliance.agent.green import sleep
 from appliance.agent.links import Placement
 from appliance.config import Config
 from appliance.datapath.fake import FakeDatapath
+from appliance.model.actions import ApplyActions, Output
+from appliance.model.match import MATCH_ALL
 from appliance.model.ports import Hook, Port, PortCounters, PortState
 from appliance.model.queues import QueueCounters
 from appliance.openflow.codec import decode, encode
-from appliance.openflow.messages import EchoReply, EchoRequest, Hello, Message
+from appliance.openflow.messages import EchoReply, EchoRequest, FlowMod, Hello, Message
 from appliance.ports import End, Finished, Interface, LinkChange, LocalSpec, OutputMethod, QueueRates, TunnelDevice
 
 ROOT = Path(__file__).parents[2]
@@ -353,3 +355,7 @@ class Listener:
 
     def close(self) -> None:
         self.socket.close()
+
+
+def flow_mod(output: int, **more: object) -> FlowMod:
+    return FlowMod(match=MATCH_ALL, instructions=(ApplyActions((Output(output),)),), **more)  # type: ignore[arg-type]

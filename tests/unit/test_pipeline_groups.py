@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-import pytest
-from vectors import frames
+from pipeline_support import ALL, DST, FF, INDIRECT, SELECT, SRC, F, Setup, all_of, apply, bucket, fast, key_of, vid, write
 
-from appliance.datapath.compile import compile_actions
-from appliance.datapath.layout import MegaflowFlag
 from appliance.model.actions import (
-    Action,
     ApplyActions,
-    CopyTtlIn,
-    CopyTtlOut,
-    DecMplsTtl,
     DecNwTtl,
     GotoTable,
     Group,
-    Instruction,
-    Meter,
     Output,
-    PopMpls,
-    PopPbb,
     PopVlan,
-    PushMpls,
-    PushPbb,
     PushVlan,
     SetField,
-    SetMplsTtl,
     SetQueue,
     WriteActions,
 )
-from appliance.model.fields import BY_NAME, ETH_DST, ETH_TYPE, IN_PORT, MPLS_TTL, VLAN_VID
-from appliance.model.match import Match, MatchField
+from appliance.model.fields import ETH_DST, IN_PORT, VLAN_VID
 from appliance.model.megaflow import (
     MAX_WAYS,
     Clone,
     Controller,
-    DatapathAction,
     DecTtl,
     Failover,
     Forward,
-    MeterBand,
     PacketInReason,
     PopTag,
     PushTag,
@@ -48,67 +31,9 @@ from appliance.model.megaflow import (
     Way,
 )
 from appliance.model.ports import PortNo
-from appliance.packet.parse import parse
-from appliance.pipeline.flow_table import FlowEntry, Pipeline
-from appliance.pipeline.group_table import Bucket, GroupEntry, GroupHit, GroupType, count
+from appliance.pipeline.group_table import GroupHit, count
 from appliance.pipeline.group_walk import MAX_COPIES
-from appliance.pipeline.meter_table import MeterEntry, MeterFlags
-from appliance.pipeline.xlate import Stage, Translation, resume, translate, translate_actions
-
-F = BY_NAME
-ALL, SELECT, INDIRECT, FF = GroupType
-DST, SRC = SetField(ETH_DST, 5), SetField(F["eth_src"], 6)
-TABLE_MISS = 0
-
-
-def key_of(*tcis: int, ethertype: int = 0x0800) -> int:
-    packet = frames.ipv4(6, frames.tcp()) if ethertype == 0x0800 else bytes.fromhex("00010140") + bytes(20)
-    return parse(frames.ethernet(ethertype, packet, tuple((0x8100, tci) for tci in tcis)), 1).key
-
-
-def vid(number: int) -> SetField:
-    return SetField(VLAN_VID, number | 0x1000)
-
-
-def bucket(*actions: Action, weight: int = 1, **watched: int) -> Bucket:
-    return Bucket(actions, weight=weight, **watched)
-
-
-class Setup:
-    """One pipeline. Groups are numbered from 1 in the order of adding."""
-
-    def __init__(self, *instructions: Instruction) -> None:
-        self.pipeline = Pipeline()
-        self.entry(0, *instructions)
-
-    def entry(self, table_id: int, *instructions: Instruction, priority: int = TABLE_MISS, **fields: int) -> Setup:
-        match = Match.of(MatchField(F[name], value) for name, value in fields.items())
-        self.pipeline.table(table_id).add(FlowEntry(priority, match, instructions, cookie=table_id))
-        return self
-
-    def group(self, kind: GroupType, *buckets: Bucket) -> Setup:
-        self.pipeline.groups.add(GroupEntry(len(self.pipeline.groups) + 1, kind, buckets))
-        return self
-
-    def translate(self, key: int | None = None, live: tuple[int, ...] = ()) -> Translation:
-        return translate(self.pipeline, key_of() if key is None else key, None, live.__contains__)
-
-
-def apply(*actions: Action) -> Setup:
-    return Setup(ApplyActions(actions))
-
-
-def write(*actions: Action) -> Setup:
-    return Setup(WriteActions(actions))
-
-
-def all_of(*buckets: Bucket, key: int | None = None) -> Translation:
-    """The only thing done: an ALL group."""
-    return write(Group(1)).group(ALL, *buckets).translate(key)
-
-
-def fast(actions: tuple[DatapathAction, ...]) -> bool:
-    return not compile_actions(actions, {1: 0, 2: 1}).flags & MegaflowFlag.PUNT
+from appliance.pipeline.xlate import Stage, Translation, resume, translate_actions
 
 
 # ── ALL and INDIRECT ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -409,176 +334,3 @@ def test_a_choice_is_made_only_when_what_it_depends_on_is_known() -> None:
     third = resume(setup.pipeline, second.again, key_of(3, 4))
     assert third.again is None
     assert isinstance(third.actions[-1], Select)
-
-
-# ── meters ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-def metered(*instructions: Instruction, remark: int | None = None) -> Setup:
-    setup = Setup(Meter(1), *instructions)
-    setup.pipeline.meters.add(MeterEntry(1, MeterFlags.PKTPS, [MeterBand(10, 1, remark)]))
-    return setup
-
-
-def test_a_meter_comes_before_everything_else_of_its_entry() -> None:
-    translation = metered(ApplyActions((Output(2),))).translate()
-    assert translation.actions == (Meter(1), Forward(2))
-    assert translation.meters == {1}
-    assert fast(translation.actions)
-
-
-def test_a_meter_runs_though_nothing_leaves() -> None:
-    assert metered().translate().actions == (Meter(1),)
-    assert Setup(Meter(9), ApplyActions((Output(2),))).translate().actions == (Forward(2),)
-
-
-def test_a_later_meter_comes_before_changes_that_it_does_not_see() -> None:
-    def later(*actions: Action) -> Translation:
-        setup = Setup(ApplyActions(actions), GotoTable(1)).entry(1, Meter(1), ApplyActions((Output(2),)))
-        setup.pipeline.meters.add(MeterEntry(1, MeterFlags.PKTPS, [MeterBand(10, 1)]))
-        return setup.translate()
-
-    assert later(DST, SRC).actions == (Meter(1), DST, SRC, Forward(2))
-    for seen in (SetField(F["ip_dscp"], 3), SetField(ETH_TYPE, 0x1234)):
-        assert later(DST, seen).actions == (DST, seen, Meter(1), Forward(2))
-    assert later(PushVlan(0x8100)).actions == (PushTag(0x8100, 0), Meter(1), Forward(2))
-    assert later(Output(3)).actions == (Forward(3), Meter(1), Forward(2))
-
-
-def test_what_a_remark_may_have_changed_is_not_known() -> None:
-    for remark, again in ((1, True), (None, False)):
-        setup = metered(GotoTable(1), remark=remark).entry(1, ApplyActions((Output(2),)), priority=1, eth_type=0x0800, ip_dscp=0)
-        translation = setup.translate()
-        assert (translation.again is not None) is again
-    setup = metered(ApplyActions((SetField(F["ip_dscp"], 5),)), GotoTable(1), remark=1)
-    setup.entry(1, ApplyActions((Output(2),)), priority=1, eth_type=0x0800, ip_dscp=5)
-    assert setup.translate().actions == (Meter(1), SetField(F["ip_dscp"], 5), Forward(2))
-
-
-def test_more_meters_than_the_fast_path_runs_stay_on_the_slow_path() -> None:
-    setup = metered(GotoTable(1))
-    for table_id in range(1, 5):
-        assert not setup.translate().slow_path_only
-        setup.entry(table_id, Meter(1), GotoTable(table_id + 1))
-    assert setup.translate().slow_path_only
-
-
-# ── queues ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_queues() -> None:
-    assert apply(SetQueue(1), SetQueue(2), Output(2), SetQueue(3)).translate().actions == (SetQueue(2), Forward(2))
-    assert write(Output(2), SetQueue(3)).translate().actions == (SetQueue(3), Forward(2))
-    one, two = bucket(SetQueue(1), Output(2)), bucket(SetQueue(2), Output(3))
-    assert all_of(one, two).actions == (SetQueue(1), Forward(2), SetQueue(2), Forward(3))
-    assert apply(SetQueue(7), Group(1), DST, Output(9)).group(ALL, one).translate().actions == (
-        SetQueue(1),
-        Forward(2),
-        SetQueue(7),
-        DST,
-        Forward(9),
-    )
-    no_queue = apply(Group(1), DST, Output(9)).group(ALL, one).translate()
-    assert no_queue.actions == (Clone((SetQueue(1), Forward(2))), DST, Forward(9))
-
-
-def test_the_queue_goes_along_when_the_frame_is_parsed_again() -> None:
-    setup = apply(SetQueue(7), PopVlan(), SetField(F["ipv4_dst"], 1), Output(2))
-    first = setup.translate(key_of(1, 2, 3))
-    assert first.again is not None
-    second = resume(setup.pipeline, first.again, key_of(2, 3))
-    assert second.actions == (SetQueue(7), SetField(F["ipv4_dst"], 1), Forward(2))
-
-
-# ── MPLS and PBB ───────────────────────────────────────────────────────────────────────────────────────────────────────
-def test_what_is_set_in_a_pushed_header_needs_no_other_parse() -> None:
-    label, bos = SetField(F["mpls_label"], 9), SetField(F["mpls_bos"], 0)
-    pushed = apply(PushMpls(0x8847), label, bos, SetMplsTtl(4), Output(2)).translate()
-    assert pushed.actions == (PushMpls(0x8847), label, bos, SetField(MPLS_TTL, 4), Forward(2))
-    assert pushed.mask == IN_PORT.mask
-    isid = SetField(F["pbb_isid"], 9)
-    pushed = apply(PushPbb(0x88E7), isid, DST, Output(2)).translate()
-    assert pushed.actions == (PushPbb(0x88E7), isid, DST, Forward(2))
-    assert not pushed.slow_path_only
-
-
-@pytest.mark.parametrize(
-    ("action", "matched", "again"),
-    [
-        (PushMpls(0x8847), {"eth_type": 0x8847}, False),
-        (PushMpls(0x8847), {"eth_type": 0x8847, "mpls_label": 0}, True),
-        (PushMpls(0x8847), {"eth_type": 0x8847, "vlan_vid": 0}, False),
-        (PushPbb(0x88E7), {"eth_type": 0x88E7}, False),
-        (PushPbb(0x88E7), {"eth_type": 0x88E7, "eth_dst": 5}, False),
-        (PushPbb(0x88E7), {"eth_type": 0x88E7, "pbb_isid": 0}, True),
-    ],
-)
-def test_what_is_known_behind_a_pushed_header(action: Action, matched: dict[str, int], again: bool) -> None:
-    setup = Setup(ApplyActions((action,)), GotoTable(1)).entry(1, ApplyActions((Output(2),)), priority=1, **matched)
-    assert (setup.translate().again is not None) is again
-
-
-def test_what_was_set_in_a_pushed_header_is_matched_later() -> None:
-    setup = Setup(ApplyActions((PushMpls(0x8847), SetField(F["mpls_label"], 9))), GotoTable(1))
-    setup.entry(1, ApplyActions((Output(2),)), priority=1, eth_type=0x8847, mpls_label=9)
-    translation = setup.translate()
-    assert translation.actions == (PushMpls(0x8847), SetField(F["mpls_label"], 9), Forward(2))
-    assert translation.mask == IN_PORT.mask
-
-
-def test_what_came_before_does_not_matter_to_a_pushed_header() -> None:
-    label = SetField(F["mpls_label"], 9)
-    proto = SetField(F["ip_proto"], 17)
-    assert apply(proto, PushMpls(0x8847), label, Output(2)).translate().actions == (proto, PushMpls(0x8847), label, Forward(2))
-    popped = apply(PopVlan(), PushMpls(0x8847), label, Output(2)).translate(key_of(1, 2, 3))
-    assert popped.actions == (PopTag(), PushMpls(0x8847), label, Forward(2))
-    other = SetField(ETH_DST, 9)
-    assert apply(DST, PushPbb(0x88E7), other, Output(2)).translate().actions == (DST, PushPbb(0x88E7), other, Forward(2))
-
-
-def test_a_look_up_that_needs_another_parse_asks_for_the_same_bits_of_every_packet() -> None:
-    setup = Setup(ApplyActions((PushMpls(0x8847),)), GotoTable(1))
-    setup.entry(1, priority=2, ip_ttl=63).entry(1, priority=1, mpls_label=5)
-    first = setup.translate()
-    assert first.again is not None
-    for ttl in (63, 64):
-        other = F["mpls_label"].put(F["ip_ttl"].put(key_of(), ttl), 5) & ~first.mask | key_of() & first.mask
-        assert setup.translate(other).mask == first.mask
-
-
-def test_behind_an_i_tag_that_was_popped_nothing_is_known() -> None:
-    packet = frames.ethernet(0x88E7, bytes.fromhex("00000007") + frames.ethernet(0x0800, frames.ipv4(6, frames.tcp())))
-    key = parse(packet, 1).key
-    assert apply(PopPbb(), Output(2)).translate(key).actions == (PopPbb(), Forward(2))
-    for field in ({"eth_dst": 5}, {"eth_type": 0x0800}, {"vlan_vid": 0}):
-        setup = Setup(ApplyActions((PopPbb(),)), GotoTable(1)).entry(1, ApplyActions((Output(2),)), priority=1, **field)
-        assert setup.translate(key).again is not None
-
-
-@pytest.mark.parametrize(
-    ("action", "made"), [(PopVlan(), ()), (PushVlan(0x8100), (PushTag(0x8100, 0),)), (SetField(F["vlan_vid"], 0x1005), ())]
-)
-def test_no_tag_is_before_a_pushed_header(action: Action, made: tuple[DatapathAction, ...]) -> None:
-    translation = apply(PushMpls(0x8847), action, SetField(F["ipv4_dst"], 1), Output(2)).translate()
-    assert (translation.actions, translation.again) == ((PushMpls(0x8847), *made, Forward(2)), None)
-
-
-def test_what_is_behind_a_header_that_was_pushed_and_popped() -> None:
-    translation = apply(PushMpls(0x8847), PopMpls(0x0800), SetField(F["ipv4_dst"], 1), Output(2)).translate()
-    assert translation.again is not None
-
-
-def test_pops_of_what_is_not_there_do_nothing() -> None:
-    assert apply(PopMpls(0x0800), PopPbb(), DecMplsTtl(), SetMplsTtl(3), Output(2)).translate().actions == (Forward(2),)
-    assert apply(PopMpls(0x0800), Output(2)).translate(key_of(ethertype=0x8847)).actions == (PopMpls(0x0800), Forward(2))
-
-
-def test_mpls_ttls() -> None:
-    key = key_of(ethertype=0x8847)
-    assert apply(DecMplsTtl(), Output(2)).translate(key).actions == (DecMplsTtl(), Forward(2))
-    assert apply(SetMplsTtl(9), DecMplsTtl(), Output(2)).translate(key).actions == (SetField(MPLS_TTL, 8), Forward(2))
-    used_up = apply(SetMplsTtl(1), DecMplsTtl(), Output(2)).translate(key).actions
-    assert isinstance(used_up[-1], Controller)
-    assert used_up[-1].reason is PacketInReason.INVALID_TTL
-    copied = apply(SetMplsTtl(9), CopyTtlOut(), CopyTtlIn(), DecMplsTtl(), Output(2)).translate(key)
-    assert copied.actions == (SetField(MPLS_TTL, 9), CopyTtlOut(), CopyTtlIn())
-    assert copied.again is not None, "what was copied is read where the packet is parsed again"
-    pushed = apply(PushVlan(0x8100), PushMpls(0x8847), DecMplsTtl(), Output(2)).translate()
-    assert pushed.actions == (PushTag(0x8100, 0), PushMpls(0x8847))
-    assert pushed.again is not None
