@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.bursts import one_by_one
@@ -61,6 +62,7 @@ RULES: dict[str, tuple[Instruction, ...]] = {
     "metered": (Meter(1), ApplyActions((UP,))),
     "beside": (ApplyActions((UP, Output(3))),),
     "learning": (ApplyActions((Output(PortNo.NORMAL), UP)),),
+    "learned": (ApplyActions((UP, Output(PortNo.NORMAL))),),
     "forwarded": (ApplyActions((Output(3),)),),
 }
 
@@ -74,7 +76,9 @@ def udp(payload: bytes, *, partial: bool = False) -> bytes:
 FRAMES = (udp(b"a"), udp(bytes(100)), udp(b"partial", partial=True), frames.ethernet(0x1234, bytes(46), dst=mac(2), src=mac(1)))
 PACKETS = st.lists(st.tuples(st.sampled_from((1, 1, 1, 2)), st.sampled_from(FRAMES)), min_size=1, max_size=12)
 STEPS = st.lists(
-    st.one_of(PACKETS, st.sampled_from(tuple(RULES)), st.sampled_from(("delete", "silence", "slave"))), min_size=1, max_size=8
+    st.one_of(PACKETS, st.sampled_from(tuple(RULES)), st.sampled_from(("delete", "silence", "slave", "miss"))),
+    min_size=1,
+    max_size=8,
 )
 
 
@@ -102,12 +106,18 @@ def told(shell: Shell) -> dict[int, list[Message]]:
     return {connection: [message for to, message in shell.messages if to == connection] for connection in (1, 2, 3, 11, 12)}
 
 
+def used(shell: Shell) -> list[tuple[int, float]]:
+    return [(live.packets, live.last_used) for live in shell.switch.megaflows]
+
+
 def do(shell: Shell, step: object, number: int) -> None:
     match step:
         case "delete":
             shell.receive(FlowMod(command=FlowModCommand.DELETE, table_id=0, match=MATCH_ALL))
         case "silence":
             shell.receive(PortMod(1, mac(0xFF01), PortConfig.NO_PACKET_IN, PortConfig.NO_PACKET_IN))
+        case "miss":
+            shell.receive(FlowMod(cookie=number, priority=0, instructions=RULES["whole"]))
         case "slave":
             shell.receive(RoleRequest(Role.SLAVE, number), 3)
         case str():
@@ -118,19 +128,32 @@ def do(shell: Shell, step: object, number: int) -> None:
 @given(STEPS, st.booleans(), st.booleans())
 def test_a_burst_is_its_packets(steps: list[object], auxiliary: bool, waits: bool) -> None:
     """``waits``: they are in the queue while the next step is done."""
+    check(["whole", *steps], auxiliary, waits)
+
+
+@pytest.mark.parametrize("auxiliary", [False, True])
+@pytest.mark.parametrize("rule", [*RULES, "miss"])
+def test_a_burst_of_each_rule(rule: str, auxiliary: bool) -> None:
+    several = [(1, frame) for frame in FRAMES * 2]
+    check([rule, several[:1], several, [*several, (2, FRAMES[0])], "silence", several, "delete", several], auxiliary, False)
+
+
+def check(steps: list[object], auxiliary: bool, waits: bool) -> None:
     together, apart = set_up(auxiliary), set_up(auxiliary)
-    for number, step in enumerate(["whole", *steps], 1):
+    for number, step in enumerate(steps, 1):
         for shell in (together, apart):
             if isinstance(step, list):
                 for in_port, frame in step:
                     shell.datapath.inject(in_port, frame)
             else:
                 do(shell, step, number)
+            shell.now += 1.0
         if not waits or not isinstance(step, list):
             work_off(together, apart)
     work_off(together, apart)
     assert told(together) == told(apart)
     assert together.switch.upcalls == apart.switch.upcalls
+    assert used(together) == used(apart)
     assert together.datapath.sent == apart.datapath.sent
 
 
