@@ -158,7 +158,8 @@ enum op_code {
 	OP_COPY_TTL_IN = 53,
 	OP_SAVE = 54, /* arg8: whether tags change before OP_RESTORE, which makes the packet what it was. TC only: see clone.h */
 	OP_RESTORE = 55, /* arg8: as in OP_SAVE */
-	OP_AGAIN = 57, /* arg32: parse the packet again and look it up as if it had come in on this port, which is none; the last op. TC only */
+	OP_AGAIN = 57, /* arg32: parse the packet again (arg8: unless it is as it was) and look it up as if it had come in on this port, which is
+			  none; the last op. TC only */
 	OP_NEXT = 56, /* arg32: the slot whose ops go on; the last op of a slot */
 };
 #define OP_MORE OP_PUSH_MPLS

@@ -401,6 +401,11 @@ static __always_inline void execute(struct packet *p, struct hook hook, const st
 		}
 		if (hook.tc && !is_first && code == OP_AGAIN) {
 			p->again = op->arg32;
+			if (op->arg8) {
+				p->found = 0;
+				tc_programs.call(hook.skb, PROGRAM_LOOK_UP);
+				call_apart(PROGRAM_LOOK_UP);
+			}
 			tc_programs.call(hook.skb, PROGRAM_AGAIN);
 			verdict(v, FATE_DROPPED, DROP_REDIRECT_FAILED, dropped); /* the call does not return */
 			return;

@@ -336,7 +336,7 @@ class _Compilation:
             case PushPbb() | PopPbb():
                 raise UnsupportedError(_PBB)
             case Again(place=place):
-                self.ops.append(make_op(OpCode.AGAIN, arg32=place))
+                self.ops.append(make_op(OpCode.AGAIN, arg8=not self.ops, arg32=place))
             case Meter():
                 raise UnsupportedError("a meter behind other actions")
             case Clone(actions=copied):

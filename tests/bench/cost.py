@@ -26,7 +26,7 @@ from appliance.datapath.driver import DatapathPort
 from appliance.datapath.loader import Sizes
 from appliance.model.actions import SetField
 from appliance.model.fields import BY_NAME
-from appliance.model.megaflow import DatapathAction, Flood, Forward, Megaflow, PushTag
+from appliance.model.megaflow import FIRST_AGAIN, Again, DatapathAction, Flood, Forward, Megaflow, PushTag
 from appliance.model.ports import Hook
 
 GROUP = "fast-path cost"
@@ -62,6 +62,8 @@ class Case:
     aim: Aim | None = None
     hooks: tuple[bool, ...] = (False, True)
     codes: dict[bool, tuple[int, ...]] | None = None
+    rest: tuple[DatapathAction, ...] = ()
+    """Of packets that ``actions`` have looked up again."""
     weight: float = 1.0
     """Of the repeats: less for what takes long."""
 
@@ -77,6 +79,7 @@ def cases(some: int, many: int) -> list[Case]:
 
     return [
         flows("one", 1, 1, Aim("<=", 1.5)),
+        Case("parts", "1 flow, looked up twice", 1, 1, (Again(FIRST_AGAIN),), "lookup", look_up, None, (True,), rest=forward),
         flows("some", some, 1, Aim("<=", 2)),
         flows("many", many, 1, Aim("<=", 2)),
         flows("many_4", many, 4, Aim("<=", 2)),
@@ -150,6 +153,9 @@ class FastPathCost:
         for flow in range(case.flows):
             mask = masks[flow % case.masks]
             refused += not datapath.install(Megaflow(self._next_id, frames.flow_key(flow, IN_PORT) & mask, mask, case.actions))
+            self._next_id += 1
+        if case.rest:
+            datapath.install(Megaflow(self._next_id, frames.flow_key(0, FIRST_AGAIN) & masks[0], masks[0], case.rest))
             self._next_id += 1
         ids = range(first, self._next_id)
         datapath.caught_up(ids)
