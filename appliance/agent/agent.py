@@ -257,10 +257,12 @@ class Agent:
     def _perform(self, effect: effects.Effect) -> events.Event | None:
         """Do one effect; returns what the switch has to be told of it. One that fails is in the log, and the next is done."""
         try:
+            if isinstance(effect, effects.SendFrame):  # the quickest way to it: somebody waits for the first packet of a flow
+                port, frame, gso_size, queue_id, tunnel = effect
+                if self._datapath.send(port, frame, gso_size, queue_id, tunnel):
+                    self.ports.sent(port, len(frame))
+                return None
             match effect:
-                case effects.SendFrame(port=port, frame=frame, gso_size=gso_size, queue_id=queue_id, tunnel=tunnel):
-                    if self._datapath.send(port, frame, gso_size, queue_id, tunnel):
-                        self.ports.sent(port, len(frame))
                 case effects.SendMessage(connection=connection, message=message):
                     self.connections.send(connection, message)
                 case effects.SendPacketIns(connection=connection, packet_ins=packet_ins):
@@ -315,11 +317,14 @@ class Agent:
 
     def _read_some_upcalls(self) -> int:
         """How many there were."""
-        installed = tuple(self._catching_up)
+        installed = tuple(self._catching_up) if self._catching_up else ()
         upcalls = tuple(self._datapath.upcalls(UPCALL_BATCH))
         if upcalls:
             self.connections.gather()
-            self.step(events.Upcalls(upcalls))
+            try:
+                self._step(events.Upcalls(upcalls), time.monotonic())  # which needs nothing to be read before
+            except Exception:
+                self._fault("Upcalls")
             self._datapath.dealt_with()
             self.connections.write_gathered()
         packets = sum([len(upcall.frames) if isinstance(upcall, Burst) else 1 for upcall in upcalls])

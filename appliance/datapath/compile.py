@@ -95,6 +95,11 @@ class Compiled:
         return ops
 
     @property
+    def takes_one_slot(self) -> bool:
+        """Whether its own is all it takes, and ``ops`` is what goes in there."""
+        return self.choice is None and not self.stops and len(self.ops) <= MAX_OPS * _OP_BYTES
+
+    @property
     def further_slots(self) -> int:
         """How many it takes besides its own."""
         return max(0, len(self.ops) // _OP_BYTES - 2) // (MAX_OPS - 1)

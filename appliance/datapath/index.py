@@ -13,11 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from appliance.datapath.layout import BUCKET_WAYS, KEY_WORDS, MAX_SUBTABLES
+from appliance.datapath.layout import BUCKET_WAYS, KEY_WORDS, MAX_SUBTABLES, words
 
 _WORDS = struct.Struct(f"={KEY_WORDS}Q")
 _64_BITS = (1 << 64) - 1
 _32_BITS = (1 << 32) - 1
+_ALL_WAYS = (1 << BUCKET_WAYS) - 1
 _HASH_FINAL = 0x9E3779B97F4A7C15
 
 
@@ -49,6 +50,8 @@ class Subtable:
     mask: int
     terms: tuple[tuple[int, int], ...]
     """See ``hash_key``."""
+    is_wide: bool
+    """Whether the mask has bits in others than the common words (``layout.words``)."""
     megaflows: int = 0
     hits: int = 0
     """Packets that it found a megaflow for, the older ones counting less: for the caller to add to."""
@@ -67,8 +70,10 @@ class Index:
 
     buckets: int
     constants: tuple[int, ...]
-    _tags: dict[int, dict[int, int]] = field(default_factory=dict)
-    """Ways in use, by bucket and tag."""
+    _ways: dict[int, int] = field(default_factory=dict)
+    """Those in use, as bits, by bucket."""
+    _tags: set[int] = field(default_factory=set)
+    """Those in use, each behind the number of its bucket."""
     _subtables: dict[int, Subtable] = field(default_factory=dict)
     _free_numbers: list[int] = field(default_factory=lambda: list(range(MAX_SUBTABLES - 1, -1, -1)))
 
@@ -84,9 +89,9 @@ class Index:
         """The subtable for a mask, made, and the last in order, if there is none; None if there are too many masks."""
         subtable = self._subtables.get(mask)
         if subtable is None and self._free_numbers:
-            words = _WORDS.unpack(mask.to_bytes(_WORDS.size, "big"))
-            terms = tuple((number, self.constants[number]) for number, word in enumerate(words) if word)
-            subtable = self._subtables[mask] = Subtable(self._free_numbers.pop(), mask, terms)
+            raw = mask.to_bytes(_WORDS.size, "big")
+            terms = tuple((number, self.constants[number]) for number, word in enumerate(_WORDS.unpack(raw)) if word)
+            subtable = self._subtables[mask] = Subtable(self._free_numbers.pop(), mask, terms, any(words(raw)[1]))
         return subtable
 
     def arrange(self) -> None:
@@ -103,23 +108,22 @@ class Index:
         key_hash = hash_key(raw_key, subtable.terms)
         bucket = ((key_hash & _32_BITS) + subtable.number & _32_BITS) & (self.buckets - 1)
         tag = key_hash >> 32 | 1
-        tags = self._tags.get(bucket)
-        if tags is None:
-            way = 0
-            self._tags[bucket] = {tag: way}
-        elif tag in tags or len(tags) == BUCKET_WAYS:
+        used = self._ways.get(bucket, 0)
+        tagged = bucket << 32 | tag
+        if used == _ALL_WAYS or tagged in self._tags:
             return None
-        else:
-            used = tags.values()
-            way = next(way for way in range(BUCKET_WAYS) if way not in used)
-            tags[tag] = way
+        free = ~used & used + 1
+        self._ways[bucket] = used | free
+        self._tags.add(tagged)
         subtable.megaflows += 1
-        return Place(subtable, bucket, way, tag)
+        return Place(subtable, bucket, free.bit_length() - 1, tag)
 
     def release(self, place: Place) -> None:
         """Frees the way."""
-        tags = self._tags[place.bucket]
-        del tags[place.tag]
-        if not tags:
-            del self._tags[place.bucket]
+        left = self._ways[place.bucket] & ~(1 << place.way)
+        if left:
+            self._ways[place.bucket] = left
+        else:
+            del self._ways[place.bucket]
+        self._tags.remove(place.bucket << 32 | place.tag)
         place.subtable.megaflows -= 1

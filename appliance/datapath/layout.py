@@ -57,9 +57,14 @@ def tunnel_ingress(ways: int) -> bytes:
     return struct.pack("=HH4x", ways, PortFlag.TUNNEL)
 
 
+def common_words(raw: bytes) -> bytes:
+    """The first half of ``words``."""
+    return raw[24:56] + raw[72:80] + raw[88:96]
+
+
 def words(raw: bytes) -> tuple[bytes, bytes]:
     """The common words of a flow key, or a mask, and the others, as slots and subtables have them (``bpf_prog/lookup.h``)."""
-    return raw[24:56] + raw[72:80] + raw[88:96], raw[:24] + raw[56:72] + raw[80:88] + raw[96:]
+    return common_words(raw), raw[:24] + raw[56:72] + raw[80:88] + raw[96:]
 
 
 class OpCode(IntEnum):

@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from appliance.datapath.clock import TickClock
-from appliance.datapath.compile import CompiledChoice, compile_actions, in_slots
+from appliance.datapath.compile import Compiled, CompiledChoice, compile_actions, in_slots
 from appliance.datapath.gates import Gates
 from appliance.datapath.index import Index, Place
-from appliance.datapath.layout import BUCKET_WAYS, MAX_CHOICES, Bucket, Choice, MegaflowFlag, MegaflowStats, words
+from appliance.datapath.layout import BUCKET_WAYS, MAX_CHOICES, Bucket, Choice, MegaflowFlag, MegaflowStats, common_words, words
 from appliance.datapath.loader import Programs, Sizes
 from appliance.datapath.meters import Meters
 from appliance.datapath.probing import Probing
@@ -79,9 +79,8 @@ class Megaflows:
         now = time.monotonic()
         parsed_again = is_again(IN_PORT.get(megaflow.key))
         compiled = compile_actions(megaflow.actions, self._meters.indices, parsed_again=parsed_again)
-        ways = compiled.choice.ways if compiled.choice else ()
-        further = compiled.further_slots
-        if not self._slots.rested(1 + len(ways) + len(compiled.stops) + further, now) or (ways and not self._free_choices):
+        one_slot = compiled.takes_one_slot
+        if not (self._slots.rested(1, now) if one_slot else self._has_room(compiled, now)):
             return False
         subtable = self._index.subtable(megaflow.mask)
         if subtable is None:
@@ -100,18 +99,11 @@ class Megaflows:
             flags |= edit.flags
         if megaflow.mask & self._matched_by_plugins:
             flags &= ~_TOO_SOON
-        key = words(raw)
+        key = words(raw) if subtable.is_wide else (common_words(raw), _NO_OTHERS)
         if key[1] != _NO_OTHERS:
             flags = flags & ~_EXPRESS | _WIDE
         installed = _Installed(slot, place)
-        choice = self._write_choice(installed, compiled.choice) if compiled.choice else None
-        if compiled.stops:
-            installed.stops = tuple(self._slots.take() for _ in compiled.stops)
-            for counting in installed.stops:
-                self._slots.write(counting, b"")
-        ops = compiled.linked(choice, installed.stops)
-        if further:
-            ops = self._write_further(installed, ops, further)
+        ops = compiled.ops if one_slot else self._write_others(installed, compiled)
         # A megaflow whose packets all go through the slow path needs no gate: they stay in order anyway.
         if not flags & _PUNT:
             flags = self.gates.close(megaflow.id, slot, flags, now)
@@ -125,6 +117,22 @@ class Megaflows:
         self._slots.put_to_use(slot, subtable.number)
         self._ways[place.bucket * BUCKET_WAYS + place.way] = place.tag << 32 | slot + 1
         return True
+
+    def _has_room(self, compiled: Compiled, now: float) -> bool:
+        ways = compiled.choice.ways if compiled.choice else ()
+        slots = 1 + len(ways) + len(compiled.stops) + compiled.further_slots
+        return self._slots.rested(slots, now) and bool(self._free_choices or not ways)
+
+    def _write_others(self, installed: _Installed, compiled: Compiled) -> bytes:
+        """What the megaflow's own slot leads to; the ops that go in that."""
+        choice = self._write_choice(installed, compiled.choice) if compiled.choice else None
+        if compiled.stops:
+            installed.stops = tuple(self._slots.take() for _ in compiled.stops)
+            for counting in installed.stops:
+                self._slots.write(counting, b"")
+        ops = compiled.linked(choice, installed.stops)
+        further = compiled.further_slots
+        return self._write_further(installed, ops, further) if further else ops
 
     def _write_further(self, installed: _Installed, ops: bytes, slots: int) -> bytes:
         """All of a long list of ops but the part that goes in the megaflow's own slot: that is returned."""

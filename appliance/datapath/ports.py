@@ -30,7 +30,7 @@ from appliance.datapath.loader import Programs, Sizes
 from appliance.datapath.transmit import Transmitter
 from appliance.datapath.tunnels import Tunnels
 from appliance.model.ports import Hook
-from appliance.model.tunnel import Tunnel
+from appliance.model.tunnel import NO_TUNNEL, Tunnel
 
 _BESIDES_MTU = 18
 """Bytes of a frame that the kernel allows for besides: Ethernet's header and one tag."""
@@ -181,13 +181,13 @@ class Ports:
         """Where they are, on each CPU."""
         return [(port_place(number) + cpu * PORT_PLACES) * _COUNTERS_BYTES for cpu in range(self._sizes.cpus)]
 
-    def send(self, number: int, frame: bytes, gso_size: int, queue_id: int | None, tunnel: Tunnel) -> bool:
+    def send(self, port: int, frame: bytes, gso_size: int = 0, queue_id: int | None = None, tunnel: Tunnel = NO_TUNNEL) -> bool:
         """See ``driver.Datapath``."""
-        port = self._ports.get(number)
-        if port is None or port.tunnel is None:
-            return self._transmitter.send(number, frame, gso_size, queue_id)
-        with self.tunnels.sending(number, frame, tunnel):
-            return self._transmitter.send(number, frame, gso_size, queue_id)
+        known = self._ports.get(port)
+        if known is None or known.tunnel is None:
+            return self._transmitter.send(port, frame, gso_size, queue_id)
+        with self.tunnels.sending(port, frame, tunnel):
+            return self._transmitter.send(port, frame, gso_size, queue_id)
 
 
 def _flags(port: DatapathPort) -> PortFlag:

@@ -12,7 +12,8 @@ from pathlib import Path
 _MEMBARRIER_CMD_GLOBAL = 1
 _MEMBARRIER_CMD_GLOBAL_EXPEDITED = 2
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283}.get(platform.machine(), 0)
-_IN_ORDER = platform.machine() in ("x86_64", "i686")
+IN_ORDER = platform.machine() in ("x86_64", "i686")
+"""``keep_order`` has nothing to do."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _ONLINE = Path("/sys/devices/system/cpu/online")
 _URGENT = os.sched_param(os.sched_get_priority_max(os.SCHED_FIFO) - 1)
@@ -32,7 +33,7 @@ def keep_order() -> None:
     Each is one machine instruction: CPython's memoryview copies an item of its format by a memcpy of constant size. x86 does loads
     in their order, and stores too; elsewhere the processor is told to.
     """
-    if not _IN_ORDER:
+    if not IN_ORDER:
         _membarrier(_MEMBARRIER_CMD_GLOBAL_EXPEDITED)
 
 

@@ -31,9 +31,13 @@ _METADATA_BYTES = 8
 _WAY_BYTES = 28
 """Of a key: metadata, tunnel and port."""
 _REASONS = tuple(UpcallReason)
+# Plain integers, and no calls of Field's: this is in the way of each flow's first packet.
 _COPY = int(UpcallReason.COPY)
-_ALL_PORTS = 0
-"""In place of a port number, in ``upcall_shares``."""
+_IN_BURSTS = frozenset(int(reason) for reason in IN_BURSTS)
+_IN_PORT_SHIFT = IN_PORT.shift
+_IN_PORT_ONES = IN_PORT.mask >> IN_PORT.shift
+_SERVED_OF_ALL = 1
+"""Where ``upcall_shares`` has what was taken out for all ports together: in the place of port 0."""
 
 
 _Open = tuple[bytes, tuple[int, bytes] | None, int, list[bytes], list[bytes]]
@@ -68,7 +72,7 @@ class Upcalls:
                 frame = memory[at : at + _MAC_BYTES] + struct.pack(">HH", tpid, tci) + memory[at + _MAC_BYTES : at + length]
             else:
                 frame = memory[at : at + length]
-            burst = bursts.get(about)
+            burst = bursts.get(about) if bursts else None
             if burst is not None:
                 way, said, in_port, keys, frames = burst
                 if key[:_WAY_BYTES] == way and not gso_size and (said is None or said == (line, origin)):
@@ -85,12 +89,13 @@ class Upcalls:
                 controller = None
                 lines.append(line)
             number = int.from_bytes(key, "big")
-            if IN_PORT.get(number) == in_port:
+            if number >> _IN_PORT_SHIFT & _IN_PORT_ONES == in_port:
                 octets = 0
             upcall = Upcall(in_port, _REASONS[reason], megaflow_id, number, frame, gso_size, controller, octets)
             units[in_port] = units.get(in_port, 0) + -(-size // UPCALL_UNIT)
-            bursts.pop(of_port.get(in_port, b""), None)
-            if reason in IN_BURSTS and not gso_size and not octets:
+            if bursts:
+                bursts.pop(of_port.get(in_port, b""), None)
+            if reason in _IN_BURSTS and not gso_size and not octets:
                 keys, frames = [key], [frame]
                 said = (line, origin) if controller is not None else None
                 bursts[about] = key[:_WAY_BYTES], said, in_port, keys, frames
@@ -99,12 +104,12 @@ class Upcalls:
             else:
                 received.append(upcall)
         self._ring.release()
-        if received:
-            shares = self._shares
-            units[_ALL_PORTS] = sum(units.values())
-            for number, taken_out in units.items():
-                place = 2 * port_place(number) + 1
-                shares[place] = shares[place] + taken_out & 0xFFFFFFFF
+        shares = self._shares
+        for number, taken_out in units.items():
+            for served in (2 * port_place(number) + 1, _SERVED_OF_ALL):
+                shares[served] = shares[served] + taken_out & 0xFFFFFFFF
+        if not of_port:
+            return received  # there was no burst
         return [item.first if isinstance(item, Burst) and len(item.frames) == 1 else item for item in received]
 
     def dealt_with(self) -> None:

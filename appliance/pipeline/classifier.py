@@ -112,7 +112,12 @@ class Classifier(Generic[R]):
         best_priority = -1
         consulted = 0
         missed = []
-        for subtable in self._to_probe(key, known):
+        order = self._order
+        if order is None:
+            order = self._sort()
+        if self._partitioned and not METADATA_BITS & ~known:
+            order = self._partition(order, key & METADATA_BITS)
+        for subtable in order:
             if subtable.highest <= best_priority:
                 break
             mask = subtable.mask
@@ -120,7 +125,7 @@ class Classifier(Generic[R]):
             if rule is None:
                 missed.append(subtable)
             else:
-                consulted |= mask
+                consulted = consulted | mask if consulted else mask
                 if rule.priority > best_priority:
                     best = rule
                     best_priority = rule.priority
@@ -166,14 +171,8 @@ class Classifier(Generic[R]):
         self._partitioned = any(subtable.metadata for subtable in self._order)
         return self._order
 
-    def _to_probe(self, key: int, known: int) -> list[Subtable[R]]:
-        """Subtables that may hold a rule for the key's metadata, if that is known, in order."""
-        order = self._order
-        if order is None:
-            order = self._sort()
-        if not self._partitioned or METADATA_BITS & ~known:
-            return order
-        metadata = key & METADATA_BITS
+    def _partition(self, order: list[Subtable[R]], metadata: int) -> list[Subtable[R]]:
+        """Subtables that may hold a rule for these metadata, in order."""
         partition = self._partitions.get(metadata)
         if partition is None:
             partition = [subtable for subtable in order if not subtable.metadata or metadata in subtable.metadata]

@@ -6,7 +6,7 @@ Invariant: a table holds at most one entry for each pair of match and priority, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
@@ -205,13 +205,15 @@ class FlowEntry:
 class FlowTable:
     """One flow table. ``lookup_count`` and ``matched_count`` are packets, counted by ``Pipeline.count``."""
 
-    __slots__ = ("_classifier", "_deadlines", "_sequence", "lookup_count", "matched_count", "table_id")
+    __slots__ = ("_classifier", "_deadlines", "_sequence", "lookup", "lookup_count", "matched_count", "table_id")
 
     def __init__(self, table_id: int) -> None:
         self.table_id = table_id
         self.lookup_count = 0
         self.matched_count = 0
         self._classifier: Classifier[FlowEntry] = Classifier()
+        self.lookup = self._classifier.lookup
+        """The entry that wins for a flow key, and the bits of the key that this depends on, besides those known. Counts nothing."""
         self._deadlines: list[tuple[float, int, FlowEntry]] = []
         self._sequence = 0
 
@@ -229,13 +231,6 @@ class FlowTable:
     def active_count(self) -> int:
         """How many entries the table holds."""
         return len(self._classifier)
-
-    def lookup(self, key: int, known: int = 0) -> tuple[FlowEntry | None, int]:
-        """The entry that wins for a flow key, and the bits of the key that this depends on, besides those ``known``.
-
-        Counts nothing.
-        """
-        return self._classifier.lookup(key, known)
 
     def add(self, entry: FlowEntry) -> FlowEntry | None:
         """Put an entry in; returns the one with the same match and priority that it replaces. Counters are not carried over."""
@@ -312,11 +307,13 @@ class FlowTable:
 class Pipeline:
     """Tables 0 to 253, each made when it is first asked for; the groups, the meters, and the plug-ins that there are, by id."""
 
-    __slots__ = ("_tables", "groups", "meters", "plugins")
+    __slots__ = ("_tables", "groups", "lookups", "meters", "plugins")
 
     def __init__(self, plugins: Mapping[int, Plugin] | None = None) -> None:
         self.plugins = plugins or {}
         self._tables: dict[int, FlowTable] = {}
+        self.lookups: dict[int, Callable[[int, int], tuple[FlowEntry | None, int]]] = {}
+        """``FlowTable.lookup`` of the tables that have been asked for. In all others nothing is found."""
         self.groups = GroupTable()
         self.meters = MeterTable()
 
@@ -327,6 +324,7 @@ class Pipeline:
             if not 0 <= table_id < N_TABLES:
                 raise ValueError(f"table {table_id}: tables are numbered 0 to {N_TABLES - 1}")
             table = self._tables[table_id] = FlowTable(table_id)
+            self.lookups[table_id] = table.lookup
         return table
 
     def __iter__(self) -> Iterator[FlowTable]:
@@ -343,10 +341,11 @@ class Pipeline:
 
         An entry that has left its table meanwhile counts too: its flow-removed message may still be to come.
         """
-        for lookup in lookups:
-            table = self.table(lookup.table_id)
+        for table_id, _, _, entry in lookups:
+            table = self._tables.get(table_id)
+            if table is None:
+                table = self.table(table_id)
             table.lookup_count += packets
-            entry = lookup.entry
             if entry is not None:
                 table.matched_count += packets
                 entry.packet_count += packets

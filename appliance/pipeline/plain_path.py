@@ -13,15 +13,20 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from appliance.model.actions import Action, Output
-from appliance.model.fields import IN_PORT, METADATA
+from appliance.model.fields import IN_PORT, KEY_MASK, METADATA
 from appliance.model.megaflow import DatapathAction, Flood, Forward
 from appliance.model.ports import PortNo, is_port_number
 from appliance.pipeline.flow_table import FlowEntry, Pipeline, Program
 from appliance.pipeline.translation import Lookup, Translation
 
 _METADATA_BITS = METADATA.mask
-_IN_PORT_BITS = IN_PORT.mask
+_NO_METADATA = KEY_MASK & ~_METADATA_BITS
+_KNOWN_FIRST = _METADATA_BITS | IN_PORT.mask
+_IN_PORT_SHIFT = IN_PORT.shift
+_IN_PORT_ONES = IN_PORT.mask >> _IN_PORT_SHIFT
 _FLOODS = (PortNo.FLOOD, PortNo.ALL)
+_new = tuple.__new__
+_NOTHING_ELSE = Translation(0, 0, ())[4:]
 
 
 Met = tuple[int, int, FlowEntry | None]
@@ -45,23 +50,27 @@ class Begun(NamedTuple):
 def begin(pipeline: Pipeline, key: int) -> Translation | Begun:
     """The whole translation, or how far it came. See ``xlate.translate``."""
     table_id = 0
-    at = key & ~_METADATA_BITS
-    mask = _IN_PORT_BITS
-    in_port = IN_PORT.get(key)
+    at = key & _NO_METADATA
+    known = _KNOWN_FIRST
+    in_port = key >> _IN_PORT_SHIFT & _IN_PORT_ONES
     met: list[Met] = []
     outputs: tuple[DatapathAction, ...] = ()
     in_set: tuple[Output, int, FlowEntry] | None = None
+    lookups = pipeline.lookups
     while True:
-        entry, consulted = pipeline.lookup(table_id, at, mask | _METADATA_BITS)
-        mask |= consulted & ~_METADATA_BITS
+        look_up = lookups.get(table_id)
+        entry, consulted = (None, 0) if look_up is None else look_up(at, known)
+        known |= consulted
         met.append((table_id, at, entry))
         if entry is None:
             break
         program = entry.program
-        applied = _outputs(program, in_port)
+        worked_out = _OUTPUTS.get((id(program), in_port))
+        applied = _outputs(program, in_port) if worked_out is None else worked_out[1]
         if applied is None:
-            return Begun(entry, at, mask, tuple(met), outputs, in_set)
-        outputs += applied
+            return Begun(entry, at, known & _NO_METADATA, tuple(met), outputs, in_set)
+        if applied:
+            outputs += applied
         if program.clear:
             in_set = None
         for action in program.write:
@@ -74,13 +83,20 @@ def begin(pipeline: Pipeline, key: int) -> Translation | Begun:
                 outputs += _output(in_set[0], in_port) or ()
             break
         table_id = program.goto
-    return translation(key, mask, outputs, met)
+    return _translation(key, known, outputs, met)
 
 
 def translation(key: int, mask: int, actions: tuple[DatapathAction, ...], met: Iterable[Met]) -> Translation:
     """That of a packet which nothing was done to between its look-ups."""
-    known = mask | _METADATA_BITS
-    return Translation(key, mask, actions, tuple([Lookup(table_id, at, known, entry) for table_id, at, entry in met]))
+    return _translation(key, mask | _METADATA_BITS, actions, met)
+
+
+def _translation(key: int, known: int, actions: tuple[DatapathAction, ...], met: Iterable[Met]) -> Translation:
+    # Without the named tuples' own ``__new__``, which are functions of Python's.
+    lookups = []
+    for table_id, at, entry in met:
+        lookups.append(_new(Lookup, (table_id, at, known, entry)))
+    return _new(Translation, (key, known & _NO_METADATA, actions, tuple(lookups), *_NOTHING_ELSE))
 
 
 def only_outputs(action: Action) -> bool:
@@ -88,8 +104,21 @@ def only_outputs(action: Action) -> bool:
     return _output(action, 0) is not None
 
 
+_OUTPUTS: dict[tuple[int, int], tuple[Program, tuple[DatapathAction, ...] | None]] = {}
+"""What ``_outputs`` returned lately, by the identity of the program, which lives as long as it is in use here, and the port."""
+_MAX_OUTPUTS = 4096
+
+
 def _outputs(program: Program, in_port: int) -> tuple[DatapathAction, ...] | None:
     """What an entry does to the packet at once; None if it or its part of the action set is more than outputs."""
+    outputs = _found_outputs(program, in_port)
+    if len(_OUTPUTS) >= _MAX_OUTPUTS:
+        _OUTPUTS.clear()
+    _OUTPUTS[id(program), in_port] = program, outputs
+    return outputs
+
+
+def _found_outputs(program: Program, in_port: int) -> tuple[DatapathAction, ...] | None:
     if program.meter_id is not None:
         return None
     outputs: tuple[DatapathAction, ...] = ()

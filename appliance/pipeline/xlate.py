@@ -299,9 +299,16 @@ def _too_many_meters(actions: tuple[DatapathAction, ...]) -> bool:
 
 
 def translate(
-    pipeline: Pipeline, key: int, normal: Normal | None = None, port_is_live: PortIsLive | None = None, *, one_packet: bool = False
+    pipeline: Pipeline,
+    key: int,
+    normal: Normal | None = None,
+    port_is_live: PortIsLive | None = None,
+    *,
+    one_packet: bool = False,
+    begun: Translation | Begun | None = None,
 ) -> Translation:
-    """What the tables do with a packet that came in, from table 0 on.
+    """What the tables do with a packet that came in, from table 0 on. ``begun``: what ``plain_path.begin`` says of it, if that is
+    known.
 
     ``one_packet``: it is for this packet only (``slow_path_only``). It then ends where the packet's TTL is used up, and has no
     lookups and hits of what it would have met behind that.
@@ -309,7 +316,8 @@ def translate(
     Without ``normal`` an output to OFPP_NORMAL does nothing; without ``port_is_live`` all ports are. Raises ValueError for an
     action that is not in SUPPORTED_ACTIONS. Changes and counts nothing.
     """
-    begun = begin(pipeline, key)
+    if begun is None:
+        begun = begin(pipeline, key)
     translation: Translation | None
     if not isinstance(begun, Begun):
         translation = begun

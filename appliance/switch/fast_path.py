@@ -8,16 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from appliance.model.fields import IN_PORT, IP_FRAG
-from appliance.model.megaflow import Again, MegaflowStatistics, is_again
-from appliance.pipeline import mac_table, xlate
+from appliance.model.megaflow import FIRST_AGAIN, LAST_AGAIN, Again, MegaflowStatistics, is_again
+from appliance.pipeline import group_table, mac_table, xlate
 from appliance.pipeline.first_part import first_part, is_first_part
 from appliance.pipeline.flow_table import Pipeline
 from appliance.pipeline.mac_table import MacChange, MacTable
+from appliance.pipeline.plain_path import begin
 from appliance.pipeline.translation import Continuation, Translation
 from appliance.switch.cross_product import CrossProduct, Parts
 from appliance.switch.effects import Effect, InstallMegaflow, ReadStatistics, RemoveMegaflows
 from appliance.switch.megaflows import LiveMegaflow, Megaflows, installable
 from appliance.switch.recirculation import Recirculation
+
+_IN_PORT_SHIFT = IN_PORT.shift
+_IN_PORT_ONES = IN_PORT.mask >> IN_PORT.shift
 
 
 class FastPath:
@@ -37,6 +41,8 @@ class FastPath:
         self.standalone = standalone
         self.drops_fragments = False
         """OFPC_FRAG_DROP: fragments of IP packets do not come to the tables."""
+        self._passed: list[tuple[Translation, int]] = []
+        """Packets still to be counted: translation, bytes."""
         self._asked: list[tuple[Translation, int]] = []
         """Packets that want a megaflow, by translation and key (``want``)."""
         self._firsts: dict[int, set[int]] = {}
@@ -51,24 +57,33 @@ class FastPath:
 
     def translate(self, key: int, now: float, *, one_packet: bool = False) -> Translation:
         """What becomes of a packet with this flow key that comes in. ``one_packet``: see ``xlate.translate``."""
-        place = self._recirculation.get(IN_PORT.get(key))
-        if place is not None:
-            own = IN_PORT.put(key, place.in_port)
-            rest = xlate.translate_again(
-                self.pipeline, place.continuation, own, self.normal(now), self.port_is_live, one_packet=one_packet
-            )
-            return self._placed(rest, place.in_port, place.passes + 1)._replace(key=key)
-        if is_again(IN_PORT.get(key)):
-            return Translation(key, IN_PORT.mask, (), slow_path_only=True)  # its way on is forgotten
+        if FIRST_AGAIN <= key >> _IN_PORT_SHIFT & _IN_PORT_ONES <= LAST_AGAIN:
+            return self._translate_again(key, now, one_packet=one_packet)
         if self.drops_fragments and IP_FRAG.get(key):
             return Translation(key, IP_FRAG.mask | IN_PORT.mask, ())
         if self.standalone:
             translation = mac_table.normal(key, self.mac_table, now)
         else:
-            translation = xlate.translate(self.pipeline, key, self.normal(now), self.port_is_live, one_packet=one_packet)
+            begun = begin(self.pipeline, key)
+            if isinstance(begun, Translation) and not (one_packet or self.drops_fragments):
+                return begun  # as most are
+            translation = xlate.translate(
+                self.pipeline, key, self.normal(now), self.port_is_live, one_packet=one_packet, begun=begun
+            )
         if translation.again is not None:
             translation = self._placed(translation, IN_PORT.get(key), 1)
         return self._of_no_fragment(translation)
+
+    def _translate_again(self, key: int, now: float, *, one_packet: bool) -> Translation:
+        """Of a packet that has been parsed again."""
+        place = self._recirculation.get(IN_PORT.get(key))
+        if place is None:
+            return Translation(key, IN_PORT.mask, (), slow_path_only=True)  # its way on is forgotten
+        own = IN_PORT.put(key, place.in_port)
+        rest = xlate.translate_again(
+            self.pipeline, place.continuation, own, self.normal(now), self.port_is_live, one_packet=one_packet
+        )
+        return self._placed(rest, place.in_port, place.passes + 1)._replace(key=key)
 
     def _of_no_fragment(self, translation: Translation) -> Translation:
         return translation._replace(mask=translation.mask | IP_FRAG.mask) if self.drops_fragments else translation
@@ -115,12 +130,16 @@ class FastPath:
         """What was wanted has been made by now, or else something went wrong: it will not be made of what may not hold any more."""
         self._asked.clear()
         self._firsts.clear()
+        self._passed.clear()
 
-    def want(self, translation: Translation, key: int, now: float) -> bool:
+    def want(self, translation: Translation, key: int, octets: int, now: float) -> bool:
         """A packet with this key and translation came up, for which none is known to be live: it counts for one that ``install``
-        makes, if there is to be one. Whether that may be for other packets too."""
+        makes, if there is to be one. Whether that may be for other packets too; if so, and unless ``octets`` is 0, the packet is
+        counted then, which need not be before it is sent."""
         if not installable(translation):
             return False
+        if octets:
+            self._passed.append((translation, octets))
         table_id = self._cross_product.table
         if table_id is None or self.standalone or all(lookup.table_id != table_id for lookup in translation.lookups):
             self._asked.append((translation, key))
@@ -137,7 +156,7 @@ class FastPath:
         if first is None:
             self._asked.append((translation, key))
             return
-        if self.megaflows.at(first, key) is None:
+        if self.megaflows.at(self.megaflows.masks.choose(first.mask), key) is None:
             rest = self._rest(first, now)
             if not installable(rest):
                 self._asked.append((translation, key))
@@ -149,7 +168,7 @@ class FastPath:
     @property
     def is_wanted(self) -> bool:
         """Whether ``install`` has something to do."""
-        return bool(self._asked or self._made)
+        return bool(self._asked or self._made or self._passed)
 
     def install(self, now: float) -> list[Effect]:
         """Make the megaflows that were wanted, and tell the fast path of those that still are."""
@@ -163,15 +182,23 @@ class FastPath:
         effects: list[Effect] = []
         megaflows = self.megaflows
         before = len(self._made)
+        for translation, octets in self._passed:
+            self.pipeline.count(translation.lookups, 1, octets, now)
+            if translation.hits:
+                group_table.count(translation.hits, 1, octets)
+        self._passed.clear()
+        choose = megaflows.masks.choose
         for translation, key in self._asked:
-            live = megaflows.at(translation, key)
+            mask = choose(translation.mask)
+            live = megaflows.at(mask, key)
             if live is None:
-                if not megaflows.earned(translation, key):
+                if mask != translation.mask and not megaflows.earned(mask, key):
                     continue
                 excess = megaflows.excess(1, now)
                 if excess:
                     effects += self.remove(excess)
-                live = megaflows.add(translation, key, now)
+                    mask = choose(translation.mask)
+                live = megaflows.add(translation, key, now, mask)
                 self._made[live.megaflow.id] = live
             megaflows.punted(live, now)
         self._asked.clear()

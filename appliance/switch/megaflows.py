@@ -137,20 +137,16 @@ class Megaflows:
     def get(self, megaflow_id: int) -> LiveMegaflow | None:
         return self._live.get(megaflow_id)
 
-    def at(self, translation: Translation, key: int) -> LiveMegaflow | None:
-        """The live megaflow that ``add`` would make for this packet, if there is one."""
-        mask = self.masks.choose(translation.mask)
+    def at(self, mask: int, key: int) -> LiveMegaflow | None:
+        """The live megaflow that ``add`` would make for this packet with this mask, if there is one."""
         megaflow_id = self._by_region.get((mask, key & mask))
         return None if megaflow_id is None else self._live[megaflow_id]
 
-    def earned(self, translation: Translation, key: int) -> bool:
-        """Whether a packet with this key, for which there is none, is to get a megaflow.
+    def earned(self, mask: int, key: int) -> bool:
+        """Whether a packet with this key is to get a megaflow with this mask, which is finer than it needs, as there is none yet.
 
-        One with a finer mask than it needs is for few packets: it is worth its place when the second of them comes.
+        That is for few packets, and worth its place when the second of them comes.
         """
-        mask = self.masks.choose(translation.mask)
-        if mask == translation.mask:
-            return True
         region = hash((mask, key & mask))
         if self._seen_once.pop(region, False):
             return True
@@ -160,23 +156,23 @@ class Megaflows:
         return False
 
     # ── coming and going ───────────────────────────────────────────────────────────────────────────────────────────────
-    def add(self, translation: Translation, key: int, now: float, mask: int | None = None) -> LiveMegaflow:
-        """A new megaflow, for a packet with this key and all of those that the translation is for, or (``masks``, ``mask``) fewer.
+    def add(self, translation: Translation, key: int, now: float, mask: int) -> LiveMegaflow:
+        """A new megaflow, for a packet with this key and those that the translation is for, or fewer: ``mask`` is what
+        ``masks`` chose for it.
 
         There must be none ``at`` the same place, and room for it (``excess``).
         """
-        self._last_id += 1
-        if mask is None:
-            mask = self.masks.choose(translation.mask)
+        self._last_id = megaflow_id = self._last_id + 1
         if mask != translation.mask and translation.key != key:
             translation = translation._replace(key=key)  # it was another packet's, for which this megaflow is not
-        megaflow = Megaflow(self._last_id, key & mask, mask, translation.for_fast_path)
-        live = LiveMegaflow(megaflow, translation, now)
-        self._live[megaflow.id] = live
-        self._order.add(megaflow.id)
+        masked = key & mask
+        actions = translation.for_fast_path if translation.recirculation else translation.actions
+        live = LiveMegaflow(Megaflow(megaflow_id, masked, mask, actions), translation, now)
+        self._live[megaflow_id] = live
+        self._order.add(megaflow_id)
         self.masks.take(mask)
-        self._by_region[mask, megaflow.key] = megaflow.id
-        self._index_translation(megaflow.id, translation)
+        self._by_region[mask, masked] = megaflow_id
+        self._index_translation(megaflow_id, translation)
         return live
 
     def remove(self, megaflow_ids: Iterable[int]) -> None:
@@ -366,17 +362,21 @@ class Megaflows:
     def _index_translation(self, megaflow_id: int, translation: Translation) -> None:
         self._index_entries(megaflow_id, translation.lookups)
         for lookup in translation.lookups:
-            groups = self._by_table.setdefault(lookup.table_id, {})
-            group = groups.get(lookup.known)
+            table_id, _, known, _ = lookup
+            groups = self._by_table.get(table_id)
+            if groups is None:
+                groups = self._by_table[table_id] = {}
+            group = groups.get(known)
             if group is None:
-                group = groups[lookup.known] = Lookups(lookup.known)
+                group = groups[known] = Lookups(known)
             group.add(megaflow_id, lookup)
         for key in translation.normal_keys:
             for address in (ETH_SRC.get(key), ETH_DST.get(key)):
                 self._by_address.setdefault(address, set()).add(megaflow_id)
-        for index, numbers in self._dependencies(translation):
-            for number in numbers:
-                index.setdefault(number, set()).add(megaflow_id)
+        if translation.groups or translation.meters or translation.watched_ports:
+            for index, numbers in self._dependencies(translation):
+                for number in numbers:
+                    index.setdefault(number, set()).add(megaflow_id)
 
     def _unindex_translation(self, megaflow_id: int, translation: Translation) -> None:
         self._unindex_entries(megaflow_id, translation.lookups)
@@ -402,9 +402,13 @@ class Megaflows:
         )
 
     def _index_entries(self, megaflow_id: int, lookups: Iterable[Lookup]) -> None:
-        for lookup in lookups:
-            if lookup.entry is not None:
-                self._by_entry.setdefault(lookup.entry, set()).add(megaflow_id)
+        for _, _, _, entry in lookups:
+            if entry is not None:
+                ids = self._by_entry.get(entry)
+                if ids is None:
+                    self._by_entry[entry] = {megaflow_id}
+                else:
+                    ids.add(megaflow_id)
 
     def _unindex_entries(self, megaflow_id: int, lookups: Iterable[Lookup]) -> None:
         for lookup in lookups:

@@ -10,6 +10,7 @@ Invariant: each packet is counted once, here, by the entries that it met here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
 from appliance.model.actions import OFP_NO_BUFFER, Meter, SetField, SetQueue
 from appliance.model.fields import IN_PORT, LAYERS, PLUGIN_BITS, TUNNEL_ID, Layer
@@ -120,37 +121,50 @@ class PacketIo:
         effects: list[Effect] = []
         made: dict[int, dict[int, Translation]] = {}
         """Translations of this batch by mask and masked key."""
-        for upcall in self._each(upcalls, now, effects):
+        several = len(upcalls) > 1
+        each = self._each(upcalls, now, effects) if Burst in map(type, upcalls) else cast(tuple[Upcall, ...], upcalls)
+        for upcall in each:
             self.upcalls_by_reason[upcall.reason] += 1
             if upcall.controller is not None:
                 self._copied(upcall, upcall.controller, now, effects)
                 continue
             live = fast_path.megaflows.get(upcall.megaflow_id) if upcall.megaflow_id != NO_MEGAFLOW else None
             # A first part says what becomes of the packet when it has been looked up again, but that can be known now.
-            translation = _find(made, upcall.key) if live is None or is_first_part(live.translation) else live.translation
+            if live is None or is_first_part(live.translation):
+                translation = _find(made, upcall.key) if made else None
+            else:
+                translation = live.translation
             if translation is None:
                 translation = fast_path.translate(upcall.key, now)
             own = translation
             unchanged = _only_outputs(translation, _PORTS if upcall.gso_size else _ANYWHERE)
             if not unchanged and may_run_out(translation.actions, upcall.key):
                 own = fast_path.translate(upcall.key, now, one_packet=True)
-            learned, consequences = fast_path.learn(own, now)
-            effects += consequences
             lasting = translation
-            if learned:
-                # It may be about this very packet's megaflow.
-                made.clear()
-                live, lasting = None, fast_path.translate(upcall.key, now)
+            if own.normal_keys:
+                learned, consequences = fast_path.learn(own, now)
+                effects += consequences
+                if learned:
+                    # It may be about this very packet's megaflow.
+                    made.clear()
+                    live, lasting = None, fast_path.translate(upcall.key, now)
+            cut = upcall.gso_size and (upcall.key & _LABELLED or not _leaves_segmentation(own))
+            plain = unchanged and not cut and not upcall.octets
+            count = True
             if live is not None:
                 fast_path.megaflows.punted(live, now)
-            elif fast_path.want(lasting, upcall.key, now):
-                made.setdefault(lasting.mask, {})[lasting.key & lasting.mask] = lasting
+            elif fast_path.want(lasting, upcall.key, octets := len(upcall.frame) if plain and lasting is own else 0, now):
+                count = not octets
+                if several:
+                    made.setdefault(lasting.mask, {})[lasting.key & lasting.mask] = lasting
+            if plain:
+                self._pass_on(own, upcall, now, effects, count=count)
+                if upcall.reason is UpcallReason.CATCHING_UP:
+                    effects.append(Served(upcall.megaflow_id))
+                continue
             metered = upcall.reason is UpcallReason.ACTION
             key = IN_PORT.put(upcall.key, upcall.in_port) if upcall.octets else upcall.key
-            cut = upcall.gso_size and (upcall.key & _LABELLED or not _leaves_segmentation(own))
-            if unchanged and not cut and not upcall.octets:
-                self._pass_on(own, upcall, now, effects)
-            elif cut:
+            if cut:
                 for frame in segment(upcall.frame, upcall.gso_size):
                     self._run(own, _Packet(frame, key), now, effects, metered=metered)
             else:
@@ -241,13 +255,14 @@ class PacketIo:
         """Of a packet that does not come from the fast path."""
         return PLUGIN_BITS.put(parse(frame, in_port, *tunnel).key, self._plugins.bits(frame, in_port))
 
-    def _pass_on(self, translation: Translation, upcall: Upcall, now: float, effects: list[Effect]) -> None:
+    def _pass_on(self, translation: Translation, upcall: Upcall, now: float, effects: list[Effect], *, count: bool) -> None:
         """What ``_run`` does, for a translation that only outputs the packet as it is: most do, and nothing is copied then."""
         frame, gso_size = upcall.frame, upcall.gso_size
-        octets = len(frame)
-        self._fast_path.pipeline.count(translation.lookups, 1, octets, now)
-        if translation.hits:
-            group_table.count(translation.hits, 1, octets)
+        if count:
+            octets = len(frame)
+            self._fast_path.pipeline.count(translation.lookups, 1, octets, now)
+            if translation.hits:
+                group_table.count(translation.hits, 1, octets)
         if not gso_size and translation.actions and upcall.key & _CHECKSUMMED and checksum.may_be_partial(frame):
             frame = mpls.finished(frame, parse(frame, upcall.in_port))
         tunnel = Tunnel(TUNNEL_ID.get(upcall.key)) if upcall.key & _TUNNEL_ID_BITS else NO_TUNNEL
@@ -359,7 +374,10 @@ class PacketIo:
 
 def _only_outputs(translation: Translation, to: frozenset[type[DatapathAction]]) -> bool:
     """Whether the packet leaves as it came, by nothing but these actions, and goes no further."""
-    return to.issuperset(map(type, translation.actions)) and translation.again is None and not translation.forks
+    for action in translation.actions:
+        if type(action) not in to:
+            return False
+    return translation.again is None and not translation.forks
 
 
 def _shown_by(translation: Translation) -> Controller | None:

@@ -44,8 +44,9 @@ class Bench:
 
     def packet(self, key: int) -> None:
         translation = self.translate(key)
-        if installable(translation) and self.megaflows.at(translation, key) is None:
-            self.megaflows.add(translation, key, 0.0)
+        mask = self.megaflows.masks.choose(translation.mask)
+        if installable(translation) and self.megaflows.at(mask, key) is None:
+            self.megaflows.add(translation, key, 0.0, mask)
 
     def change(self) -> None:
         """Add (maybe in the place of another), modify or delete an entry."""
