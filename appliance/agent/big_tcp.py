@@ -46,8 +46,12 @@ class BigTcpPorts:
         known without its interface; empty if that is not so.
         """
         known = self._ports.get(number)
-        enlarged = known.enlarged if known is not None and known.interface.other_end == interface.other_end else None
-        self._ports[number] = _Port(title, interface, hindrance, enlarged=enlarged)
+        now = self._ports[number] = _Port(title, interface, hindrance)
+        if known is not None:
+            now.hindrance = known.hindrance
+            # What it lacks, it may have by now; and where its other end has gone there is all to do.
+            if known.interface.other_end == interface.other_end and not known.lacks:
+                now.enlarged = known.enlarged
 
     def gone(self, number: int) -> None:
         """Its interface is as it was found."""
@@ -67,7 +71,7 @@ class BigTcpPorts:
                 if not port.enlarged:
                     self._enlarge(port)
             except PortError as error:
-                port.hindrance = str(error)
+                port.hindrance, port.enlarged = str(error), None
                 wanted = False
                 LOG.warning("no BIG TCP: %s: %s", port.title, error)
                 break

@@ -13,7 +13,7 @@ from agent_support import Box, interface, running, until
 from appliance.agent import views
 from appliance.agent.links import Placement
 from appliance.model.ports import Hook
-from appliance.ports import Interface, PortError
+from appliance.ports import Interface, LinkChange, PortError
 
 ALL = {101, 102, 103}
 TOLD = "frames of up to 184,997 bytes, as every port takes them whole"
@@ -33,12 +33,15 @@ def test_every_port_takes_them_so_they_are_let_in_and_taken_back_at_the_end(tmp_
     assert box.links.enlarged == set()
 
 
-def test_one_port_that_takes_none_is_enough(tmp_path: Path) -> None:
+def test_one_port_that_takes_none_is_enough(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It comes, changes its mind, and goes."""
+    caplog.set_level("INFO", "ofswitch.ports")
     with running(tmp_path) as box:
         box.links.hindrances[102] = "it is narrow"
-        box.links.change(102, interface(2))
-        until(lambda: not box.links.enlarged)
+        for _ in range(2):
+            box.links.change(102, interface(2))
+            until(lambda: not box.links.enlarged)
+        assert caplog.text.count("no BIG TCP: port 2 (eth2): it is narrow") == 1
         told = (False, "port 2 (eth2): it is narrow")
         assert reasons(box) == {1: told, 2: (False, "it is narrow"), 3: told}
 
@@ -94,8 +97,13 @@ def test_what_an_enlarged_port_lacks_is_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(box.links, "enlarge_frames", lambda item: "its other end sends none" if item.ifindex == 101 else "")
     try:
         box.agent.start()
-        assert reasons(box)[1] == (True, "its other end sends none")
-        assert reasons(box)[2] == (True, TOLD)
+        for mtu in (1400, 1300):
+            assert reasons(box)[1] == (True, "its other end sends none")
+            assert reasons(box)[2] == (True, TOLD)
+            box.agent.ports.changed(LinkChange(interface(1), replace(interface(1), mtu=mtu)))
+        monkeypatch.undo()
+        box.agent.ports.changed(LinkChange(interface(1), interface(1)))
+        assert reasons(box)[1] == (True, TOLD), "it is tried again"
     finally:
         box.agent.close()
 
