@@ -53,6 +53,12 @@ class Links(Protocol):
     def changes(self) -> list[LinkChange]:
         """What has happened since the last call; does not block."""
 
+    def claim(self, what: str) -> None:
+        """See ``ports.Claims``, also for what they are called. Raises PortError."""
+
+    def release(self, what: str) -> None:
+        """Take back what ``claim`` did."""
+
     def place(self, interface: Interface, requested: HookChoice) -> Placement: ...
 
     def finish_frames(self, interface: Interface, *, generic: bool) -> Finished:
@@ -120,6 +126,7 @@ class KernelLinks:
     def __init__(self) -> None:
         self._watcher = LinkWatcher()
         self._offloads = Offloads()
+        self._claims = ports.Claims()
         self._big_tcp = BigTcp()
 
     @property
@@ -131,6 +138,12 @@ class KernelLinks:
 
     def changes(self) -> list[LinkChange]:
         return self._watcher.changes()
+
+    def claim(self, what: str) -> None:
+        self._claims.take(what)
+
+    def release(self, what: str) -> None:
+        self._claims.release(what)
 
     def place(self, interface: Interface, requested: HookChoice) -> Placement:
         hook, reason = ports.choose_hook(interface, requested, driver(interface.name), ports.xdp_features(interface.ifindex))
@@ -194,4 +207,5 @@ class KernelLinks:
         return ports.remove_tunnel_devices(switch, keep)
 
     def close(self) -> None:
+        self._claims.close()
         self._watcher.close()

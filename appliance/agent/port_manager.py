@@ -51,6 +51,11 @@ def title(spec: PortSpec) -> str:
     return f"port {render.port(spec.number)} ({spec.interface})"
 
 
+def _claim(ifindex: int) -> str:
+    """What a port's interface is called in claims."""
+    return f"interface/{ifindex}"
+
+
 class PortManager:
     """``step`` steps one event of the switch, with all that follows from it. ``switch`` is its name. ``local`` None: there is no
     OFPP_LOCAL.
@@ -69,6 +74,9 @@ class PortManager:
         self.specs = tuple(specs)
         self._by_name = {spec.interface: spec for spec in specs if spec.tunnel is None}
         self._tunnels = TunnelDevices(links, switch)
+        self._switch = switch
+        self._named = False
+        """Whether the name is ours, and with it LOCAL's interfaces and the tunnel devices."""
         self._links = links
         self._datapath = datapath
         self._step = step
@@ -92,6 +100,11 @@ class PortManager:
         With ``patient``, programs of an agent that died go on, where there are some, until ``take_over``.
         """
         self._patient = patient
+        try:
+            self._links.claim(f"name/{self._switch}")
+        except PortError as error:
+            return [f"the name {self._switch}: {error}"]
+        self._named = True
         refused, devices = self._make_tunnel_devices()
         names = {interface.name: interface for interface in self._links.known.values()}
         for spec in self.specs:
@@ -180,6 +193,8 @@ class PortManager:
             self._restore(attached)
         self._attached.clear()
         self._waiting.clear()
+        if not self._named:
+            return
         if self._local is not None:
             self._links.remove_local(self._local)
         try:
@@ -188,7 +203,14 @@ class PortManager:
             LOG.warning("a tunnel device stays: %s", error)
 
     def _attach(self, spec: PortSpec, interface: Interface) -> None:
-        placement, port, waits = self._meet(spec, interface)
+        claim = _claim(interface.ifindex)
+        if spec.tunnel is None:
+            self._links.claim(claim)
+        try:
+            placement, port, waits = self._meet(spec, interface)
+        except (DatapathError, PortError):
+            self._links.release(claim)
+            raise
         try:
             self._links.set_queues(interface.ifindex, rates(spec), port_speed(self._links, interface) if spec.queues else 0)
             output = self._output(spec, interface)
@@ -198,6 +220,7 @@ class PortManager:
             made_promiscuous = spec.tunnel is None and self._links.set_promiscuous(interface.ifindex, True)
         except (DatapathError, PortError):
             self._datapath.detach(spec.number)
+            self._links.release(claim)
             raise
         baseline = self._links.counters([interface.ifindex]).get(interface.ifindex, PortCounters())
         self._attached[spec.number] = AttachedPort(
@@ -305,6 +328,7 @@ class PortManager:
             self._datapath.detach(number)
         except DatapathError as error:
             LOG.error("%s: %s", title(attached.spec), error)
+        self._links.release(_claim(attached.port.ifindex))
         self._step(PortRemoved(number))
 
     def _restore(self, attached: AttachedPort) -> None:

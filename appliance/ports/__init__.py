@@ -1,6 +1,7 @@
 """The switch's ports as Linux interfaces: what they are, how they are doing, and where the fast path should meet them."""
 
 from appliance.ports.big_tcp import BIG_BYTES, BigTcp, End
+from appliance.ports.claims import Claims
 from appliance.ports.counters import read_counters, since
 from appliance.ports.ethtool import PortFeature, advertise
 from appliance.ports.hook import HookChoice, choose_hook, xdp_transmit
@@ -17,6 +18,7 @@ from appliance.ports.xdp_features import XdpFeature, xdp_features
 __all__ = [
     "BIG_BYTES",
     "BigTcp",
+    "Claims",
     "End",
     "Finished",
     "HookChoice",

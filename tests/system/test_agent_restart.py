@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
-from support.running_switch import LISTEN_PORT, running_switch
+from support.running_switch import LISTEN_PORT, READY_SECONDS, running_switch
 from support.waiting import lost, until
 
 from appliance.datapath import keeper, netlink
@@ -49,6 +50,21 @@ def test_an_agent_that_stops_before_it_took_over_leaves_nothing(tmp_path: Path) 
             assert bed.ping("h1", "h2").ok, "the dead one's programs"
         assert not bed.ping("h1", "h2", number=1, wait=0.3).received
         until(lambda: bed.inside(None, lambda: list(keeper._others(0))) == [], "the end of the keeper")
+
+
+def test_a_second_switch_takes_nothing_from_one_that_runs(tmp_path: Path) -> None:
+    with Testbed.of(2) as bed, running_switch(bed, tmp_path) as switch:
+        switch.add_flows(*FLOWS)
+        assert bed.ping("h1", "h2").ok
+        local = bed.run(["ip", "-o", "link", "show", "switch"]).stdout
+        command = [sys.executable, "-m", "appliance.cli.main", "run", *bed.port_flags(), "--listen", "ptcp:16654"]
+        command += ["--control-socket", str(tmp_path / "second.sock")]
+        for name, wanted in (("switch", "the name switch"), ("other", f"port 1 ({bed.interfaces[0]})")):
+            second = bed.run([*command, "--name", name], timeout=READY_SECONDS)
+            assert second.returncode != 0
+            assert f"{wanted}: another switch that runs here has it" in second.stderr
+            assert bed.ping("h1", "h2").ok
+        assert bed.run(["ip", "-o", "link", "show", "switch"]).stdout == local
 
 
 def test_a_port_that_vanishes_is_a_port_status_and_not_a_crash(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from appliance.model.ports import Hook, Port, PortCounters, PortState
 from appliance.model.queues import QueueCounters
 from appliance.openflow.codec import decode, encode
 from appliance.openflow.messages import EchoReply, EchoRequest, FlowMod, Hello, Message
-from appliance.ports import End, Finished, Interface, LinkChange, LocalSpec, OutputMethod, QueueRates, TunnelDevice
+from appliance.ports import End, Finished, Interface, LinkChange, LocalSpec, OutputMethod, PortError, QueueRates, TunnelDevice
 
 ROOT = Path(__file__).parents[2]
 STOCK = ROOT / "tests" / "system" / "stock"
@@ -78,6 +78,8 @@ class FakeLinks:
     def __init__(self, *interfaces: Interface) -> None:
         self.known: dict[int, Interface] = {item.ifindex: item for item in interfaces}
         self.promiscuous: set[int] = set()
+        self.claims: set[str] = set()
+        self.claimed_by_others: set[str] = set()
         self.queues: dict[int, tuple[tuple[QueueRates, ...], int]] = {}
         """Queues and the port's speed by ifindex."""
         self.advertised: dict[str, int] = {}
@@ -109,6 +111,14 @@ class FakeLinks:
             os.eventfd_read(self._event)
         changes, self._changes = self._changes, []
         return changes
+
+    def claim(self, what: str) -> None:
+        if what in self.claimed_by_others:
+            raise PortError("another switch has it")
+        self.claims.add(what)
+
+    def release(self, what: str) -> None:
+        self.claims.discard(what)
 
     def place(self, interface: Interface, requested: str) -> Placement:
         return Placement(Hook.TC, "a test")

@@ -12,6 +12,7 @@ from appliance.agent.agent import AgentError
 from appliance.agent.client import ControlClient
 from appliance.agent.green import in_thread
 from appliance.agent.links import Placement
+from appliance.agent.unix_socket import UnixSocketError
 from appliance.datapath.driver import DatapathError
 from appliance.model.ports import Hook, PortNo
 from appliance.openflow.messages import (
@@ -101,6 +102,33 @@ def test_a_port_that_the_kernel_refuses_keeps_the_switch_from_starting(tmp_path)
         box.agent.run()
     assert box.datapath.closed
     assert not os.path.exists(box.config.control_socket)
+
+
+def test_an_interface_that_another_switch_has_stays_with_it(tmp_path):
+    box = Box(tmp_path)
+    box.links.claimed_by_others = {"interface/102"}
+    with pytest.raises(AgentError, match=r"^port 2 \(eth2\): another switch has it$"):
+        box.agent.run()
+
+
+def test_claims_are_kept_as_long_as_the_interface_is_a_port(box, peer):
+    assert box.links.claims == {"name/ofswitch", "interface/101", "interface/102", "interface/103"}
+    box.links.change(102, interface(2, name="other"))
+    assert peer.expect(PortStatus).reason == PortReason.DELETE
+    assert "interface/102" not in box.links.claims
+
+
+def test_the_local_port_of_a_switch_of_the_same_name_stays(tmp_path):
+    """Also where the second one fails before it comes to its name: there it is not yet its own."""
+    for claimed in ({"name/br0"}, set()):
+        box = Box(tmp_path, name="br0", local="br0")
+        box.links.make_local(box.agent.ports._local, 1500)  # the other's
+        box.links.claimed_by_others = claimed
+        if not claimed:
+            (tmp_path / "control.sock").write_text("no socket")
+        with pytest.raises((AgentError, UnixSocketError)):
+            box.agent.run()
+        assert {99, 100} <= set(box.links.known)
 
 
 class RefusesXdp:
