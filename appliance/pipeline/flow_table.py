@@ -239,13 +239,19 @@ class FlowTable:
         if deadline is not None:
             self._sequence += 1
             heappush(self._deadlines, (deadline, self._sequence, entry))
+        if old is not None:
+            self._forget_deadlines()
         return old
 
     def remove(self, entry: FlowEntry) -> None:
         """Raises KeyError unless this very entry is in the table."""
         self._classifier.remove(entry)
+        self._forget_deadlines()
+
+    def _forget_deadlines(self) -> None:
+        """Those of entries that are gone, once they are many: a table that is filled and emptied must not grow, nor one whose
+        entries are sent again and again."""
         if len(self._deadlines) > 2 * len(self) + 64:
-            # Entries that are gone leave their deadlines behind until then; a table that is filled and emptied must not grow.
             self._deadlines = [item for item in self._deadlines if item[2] in self]
             heapify(self._deadlines)
 

@@ -127,6 +127,9 @@ def test_a_removed_or_replaced_entry_never_expires_and_costs_nothing_for_ever() 
     flows.add(FlowEntry(1, match(in_port=1)))
     assert flows.expiry_candidates(1e9) == []
     assert len(flows._deadlines) < 100
+    for time in range(1000):
+        flows.add(FlowEntry(1, match(in_port=1), idle_timeout=60, created_at=float(time)))
+    assert len(flows._deadlines) < 100, "an entry that is sent again takes the place of the one before"
 
 
 def test_an_entry_put_back_is_a_candidate_once() -> None:
