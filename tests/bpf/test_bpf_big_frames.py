@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from support.big_frames import GSO_SIZE, LONGEST, Wire, big_frame, needs_big_tcp
+from support.big_frames import GSO_SIZE, LONGEST, SOURCE, Wire, big_frame, needs_big_tcp
 from support.waiting import SECONDS
 
 from appliance.datapath.bpf import BpfDatapath
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.root
 SIZES = (65_536 + 14, 185_000, 3 * 65536 + 256, LONGEST - 1)
 """From the first that has no length in its header; the last that its class of the ring buffer takes; the kernel's longest."""
 OURS = IN_PORT.mask | ETH_SRC.mask
-FROM_H1 = ETH_SRC.put(IN_PORT.put(0, 1), 0x020000000001)
+FROM_H1 = ETH_SRC.put(IN_PORT.put(0, 1), int.from_bytes(SOURCE, "big"))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def upcall(datapath: BpfDatapath) -> Upcall:
     while time.monotonic() < deadline:
         select.select([datapath.fileno()], [], [], 0.1)
         for found in datapath.upcalls(1):
-            if ETH_SRC.get(found.key) == 0x020000000001:
+            if found.frame[6:12] == SOURCE:
                 return found
     pytest.fail("nothing came up")
 

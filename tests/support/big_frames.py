@@ -13,6 +13,8 @@ from appliance.packet.parse import parse
 from appliance.ports import frame_sizes
 
 GSO_SIZE = 1448
+SOURCE = bytes.fromhex("0200000000b1")
+"""Of these frames: no stack sends any by it."""
 LONGEST = 524_280
 """The kernel's GSO_MAX_SIZE."""
 _SOL_PACKET, _PACKET_AUXDATA, _PACKET_VNET_HDR = 263, 8, 15
@@ -36,7 +38,7 @@ def big_frame(size: int, *, sport: int = 1, flags: int = 0x10) -> bytes:
     tcp = struct.pack(">HHIIBBHHH", sport, 2, 7, 9, 5 << 4, flags, 1000, 0, 0)
     ip = bytearray(struct.pack(">BBHHHBBH4s4s", 0x45, 0, 0, 1, 0x4000, 64, 6, 0, bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))))
     ip[10:12] = (checksum.ones_complement_sum(ip) ^ 0xFFFF).to_bytes(2, "big")
-    head = bytes.fromhex("020000000002 020000000001 0800") + ip
+    head = bytes.fromhex("020000000002") + SOURCE + bytes.fromhex("0800") + ip
     payload = bytes(range(251)) * (size // 251 + 1)
     partial = checksum.fold(int.from_bytes(ip[12:20], "big") + 6 + size - _L4)
     tcp = tcp[:_TCP_CHECKSUM] + partial.to_bytes(2, "big") + tcp[_TCP_CHECKSUM + 2 :]
@@ -60,7 +62,7 @@ class Wire:
         self._socket.send(_VNET.pack(1, 1, header, GSO_SIZE, l4, _TCP_CHECKSUM) + frame)
 
     def receive(self, seconds: float) -> Iterator[tuple[bytes, int]]:
-        """TCP frames, a tag that the kernel took off put back, each with its gso_size. Raises TimeoutError."""
+        """Such frames, a tag that the kernel took off put back, each with its gso_size. Raises TimeoutError."""
         while True:
             self._socket.settimeout(seconds)
             data, about, _, address = self._socket.recvmsg(LONGEST + 1000, 256)
@@ -70,7 +72,7 @@ class Wire:
                     status, *_, tci, tpid = _AUX.unpack(value)
                     if status & _TAGGED:
                         frame = frame[:12] + struct.pack(">HH", tpid, tci) + frame[12:]
-            if address[2] != socket.PACKET_OUTGOING and frame[6:12] == bytes.fromhex("020000000001"):
+            if address[2] != socket.PACKET_OUTGOING and frame[6:12] == SOURCE:
                 yield frame, _VNET.unpack_from(data)[3]
 
     def close(self) -> None:
