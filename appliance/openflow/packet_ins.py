@@ -6,42 +6,43 @@ Invariant: their bytes are those that ``encode`` gives of one PacketIn for each 
 from __future__ import annotations
 
 from itertools import accumulate, chain, islice, takewhile
+from struct import Struct
 from typing import NamedTuple
 
 from appliance.model.actions import OFP_NO_BUFFER
 from appliance.model.match import Match
 from appliance.model.megaflow import PacketInReason
 from appliance.openflow.codec import encode
-from appliance.openflow.constants import MAX_MESSAGE_BYTES
+from appliance.openflow.constants import MAX_MESSAGE_BYTES, OFP_VERSION, MessageType
 from appliance.openflow.packet import PacketIn
 
-_MAX_LENGTHS = 2048
+_PACKET_IN = int(MessageType.PACKET_IN)
+_START = Struct("!BBHIIH")
+"""The header, buffer_id and total_len: of these, the two lengths tell the packet-ins of frames apart."""
 
 
 class PacketInHead:
-    """What packet-ins that say the same begin with: all but the frame. It is worth keeping: each is made once for a length."""
+    """What packet-ins that say the same begin with: all but the frame."""
 
-    __slots__ = ("_cookie", "_match", "_reason", "_table_id", "by_length", "octets")
+    __slots__ = ("_behind", "_cookie", "_match", "_reason", "_table_id", "octets")
 
     def __init__(self, reason: PacketInReason, table_id: int, cookie: int, match: Match) -> None:
         self._reason = reason
         self._table_id = table_id
         self._cookie = cookie
         self._match = match
-        self.by_length: dict[int, bytes] = {}
-        """Those made lately."""
-        self.octets = len(encode(self.message(b"")))
+        bare = encode(self.message(b""))
+        self._behind = bare[_START.size :]
+        self.octets = len(bare)
 
     def message(self, frame: bytes) -> PacketIn:
         """The packet-in with the whole frame, as far as a message has room for it."""
         return PacketIn(OFP_NO_BUFFER, len(frame), self._reason, self._table_id, self._cookie, self._match, frame)
 
-    def made(self, frame: bytes) -> bytes:
-        """What stands before this frame, which is of a new length."""
-        if len(self.by_length) >= _MAX_LENGTHS:
-            self.by_length.clear()
-        head = self.by_length[len(frame)] = encode(self.message(frame))[: self.octets]
-        return head
+    def before(self, octets: int) -> bytes:
+        """What stands before a frame of this length."""
+        length = min(self.octets + octets, MAX_MESSAGE_BYTES)
+        return _START.pack(OFP_VERSION, _PACKET_IN, length, 0, OFP_NO_BUFFER, min(octets, 0xFFFF)) + self._behind
 
 
 class PacketIns(NamedTuple):
@@ -62,9 +63,13 @@ class PacketIns(NamedTuple):
 def encode_packet_ins(packet_ins: PacketIns) -> bytes:
     """The messages, one behind the other."""
     head = packet_ins.head
-    by_length, most = head.by_length, MAX_MESSAGE_BYTES - head.octets
+    most = MAX_MESSAGE_BYTES - head.octets
+    by_length: dict[int, bytes] = {}
     parts: list[bytes] = []
     for frame in packet_ins.frames:
         octets = len(frame)
-        parts += by_length.get(octets) or head.made(frame), frame if octets <= most else frame[:most]
+        before = by_length.get(octets)
+        if before is None:
+            before = by_length[octets] = head.before(octets)
+        parts += before, frame if octets <= most else frame[:most]
     return b"".join(parts)

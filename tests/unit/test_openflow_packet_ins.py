@@ -41,8 +41,3 @@ def test_how_many_begin_in_so_many_bytes(frames: list[bytes], room: int) -> None
         wanted += 1
         at += packet_ins(MATCH_ALL, frames).head.octets + len(frame)
     assert packet_ins(MATCH_ALL, frames).within(room) == wanted
-
-
-def test_they_may_be_of_more_lengths_than_are_remembered() -> None:
-    many = packet_ins(MATCH_ALL, [bytes(size) for size in range(14, 3014)])
-    assert encode_packet_ins(many) == b"".join(encode(many.head.message(frame)) for frame in many.frames)
