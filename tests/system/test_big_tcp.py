@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,21 @@ def test_an_other_end_that_joins_a_bridge(tmp_path: Path) -> None:
         assert told(switch)[2] == (False, "its other end is part of a bridge or switch")
         assert bed.run(["ip", "link", "set", device, "nomaster"], host="h2").returncode == 0
         until(lambda: ends(bed, "h1", "h2") == {BIG_BYTES}, "larger frames")
+
+
+def test_sizes_that_change_in_mid_stream(tmp_path: Path) -> None:
+    """A connection keeps the size that it began with, and the kernel cuts what a port does not take any more."""
+    with hosts(3) as bed, running_switch(bed, tmp_path, "--fail-mode", "standalone") as switch, ThreadPoolExecutor(1) as other:
+        switch.add_flows("actions=NORMAL")
+        assert bed.run(["ip", "link", "add", "br0", "type", "bridge"], host="h3").returncode == 0
+        sent = other.submit(bed.transfer, "h1", "h2", 20 * SIZE)
+        while True:
+            for words, size in ((("master", "br0"), DEFAULT_BYTES), (("nomaster",), BIG_BYTES)):
+                assert bed.run(["ip", "link", "set", bed["h3"].interface, *words], host="h3").returncode == 0
+                until(lambda: ends(bed, "h1", "h2", "h3") == {size}, f"sizes of {size}")  # noqa: B023
+            if sent.done():
+                break
+        assert sent.result().ok, sent.result()
 
 
 def test_a_port_at_xdp_and_one_at_tc(tmp_path: Path) -> None:
