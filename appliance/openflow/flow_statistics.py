@@ -104,21 +104,10 @@ def _entries(data: bytes) -> Iterator[FlowStats]:
 
 
 def _encode_entry(entry: FlowStats) -> bytes:
-    tail = encode_match(entry.match) + encode_instructions(entry.instructions)
-    head = _FLOW.pack(
-        _FLOW.size + len(tail),
-        entry.table_id,
-        entry.duration_sec,
-        entry.duration_nsec,
-        entry.priority,
-        entry.idle_timeout,
-        entry.hard_timeout,
-        entry.flags,
-        entry.cookie,
-        entry.packet_count,
-        entry.byte_count,
-    )
-    return head + tail
+    table_id, sec, nsec, priority, idle, hard, flags, cookie, packets, octets, match, instructions = entry
+    tail = encode_match(match) + encode_instructions(instructions)
+    length = _FLOW.size + len(tail)
+    return _FLOW.pack(length, table_id, sec, nsec, priority, idle, hard, flags, cookie, packets, octets) + tail
 
 
 def decode_aggregate(data: bytes) -> AggregateStats:

@@ -106,13 +106,21 @@ class MatchLayouts:
 
     def __init__(self) -> None:
         self._by_shape: dict[MatchShape, _Layout] = {}
+        self._last: tuple[MatchShape, _Layout] | None = None
+        """Many of one shape come one behind the other."""
 
     def write(self, match: Match) -> bytes | None:
         """The ``ofp_match`` with its padding; None if none of its shape was learned."""
-        layout = None if match.shape is None else self._by_shape.get(match.shape)
-        if layout is None:
-            return None
-        number, moves, length = layout
+        shape = match.shape
+        last = self._last
+        if last is not None and last[0] is shape:
+            number, moves, length = last[1]
+        else:
+            layout = None if shape is None else self._by_shape.get(shape)
+            if shape is None or layout is None:
+                return None
+            self._last = shape, layout
+            number, moves, length = layout
         value = match.value
         for shift, bits, place in moves:
             number |= (value >> shift & bits) << place

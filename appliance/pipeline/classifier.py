@@ -29,6 +29,7 @@ Invariant: ``lookup`` returns the same rule and the same bits for every key that
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Generic
 
 from appliance.model.fields import KEY_MASK
@@ -59,9 +60,7 @@ class Classifier(Generic[R]):
 
     def __iter__(self) -> Iterator[R]:
         """All rules, in no particular order."""
-        for subtable in self._subtables.values():
-            for value in subtable.rules:
-                yield from subtable.at(value)
+        return chain.from_iterable(self._subtables.values())
 
     @property
     def masks(self) -> tuple[int, ...]:

@@ -6,7 +6,9 @@ no rule matches that key.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import heappop, heappush
+from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
 from appliance.model.fields import ETH_TYPE, IN_PORT, METADATA, VLAN_TCI
@@ -80,6 +82,10 @@ class Subtable(Generic[R]):
         """The mask without the bits of KINDS that are common."""
         self._indexes: dict[int, StagedIndex] = {}
         """Of the values as far as their ``_fields`` go: by the fields that stand first. Made when they are needed."""
+
+    def __iter__(self) -> Iterator[R]:
+        """All rules."""
+        return chain(self.rules.values(), chain.from_iterable(self._others.values()))
 
     # ── rules ──────────────────────────────────────────────────────────────────────────────────────────────────────────
     def at(self, value: int) -> tuple[R, ...]:

@@ -14,4 +14,9 @@ class Duration(NamedTuple):
 
 def duration(since: float, now: float) -> Duration:
     """Times are seconds of one clock. Not below 0."""
-    return Duration(*divmod(max(0, round((now - since) * 1_000_000_000)), 1_000_000_000))
+    return Duration(*divmod(nanoseconds(since, now), 1_000_000_000))
+
+
+def nanoseconds(since: float, now: float) -> int:
+    """The same as one number."""
+    return max(0, round((now - since) * 1_000_000_000))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 from appliance.model.ports import PortNo
 from appliance.openflow.constants import OFPG_ANY, OFPTT_ALL
@@ -44,8 +45,8 @@ from appliance.openflow.messages import (
     TableStatsReply,
     TableStatsRequest,
 )
-from appliance.pipeline.flow_table import FlowEntry, FlowTable, Pipeline
-from appliance.switch.duration import duration
+from appliance.pipeline.flow_table import FlowEntry, Pipeline
+from appliance.switch.duration import nanoseconds
 from appliance.switch.group_mods import GroupMods
 from appliance.switch.meter_mods import MeterMods
 from appliance.switch.ports import Ports
@@ -60,11 +61,16 @@ _AT_ONCE = 512
 class _Statistics:
     """Of flow entries, as they are when they are asked for."""
 
-    entries: list[tuple[FlowTable, FlowEntry]]
+    tables: list[tuple[int, list[FlowEntry]]]
+    """Those of each table, with its id."""
     now: float
 
+    def __len__(self) -> int:
+        return sum(len(entries) for _, entries in self.tables)
+
     def __iter__(self) -> Iterator[FlowStats]:
-        return (_flow_stats(table, entry, self.now) for table, entry in self.entries)
+        for table_id, entries in self.tables:
+            yield from map(_flow_stats, repeat(table_id), entries, repeat(self.now))
 
 
 class Multipart:
@@ -96,9 +102,9 @@ class Multipart:
                 return self._description
             case FlowStatsRequest():
                 statistics = _Statistics(list(self._entries(request)), now)
-                return FlowStatsReply(tuple(statistics) if len(statistics.entries) <= _AT_ONCE else statistics)
+                return FlowStatsReply(tuple(statistics) if len(statistics) <= _AT_ONCE else statistics)
             case AggregateStatsRequest():
-                return _aggregate(self._entries(request))
+                return _aggregate(entry for _, entries in self._entries(request) for entry in entries)
             case TableStatsRequest():
                 return TableStatsReply(tuple(self._table_stats()))
             case PortStatsRequest(port_no=number):
@@ -126,20 +132,21 @@ class Multipart:
                     ErrorType.BAD_REQUEST, BadRequest.BAD_EXPERIMENTER, f"multipart request of experimenter {experimenter:#010x}"
                 )
 
-    def _entries(self, request: FlowStatsRequest | AggregateStatsRequest) -> Iterator[tuple[FlowTable, FlowEntry]]:
+    def _entries(self, request: FlowStatsRequest | AggregateStatsRequest) -> Iterator[tuple[int, list[FlowEntry]]]:
+        """Those that are meant, by the id of their table."""
         table_id = request.table_id
         if table_id != OFPTT_ALL and table_id not in self._tables:
             raise ProtocolError(ErrorType.BAD_REQUEST, BadRequest.BAD_TABLE_ID, f"there is no table {table_id}")
         for table in self._pipeline:
             if table_id in (OFPTT_ALL, table.table_id):
-                for entry in table.select(
+                entries = table.select(
                     request.match,
                     cookie=request.cookie,
                     cookie_mask=request.cookie_mask,
                     out_port=None if request.out_port == PortNo.ANY else request.out_port,
                     out_group=None if request.out_group == OFPG_ANY else request.out_group,
-                ):
-                    yield table, entry
+                )
+                yield table.table_id, entries
 
     def _table_stats(self) -> Iterator[TableStats]:
         used = {table.table_id: table for table in self._pipeline}
@@ -151,10 +158,12 @@ class Multipart:
                 yield TableStats(table_id, table.active_count, table.lookup_count, table.matched_count)
 
 
-def _flow_stats(table: FlowTable, entry: FlowEntry, now: float) -> FlowStats:
+def _flow_stats(table_id: int, entry: FlowEntry, now: float) -> FlowStats:
+    lasted = nanoseconds(entry.created_at, now)
     return FlowStats(
-        table.table_id,
-        *duration(entry.created_at, now),
+        table_id,
+        lasted // 1_000_000_000,
+        lasted % 1_000_000_000,
         entry.priority,
         entry.idle_timeout,
         entry.hard_timeout,
@@ -167,9 +176,9 @@ def _flow_stats(table: FlowTable, entry: FlowEntry, now: float) -> FlowStats:
     )
 
 
-def _aggregate(entries: Iterator[tuple[FlowTable, FlowEntry]]) -> AggregateStats:
+def _aggregate(entries: Iterator[FlowEntry]) -> AggregateStats:
     packets = octets = flows = 0
-    for _, entry in entries:
+    for entry in entries:
         packets += entry.packet_count
         octets += entry.byte_count
         flows += 1
