@@ -263,7 +263,7 @@ class Agent:
                     self.ports.sent(port, len(frame))
                 return None
             match effect:
-                case effects.SendMessage(connection=connection, message=message):
+                case effects.SendMessage(connection, message):
                     self.connections.send(connection, message)
                 case effects.SendPacketIns(connection=connection, packet_ins=packet_ins):
                     self.connections.send_packet_ins(connection, packet_ins)

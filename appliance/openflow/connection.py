@@ -256,7 +256,7 @@ class Connection:
         """And how many of the bytes are done with."""
         events: list[Event] = []
         position, end = 0, len(received)
-        while self.state is not State.CLOSED and end - position >= HEADER_BYTES:
+        while end - position >= HEADER_BYTES and self.state is not State.CLOSED:
             version, kind, length, xid = HEADER.unpack_from(received, position)
             if length < HEADER_BYTES:
                 fault = ProtocolError(ErrorType.BAD_REQUEST, BadRequest.BAD_LEN, f"a header that says {length} bytes")

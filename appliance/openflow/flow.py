@@ -17,6 +17,7 @@ from appliance.openflow.oxm import decode_match, encode_match
 from appliance.openflow.wire import Codec, at_least, exactly, member
 
 _FLOW_MOD = Struct("!QQBBHHHIIIH2x")
+_MATCH_BEGINS = HEADER_BYTES + _FLOW_MOD.size
 _FLOW_REMOVED = Struct("!QHBBIIHHQQ")
 
 MAX_FLOW_MOD_BYTES = MAX_MESSAGE_BYTES - 16
@@ -97,8 +98,7 @@ def flow_mod_flags(bits: int) -> FlowModFlags:
 
 
 def decode_flow_mod(data: bytes, xid: int) -> FlowMod:
-    start = HEADER_BYTES + _FLOW_MOD.size
-    at_least(data, start)
+    at_least(data, _MATCH_BEGINS)
     (cookie, cookie_mask, table_id, command, idle_timeout, hard_timeout, priority, buffer_id, out_port, out_group, flags) = (
         _FLOW_MOD.unpack_from(data, HEADER_BYTES)
     )
@@ -107,7 +107,7 @@ def decode_flow_mod(data: bytes, xid: int) -> FlowMod:
         raise ProtocolError(ErrorType.FLOW_MOD_FAILED, FlowModFailed.BAD_COMMAND, f"command {command}")
     if len(data) > MAX_FLOW_MOD_BYTES:
         raise ProtocolError(ErrorType.BAD_ACTION, BadAction.TOO_MANY, f"a flow-mod of {len(data)} bytes")
-    match, length = decode_match(data, start)
+    match, length = decode_match(data, _MATCH_BEGINS)
     return FlowMod(
         cookie,
         cookie_mask,
@@ -121,7 +121,7 @@ def decode_flow_mod(data: bytes, xid: int) -> FlowMod:
         out_group,
         flow_mod_flags(flags),
         match,
-        decode_instructions(data, start + length, len(data)),
+        decode_instructions(data, _MATCH_BEGINS + length, len(data)),
         xid=xid,
     )
 

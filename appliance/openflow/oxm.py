@@ -188,7 +188,7 @@ def decode_match(data: bytes, offset: int = 0, end: int | None = None) -> tuple[
     kind, length = TYPE_LENGTH.unpack_from(data, offset)
     if kind != OFPMT_OXM:
         raise _bad_match(BadMatch.BAD_TYPE, f"match type {kind}")
-    padded = length + pad(length)
+    padded = length + (-length & 7)
     if length < MATCH_HEADER_BYTES or offset + padded > end:
         raise _bad_match(BadMatch.BAD_LEN, f"match of {length} bytes")
     return decode_oxms(data, offset + MATCH_HEADER_BYTES, offset + length), padded

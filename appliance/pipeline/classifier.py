@@ -73,9 +73,9 @@ class Classifier(Generic[R]):
         subtable = self._subtables.get(match.mask)
         if subtable is None:
             subtable = self._subtables[match.mask] = Subtable(match.mask, match.value)
-        before = subtable.highest, len(subtable.metadata)
+        highest, partitions = subtable.highest, len(subtable.metadata)
         old = subtable.insert(rule)
-        if (subtable.highest, len(subtable.metadata)) != before:
+        if subtable.highest != highest or len(subtable.metadata) != partitions:
             self._order = None
         if old is None:
             self._size += 1

@@ -134,7 +134,7 @@ class FlowEntry:
     ) -> None:
         self.priority = priority
         self.match = match
-        self.instructions = instructions
+        self.program = Program.of(instructions)
         self.cookie = cookie
         self.flags = flags
         self.idle_timeout = idle_timeout

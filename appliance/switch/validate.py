@@ -179,7 +179,9 @@ class Validator:
 
     def __init__(self, groups: Ids, meters: Ids, queues: Ids, plugins: Mapping[int, Plugin] | None = None) -> None:
         self._plugins = plugins or {}
-        self._matched = sum(plugin.match.mask for plugin in self._plugins.values() if plugin.match is not None)
+        matched = sum(plugin.match.mask for plugin in self._plugins.values() if plugin.match is not None)
+        self._untold = (PLUGIN_BITS.max & ~matched) << PLUGIN_BITS.shift
+        """Bits of the flow key that no plug-in tells."""
         self._groups = groups
         self._meters = meters
         self._queues = queues
@@ -188,9 +190,10 @@ class Validator:
 
     def check_instructions(self, instructions: tuple[Instruction, ...], match: Match, table_id: int) -> None:
         """Raises ProtocolError unless an entry of table ``table_id`` can have this match, and these instructions with it."""
-        unknown = PLUGIN_BITS.get(match.mask) & ~self._matched
-        if unknown:
-            raise ProtocolError(ErrorType.BAD_MATCH, BadMatch.BAD_FIELD, f"no plug-in tells bits {unknown:#x} of plugin_bits")
+        untold = match.mask & self._untold
+        if untold:
+            text = f"no plug-in tells bits {PLUGIN_BITS.get(untold):#x} of plugin_bits"
+            raise ProtocolError(ErrorType.BAD_MATCH, BadMatch.BAD_FIELD, text)
         if self._right_anywhere.get(id(instructions)) is instructions:
             return
         apply: tuple[Action, ...] = ()
