@@ -30,8 +30,9 @@ TURN_SECONDS = 0.001
 """A controller whose messages keep coming is served for so long until others have their turn: packets too."""
 LINGER_SECONDS = 0.0001
 """A controller that waits for each answer before it goes on is back within so long: until then nobody goes to sleep for it."""
-LINGER_AFTER = 4
-"""Times that it was, in a row."""
+LINGER_AFTER, LINGER_AFTER_AT_MOST = 4, 4096
+"""That is done once it has been back so soon as often as this, in a row; four times as often after each time that it was in vain
+(it may have been waiting for this very CPU), half as often after each time that it was not."""
 BUSY_SECONDS = 0.05
 """A controller that sends without a pause still has its flow-mods brought into the fast path as often as this."""
 
@@ -214,6 +215,8 @@ class Channel:
         """When the first came of what the owner does not know yet to be a whole."""
         quick = 0
         """How often in a row the controller was back within LINGER_SECONDS."""
+        wanted = LINGER_AFTER
+        """How often it must have been, to be lingered for."""
         while self.reason is None:
             if self.backlog > PAUSE_BYTES:
                 self._readable.close()  # it is not to be read for a while
@@ -227,8 +230,11 @@ class Channel:
                     self._owner.paused()
                     heard_at = None
                 paused_at = time.monotonic()
-                if quick >= LINGER_AFTER and self._readable.soon(LINGER_SECONDS):
-                    continue
+                if quick >= wanted:
+                    if self._readable.soon(LINGER_SECONDS):
+                        wanted = max(LINGER_AFTER, wanted // 2)
+                        continue
+                    wanted = min(LINGER_AFTER_AT_MOST, wanted * 4)
                 self._readable.wait()
                 began_at = time.monotonic()
                 quick = quick + 1 if began_at - paused_at < LINGER_SECONDS else 0

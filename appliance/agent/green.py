@@ -108,7 +108,6 @@ class Readable:
             found = ready(0, 1)
             if found:
                 return bool(found[0][0] == self._fd)
-            os.sched_yield()  # whoever is to write may be waiting for this CPU
             now = time.monotonic()
         return False
 

@@ -262,6 +262,18 @@ def test_nobody_goes_to_sleep_for_one_that_is_always_back_in_time_and_for_no_oth
     assert len(found) <= requests if linger else not found
 
 
+def test_lingering_in_vain_is_soon_given_up(connections, side, monkeypatch):
+    monkeypatch.setattr(channel_module, "LINGER_SECONDS", 10.0)
+    tried: list[int] = []
+    monkeypatch.setattr(Readable, "soon", lambda self, seconds: bool(tried.append(len(side.messages))))
+    side.answer = connections
+    requests = 200
+    peer = subprocess.Popen([sys.executable, "-c", BUSY_PEER, str(listening(connections)), str(requests), "0.001"])
+    until(lambda: peer.poll() is not None, 60.0)
+    assert len(side.messages) == requests
+    assert 2 <= len(tried) <= 4  # after 4, 16, 64 … times that it was back in time
+
+
 def test_framing_lost_closes_the_connection_with_an_error(connections, side):
     peer = Peer.connect(listening(connections))
     peer.greet()
