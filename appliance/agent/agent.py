@@ -300,7 +300,7 @@ class Agent:
 
     # ── greenlets ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def _read_upcalls(self) -> None:
-        with closing(Readable(self._datapath.fileno())) as readable:
+        with closing(Readable(self._datapath.fileno(), self._read_first_upcalls)) as readable:
             handled = 0
             while True:
                 if not self._catching_up:
@@ -314,6 +314,15 @@ class Agent:
                 except DatapathError:
                     self._fault("reading upcalls")
                     sleep(TICK_SECONDS)
+
+    def _read_first_upcalls(self) -> bool:
+        """Those that wake the thread, before the greenlet is switched to; whether that has more to do."""
+        try:
+            self._read_some_upcalls()
+        except Exception:
+            self._fault("reading upcalls")
+            return True
+        return bool(self._catching_up)
 
     def _read_some_upcalls(self) -> int:
         """How many there were."""

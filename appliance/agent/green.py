@@ -73,11 +73,13 @@ def wait_writable(fd: int) -> None:
 class Readable:
     """A file descriptor that one greenlet waits for again and again: cheaper than ``wait_readable``, because it stays registered.
 
-    It is to be read soon after each wait. ``close`` comes before that of the descriptor.
+    It is to be read soon after each wait. ``close`` comes before that of the descriptor. ``at_once`` is called first when it is
+    readable, where no greenlet has to be switched to for it: it must not wait nor raise, and says whether the wait is over.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, at_once: Callable[[], bool] = lambda: True) -> None:
         self._fd = fd
+        self._at_once = at_once
         self._hub: Any = None
         self._listener: Any = None
         self._waiting: Any = None
@@ -113,7 +115,7 @@ class Readable:
 
     def _ready(self, _: int) -> None:
         """Called by the hub, also when nobody waits yet."""
-        if self._waiting is not None:
+        if self._waiting is not None and self._at_once():
             self._waiting.switch()
 
     def _gone(self, *_: object) -> None:

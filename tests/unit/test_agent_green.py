@@ -43,6 +43,30 @@ def test_each_wait_ends_when_there_is_something_to_read(pipe: tuple[int, int]) -
     assert heard == [b"one", b"two", b"three"]
 
 
+def test_what_is_done_at_once_says_whether_the_wait_is_over(pipe: tuple[int, int]) -> None:
+    source, sink = pipe
+    heard: list[bytes] = []
+    over: list[int] = []
+
+    def read() -> bool:
+        heard.append(os.read(source, 10))
+        return heard[-1] == b"enough"
+
+    def listen() -> None:
+        with closing(Readable(source, read)) as readable:
+            readable.wait()
+            over.append(len(heard))
+
+    listener = spawn(listen)
+    for word in (b"some", b"more", b"enough"):
+        sleep(0.01)
+        assert not over
+        os.write(sink, word)
+        sleep(0.01)
+    listener.wait()
+    assert (heard, over) == ([b"some", b"more", b"enough"], [3])
+
+
 def test_what_came_before_the_wait_ends_it_at_once(pipe: tuple[int, int]) -> None:
     source, sink = pipe
     with closing(Readable(source)) as readable:
