@@ -120,6 +120,11 @@ class OpenVSwitch:
         """``ovs-ofctl NAME``, which must be accepted; what it printed."""
         return command(["ovs-ofctl", "-O", "OpenFlow13", name, BRIDGE, *arguments], env=self.environment)
 
+    def listen(self, port: int) -> None:
+        """By TCP, on loopback, besides its unix socket."""
+        self._vsctl("set-controller", BRIDGE, f"ptcp:{port}:127.0.0.1")
+        self._vsctl("set", "controller", BRIDGE, "connection_mode=out-of-band", "inactivity_probe=0")
+
     def connection(self) -> socket.socket:
         """To speak OpenFlow by."""
         result = socket.socket(socket.AF_UNIX)
