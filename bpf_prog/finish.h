@@ -34,7 +34,7 @@ static __always_inline void note_run(struct packet *p, struct hook hook, const s
 	if (run)
 		run->key = p->key.f;
 	/* The test sees the frame only: put the tag there, under one that it does not see. */
-	if (hook.tc && v->code == TEST_STOPPED && p->metadata_tag)
+	if (hook.tc && v->code == TEST_STOPPED && hook.skb->vlan_present)
 		bpf_skb_vlan_push(hook.skb, bpf_htons(ETHERTYPE_VLAN), 0);
 }
 #endif

@@ -241,6 +241,15 @@ def check(fast_path: FastPath, frame: bytes, actions: tuple[DatapathAction, ...]
         check_leaving(result, [(left.action, left.frame.hex(), left.tunnel) for left in emissions], megaflow)
 
 
+@pytest.mark.parametrize("metadata", [False, True])
+@pytest.mark.parametrize("pops", [1, 2])
+def test_a_third_tag_that_comes_to_light_stays(fast_path: FastPath, pops: int, metadata: bool) -> None:
+    """Found by test_long_lists: TC has it beside the frame then."""
+    tags = Dot1Q(vlan=1) / Dot1Q(vlan=2) / Dot1Q(vlan=3)
+    frame = bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / tags / V4 / UDP(sport=1, dport=2))
+    check(fast_path, frame, (*[PopTag()] * pops, Forward(2)), Hook.TC, metadata)
+
+
 TAGS = Dot1Q(vlan=1) / Dot1Q(vlan=2)
 V4, V6 = IP(src="10.0.0.1", dst="10.0.0.2"), IPv6(src="fe80::1", dst="fe80::2")
 
