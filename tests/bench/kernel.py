@@ -165,7 +165,7 @@ class Kernel:
         return sum(self._sunk[8 * (cpu + sink * self._cpus)] for cpu in range(self._cpus))
 
     def last_arrival(self) -> float:
-        """When the last frame came to a sink; 63 may have come after it."""
+        """When the last frame came to a sink; 63 may have come after it, unless it was ``xdp_timed_sink``."""
         return max(self._sunk[8 * cpu + 1] for cpu in range(self._cpus)) / 1e9
 
     def close(self) -> None:
