@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -41,9 +41,10 @@ def run_lab_command(path: str, *, once: bool) -> int:
         for problem in found:
             click.echo(f"ofswitch: {problem}", err=True)
         return EXIT_FAILURE
-    view = LabView(tables.console())
+    interruption = _Interruption()
+    view = LabView(tables.console(), interruption.check)
     demonstration = Demonstration(file, view)
-    before = {number: signal.signal(number, _interrupt_once) for number in _SIGNALS}
+    before = {number: signal.signal(number, interruption.come) for number in _SIGNALS}
     try:
         demonstration.run(once=once)
     except LabError as error:
@@ -57,21 +58,35 @@ def run_lab_command(path: str, *, once: bool) -> int:
     return 0 if demonstration.outcome.ok else EXIT_FAILURE
 
 
-def _interrupt_once(number: int, frame: FrameType | None) -> None:
-    """Stop and clean up; a second signal does not disturb that."""
-    for other in _SIGNALS:
-        signal.signal(other, signal.SIG_IGN)
-    raise KeyboardInterrupt
+class _Interruption:
+    """The signal that ends the lab. Python loses what a handler raises where nobody can take it, in a destructor for one: so it is
+    raised again at the next step."""
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def come(self, number: int, frame: FrameType | None) -> None:
+        """Stop and clean up; a second signal does not disturb that."""
+        for other in _SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        self._came = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self._came and not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+            raise KeyboardInterrupt
 
 
 class LabView:
     """``lab.demonstration.View`` on a console."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, before_step: Callable[[], None]) -> None:
         self._console = console
+        self._before_step = before_step
         self._pinged = 0
 
     def step(self, text: str) -> None:
+        self._before_step()
         self._end_of_pings()
         self._console.print(Text("▸ ", style="bold cyan") + Text(text, style="bold"))
 

@@ -40,9 +40,9 @@ METERS = {f"meters.{rate}" for rate in ("pktps_100", "pktps_10k", "kbps_1m", "kb
 CONTROL = {"flow_mods.add", "flow_mods.dump", "barrier.new_way", "barrier.reply", "packet_in.window", "packet_in.flood"}
 PROCESS = {"memory.flows", "memory.megaflows", "memory.start", "memory.maps", "restart.lost"}
 ATTACK = {"attack.udp", "attack.tcp"}
-TCP = {f"tcp.{reference}.{what}" for reference in ("minimal", "bridge", "ovs", "pair") for what in ("1", "8", "rtt")} | {
-    f"tcp.{reference}.way" for reference in ("minimal", "bridge")
-}
+TCP = {
+    f"tcp.{reference}.{what}" for reference in ("minimal", "bridge", "bridge_big", "ovs", "pair") for what in ("1", "8", "rtt")
+} | {f"tcp.{reference}.way" for reference in ("minimal", "bridge")}
 
 
 def test_every_row_is_measured_or_says_what_is_missing(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_every_row_is_measured_or_says_what_is_missing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "latest.json").read_text())
     rows = {row["id"]: row for row in result["rows"]}
-    alone = {"cost.tc.flood", "forward.minimal_xdp.one"}
+    alone = {"cost.tc.flood", "cost.tc.parts", "forward.minimal_xdp.one"}
     assert set(rows) == COST | FORWARDING | alone | MEGAFLOWS | METERS | MISSES | CONTROL | PROCESS | TCP | ATTACK
     for row in rows.values():
         if not row["samples"] or (row["reference"] and not row["reference_samples"]):

@@ -216,6 +216,8 @@ def received(receiver: socket.socket, wanted: int) -> list[tuple[bytes, int]]:
 def started(stack: ExitStack, folder: Path, direct: bool, **port: Any) -> Network:
     """``port`` is what else the configuration says of port 2."""
     bed = stack.enter_context(Testbed.of(2))
+    for host in bed.hosts:  # which are to send nothing by themselves
+        bed.inside(host.name, lambda: Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1"))
     config = folder / "switch.yaml"
     ports = [{"interface": name, "direct_to_peer": direct} for name in bed.interfaces]
     ports[1] |= port
