@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 HOST_INTERFACE = "eth0"
 TERMINATE_SECONDS = 30.0
+_A_DAY_MS = 86_400_000
 _IFA_F_NODAD = 0x02
 _serial = count()
 
@@ -254,11 +255,13 @@ def _set_up_loopback() -> None:
 
 
 def _prepare_host() -> None:
-    """No duplicate address detection, which would keep the addresses unusable for a second, and nothing that sends unasked."""
+    """No duplicate address detection, which would keep the addresses unusable for a second, and nothing that sends unasked once the
+    host is set up: what it tells of its multicast groups then, it does not repeat a second later."""
     _set_up_loopback()
     for name in ("accept_dad", "dad_transmits", "accept_ra", "router_solicitations"):
         for which in ("all", "default"):
             namespace.write_sysctl(f"net/ipv6/conf/{which}/{name}", 0)
+    namespace.write_sysctl("net/ipv6/conf/default/mldv2_unsolicited_report_interval", _A_DAY_MS)
 
 
 def _make_pair(host: Host) -> None:

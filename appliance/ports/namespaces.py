@@ -101,11 +101,15 @@ def _number(ip: Any, path: str) -> int | None:
 
 
 def inside(namespace: str | None, function: Callable[[], T]) -> T:
-    """Call it in a namespace, in a thread that ends with it. Raises OSError."""
+    """Call it in a namespace, given by its path (None: here); its result, or its exception. Raises OSError.
+
+    Plain sockets and processes that it makes stay in that namespace and may be used from anywhere (a pyroute2 object may not:
+    it belongs to its thread).
+    """
     if namespace is None:
         return function()
     results: list[T] = []
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
 
     def run() -> None:
         try:
@@ -117,7 +121,7 @@ def inside(namespace: str | None, function: Callable[[], T]) -> T:
             finally:
                 os.close(fd)
             results.append(function())
-        except Exception as error:
+        except BaseException as error:
             errors.append(error)
 
     thread = threading.Thread(target=run, name=f"inside {namespace}")

@@ -56,7 +56,7 @@ class _Ways:
 
     @property
     def pays(self) -> bool:
-        return self.count >= _TIMES * max(len(self.by_first), len(self.by_rest), _FEW // _TIMES)
+        return self.count >= max(_FEW, _TIMES * len(self.by_first), _TIMES * len(self.by_rest))
 
     @property
     def parts(self) -> int:

@@ -126,11 +126,12 @@ class FastPath:
         return xlate.resume(self.pipeline, again, key, self.normal(now), self.port_is_live)
 
     # ── megaflows ──────────────────────────────────────────────────────────────────────────────────────────────────────
-    def conclude(self) -> None:
-        """What was wanted has been made by now, or else something went wrong: it will not be made of what may not hold any more."""
+    def conclude(self, now: float) -> None:
+        """What was wanted has been made by now, or else something went wrong: it will not be made of what may not hold any more.
+        Its packets are counted all the same."""
         self._asked.clear()
         self._firsts.clear()
-        self._passed.clear()
+        self._count_passed(now)
 
     def want(self, translation: Translation, key: int, octets: int, now: float) -> bool:
         """A packet with this key and translation came up, for which none is known to be live: it counts for one that ``install``
@@ -182,11 +183,7 @@ class FastPath:
         effects: list[Effect] = []
         megaflows = self.megaflows
         before = len(self._made)
-        for translation, octets in self._passed:
-            self.pipeline.count(translation.lookups, 1, octets, now)
-            if translation.hits:
-                group_table.count(translation.hits, 1, octets)
-        self._passed.clear()
+        self._count_passed(now)
         choose = megaflows.masks.choose
         for translation, key in self._asked:
             mask = choose(translation.mask)
@@ -207,6 +204,13 @@ class FastPath:
             newest = (live.translation for live in megaflows.newest_first())
             self._cross_product.judge(newest, lambda key, table_id: self._cut(key, table_id, now))
         return effects
+
+    def _count_passed(self, now: float) -> None:
+        for translation, octets in self._passed:
+            self.pipeline.count(translation.lookups, 1, octets, now)
+            if translation.hits:
+                group_table.count(translation.hits, 1, octets)
+        self._passed.clear()
 
     def refused(self, megaflow_id: int, now: float) -> list[Effect]:
         """The fast path found no place for a megaflow. With a finer mask it may, which is something for packets like this one."""

@@ -260,7 +260,7 @@ class Switch:
         effects: list[Effect] = []
         if type(event) not in _ANSWERS:
             megaflows.conclude()
-            self._fast_path.conclude()
+            self._fast_path.conclude(now)
             if megaflows.stale and not waits:
                 effects += self._fast_path.revalidate(now)
         effects += self._dispatch(event, now)

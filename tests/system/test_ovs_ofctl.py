@@ -69,11 +69,11 @@ def test_added_flows_are_dumped_as_they_were_given_and_forward(switch: RunningSw
     switch.ofctl("add-flow", "cookie=0x2a,priority=10,in_port=1,actions=output:2")
     switch.ofctl("add-flow", "priority=10,in_port=2,idle_timeout=60,hard_timeout=600,actions=output:1")
     switch.ofctl("add-flow", "table=3,priority=7,tcp,nw_dst=10.0.0.0/24,tp_dst=80,actions=set_field:2->ip_dscp,goto_table:4")
-    assert switch.flows() == [
-        "cookie=0x2a, table=0, n_packets=0, n_bytes=0, priority=10,in_port=1 actions=output:2",
-        "cookie=0x0, table=0, n_packets=0, n_bytes=0, idle_timeout=60, hard_timeout=600, priority=10,in_port=2 actions=output:1",
-        "cookie=0x0, table=3, n_packets=0, n_bytes=0, priority=7,tcp,nw_dst=10.0.0.0/24,tp_dst=80 "
-        "actions=set_field:2->ip_dscp,goto_table:4",
+    given = [re.sub(r" n_packets=\d+, n_bytes=\d+,", "", flow) for flow in switch.flows()]  # who was pinged is asked for again
+    assert given == [
+        "cookie=0x2a, table=0, priority=10,in_port=1 actions=output:2",
+        "cookie=0x0, table=0, idle_timeout=60, hard_timeout=600, priority=10,in_port=2 actions=output:1",
+        "cookie=0x0, table=3, priority=7,tcp,nw_dst=10.0.0.0/24,tp_dst=80 actions=set_field:2->ip_dscp,goto_table:4",
     ]
     for family in (4, 6):
         assert switch.bed.ping("h1", "h2", family).ok

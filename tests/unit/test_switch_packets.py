@@ -111,6 +111,17 @@ def test_frames_stand_before_the_megaflows_that_they_make() -> None:
     assert sorted(live.packets for live in shell.switch.megaflows) == [1, 2]
 
 
+def test_a_packet_that_was_sent_is_counted_though_nobody_says_that_it_was() -> None:
+    shell = Shell()
+    add(shell, Output(2))
+    effects = shell.switch.step(Upcalls((upcall(frame()),)), shell.now)
+    assert effects == [SendFrame(2, frame()), TellWhenSent()], "the shell stops here, as it does when something goes wrong"
+    stats = shell.ask(MultipartRequest(FlowStatsRequest()), MultipartReply).body
+    assert isinstance(stats, FlowStatsReply)
+    assert [entry.packet_count for entry in stats.entries] == [1]
+    assert len(shell.switch.megaflows) == 0, "which would be made of what may not hold any more"
+
+
 def test_a_miss_that_waited_while_its_megaflow_was_made_makes_none() -> None:
     shell = Shell()
     add(shell, Output(2))
