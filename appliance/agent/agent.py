@@ -29,7 +29,7 @@ from appliance.agent.snoop import Snoop, snoop_path
 from appliance.agent.tls import Certificates
 from appliance.config import Config
 from appliance.datapath.driver import Datapath, DatapathError
-from appliance.model.megaflow import Burst
+from appliance.model.megaflow import Burst, Upcall
 from appliance.openflow import connection as wire
 from appliance.openflow.constants import OFP_VERSION
 from appliance.openflow.messages import BarrierRequest, FlowMod, Message
@@ -318,7 +318,11 @@ class Agent:
     def _read_first_upcalls(self) -> bool:
         """Those that wake the thread, before the greenlet is switched to; whether that has more to do."""
         try:
-            self._read_some_upcalls()
+            upcalls = self._datapath.upcalls(UPCALL_BATCH)
+            if len(upcalls) == 1 and self._pass_on(upcalls[0]):
+                self._read_some_upcalls()
+            else:
+                self._deal_with(upcalls)
         except Exception:
             self._fault("reading upcalls")
             return True
@@ -327,21 +331,39 @@ class Agent:
     def _read_some_upcalls(self) -> int:
         """How many there were."""
         installed = tuple(self._catching_up) if self._catching_up else ()
-        upcalls = tuple(self._datapath.upcalls(UPCALL_BATCH))
+        upcalls = self._datapath.upcalls(UPCALL_BATCH)
         if upcalls:
-            self.connections.gather()
-            try:
-                self._step(events.Upcalls(upcalls), time.monotonic())  # which needs nothing to be read before
-            except Exception:
-                self._fault("Upcalls")
-            self._datapath.dealt_with()
-            self.connections.write_gathered()
+            self._deal_with(upcalls)
         packets = sum([len(upcall.frames) if isinstance(upcall, Burst) else 1 for upcall in upcalls])
         if packets < UPCALL_BATCH and installed:
             # The ring buffer was empty: every packet that came before these were installed has been sent on.
             self._datapath.caught_up(installed)
             del self._catching_up[: len(installed)]
         return packets
+
+    def _pass_on(self, upcall: Upcall | Burst) -> bool:
+        """A packet that came up alone, the short way: it leaves before anything else is done. False if it has to take the other."""
+        passed = self.switch.short_way(upcall) if isinstance(upcall, Upcall) else None
+        if passed is None:
+            return False
+        try:
+            for port in passed.ports:
+                if self._datapath.send(port, passed.upcall.frame):
+                    self.ports.sent(port, len(passed.upcall.frame))
+            self._step(passed, time.monotonic())
+        except Exception:
+            self._fault("PassedOn")
+        self._datapath.dealt_with()
+        return True
+
+    def _deal_with(self, upcalls: Sequence[Upcall | Burst]) -> None:
+        self.connections.gather()
+        try:
+            self._step(events.Upcalls(tuple(upcalls)), time.monotonic())  # which needs nothing to be read before
+        except Exception:
+            self._fault("Upcalls")
+        self._datapath.dealt_with()
+        self.connections.write_gathered()
 
     def _tick(self) -> None:
         while True:

@@ -74,10 +74,11 @@ class Readable:
     """A file descriptor that one greenlet waits for again and again: cheaper than ``wait_readable``, because it stays registered.
 
     It is to be read soon after each wait. ``close`` comes before that of the descriptor. ``at_once`` is called first when it is
-    readable, where no greenlet has to be switched to for it: it must not wait nor raise, and says whether the wait is over.
+    readable, before anything else that the thread has woken up for, and with no greenlet switched to for it: it must not wait nor
+    raise, and says whether the wait is over. One descriptor of a thread may have it.
     """
 
-    def __init__(self, fd: int, at_once: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, fd: int, at_once: Callable[[], bool] | None = None) -> None:
         self._fd = fd
         self._at_once = at_once
         self._hub: Any = None
@@ -87,8 +88,10 @@ class Readable:
     def wait(self) -> None:
         """Until it is readable (or at its end)."""
         if self._hub is None:
-            self._hub = _get_hub()
-            self._listener = self._hub.add(self._hub.READ, self._fd, self._ready, self._gone, self._gone)
+            self._hub = hub = _get_hub()
+            self._listener = hub.add(hub.READ, self._fd, self._ready, self._gone, self._gone)
+            if self._at_once is not None and isinstance(hub, _EpollHub):
+                hub.do_poll = self._poll
         self._waiting = eventlet.getcurrent()
         try:
             self._hub.switch()
@@ -113,19 +116,31 @@ class Readable:
             now = time.monotonic()
         return False
 
+    def _poll(self, seconds: float) -> list[tuple[int, int]]:
+        """In the place of the hub's own, which has some way to go until it calls ``_ready``."""
+        found: list[tuple[int, int]] = self._hub.poll.poll(seconds)
+        for at, (fd, _) in enumerate(found):
+            if fd == self._fd:
+                del found[at]
+                self._ready(fd)
+                break
+        return found
+
     def _ready(self, _: int) -> None:
         """Called by the hub, also when nobody waits yet."""
-        if self._waiting is not None and self._at_once():
+        if self._waiting is not None and (self._at_once is None or self._at_once()):
             self._waiting.switch()
 
     def _gone(self, *_: object) -> None:
         """The hub has let it go: the next wait registers it again."""
+        if self._at_once is not None:
+            self._hub.__dict__.pop("do_poll", None)
         self._hub = None
 
     def close(self) -> None:
         if self._hub is not None:
             self._hub.remove(self._listener)
-            self._hub = None
+            self._gone()
 
 
 def in_thread(function: Callable[..., _T], *arguments: Any) -> _T:

@@ -69,11 +69,10 @@ class BpfDatapath:
         self.megaflows.probing.arrange()
 
     def served(self, megaflow_id: int) -> None:
-        self.megaflows.gates.served(megaflow_id)
+        self.megaflows.gates.served((megaflow_id,))
 
     def caught_up(self, megaflow_ids: Iterable[int]) -> None:
-        for megaflow_id in megaflow_ids:
-            self.megaflows.gates.served(megaflow_id)
+        self.megaflows.gates.served(megaflow_ids)
 
     def set_meter(self, meter: MeterConfig) -> None:
         self.meters.set(meter)

@@ -9,7 +9,7 @@ for those, one flow's packets leave in the order in which they came.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from appliance.datapath.layout import MegaflowFlag
 from appliance.datapath.slots import Slots
@@ -18,13 +18,8 @@ GATE_SECONDS = 0.1
 _GATED = int(MegaflowFlag.GATED)
 
 
-@dataclass(slots=True)
-class _Gate:
-    slot: int
-    flags: int
-    """MegaflowFlag, when it is open."""
-    closed_at: float
-    served: int = 0
+_Gate = tuple[int, int, float, int]
+"""Slot, flags when it is open (MegaflowFlag), when it was closed, how many have been served."""
 
 
 class Gates:
@@ -36,18 +31,23 @@ class Gates:
 
     def close(self, megaflow_id: int, slot: int, flags: int, now: float) -> int:
         """For a slot that is about to be put to use: returns the flags that it has until the gate opens."""
-        self._closed[megaflow_id] = _Gate(slot, flags, now)
+        self._closed[megaflow_id] = slot, flags, now, 0
         return flags | _GATED
 
-    def served(self, megaflow_id: int) -> None:
-        """One of its packets, or all of its misses, have been sent on. Ids without a closed gate are passed over."""
-        gate = self._closed.get(megaflow_id)
-        if gate is None:
-            return
-        gate.served += 1
-        if self._slots.serve(gate.slot, gate.served) or time.monotonic() - gate.closed_at > GATE_SECONDS:
-            self._slots.set_flags(gate.slot, gate.flags)
-            del self._closed[megaflow_id]
+    def served(self, megaflow_ids: Iterable[int]) -> None:
+        """One packet of each of these, or all of its misses, have been sent on. Ids without a closed gate are passed over."""
+        closed, slots = self._closed, self._slots
+        for megaflow_id in megaflow_ids:
+            gate = closed.get(megaflow_id)
+            if gate is None:
+                continue
+            slot, flags, closed_at, served = gate
+            served += 1
+            if slots.serve(slot, served) or time.monotonic() - closed_at > GATE_SECONDS:
+                slots.set_flags(slot, flags)
+                del closed[megaflow_id]
+            else:
+                closed[megaflow_id] = slot, flags, closed_at, served
 
     def forget(self, megaflow_id: int) -> None:
         """The megaflow is gone."""

@@ -11,7 +11,7 @@ import secrets
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from appliance.datapath.layout import BUCKET_WAYS, KEY_WORDS, MAX_SUBTABLES, words
 
@@ -20,6 +20,7 @@ _64_BITS = (1 << 64) - 1
 _32_BITS = (1 << 32) - 1
 _ALL_WAYS = (1 << BUCKET_WAYS) - 1
 _HASH_FINAL = 0x9E3779B97F4A7C15
+_new = tuple.__new__
 
 
 def random_constants() -> tuple[int, ...]:
@@ -55,6 +56,8 @@ class Subtable:
     megaflows: int = 0
     hits: int = 0
     """Packets that it found a megaflow for, the older ones counting less: for the caller to add to."""
+    plans: dict[int, Any] = field(default_factory=dict)
+    """What the caller has worked out for megaflows with this mask."""
 
 
 class Place(NamedTuple):
@@ -108,15 +111,16 @@ class Index:
         key_hash = hash_key(raw_key, subtable.terms)
         bucket = ((key_hash & _32_BITS) + subtable.number & _32_BITS) & (self.buckets - 1)
         tag = key_hash >> 32 | 1
-        used = self._ways.get(bucket, 0)
+        ways = self._ways
+        used = ways.get(bucket, 0)
         tagged = bucket << 32 | tag
         if used == _ALL_WAYS or tagged in self._tags:
             return None
         free = ~used & used + 1
-        self._ways[bucket] = used | free
+        ways[bucket] = used | free
         self._tags.add(tagged)
         subtable.megaflows += 1
-        return Place(subtable, bucket, free.bit_length() - 1, tag)
+        return _new(Place, (subtable, bucket, free.bit_length() - 1, tag))
 
     def release(self, place: Place) -> None:
         """Frees the way."""

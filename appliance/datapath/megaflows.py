@@ -13,20 +13,23 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from appliance.datapath.clock import TickClock
 from appliance.datapath.compile import Compiled, CompiledChoice, compile_actions, in_slots
+from appliance.datapath.edit import Edit
 from appliance.datapath.gates import Gates
-from appliance.datapath.index import Index, Place
+from appliance.datapath.index import Index, Place, Subtable
 from appliance.datapath.layout import BUCKET_WAYS, MAX_CHOICES, Bucket, Choice, MegaflowFlag, MegaflowStats, common_words, words
 from appliance.datapath.loader import Programs, Sizes
 from appliance.datapath.meters import Meters
 from appliance.datapath.probing import Probing
-from appliance.datapath.quiesce import keep_order, wait_for_packets_under_way
+from appliance.datapath.quiesce import IN_ORDER, keep_order, wait_for_packets_under_way
 from appliance.datapath.slot_statistics import NOTHING, SlotStatistics, Totals
 from appliance.datapath.slots import Slots
+from appliance.model.actions import Meter
 from appliance.model.fields import IN_PORT, KEY_BYTES, PLUGIN_BITS
-from appliance.model.megaflow import Megaflow, MegaflowStatistics, is_again
+from appliance.model.megaflow import DatapathAction, Megaflow, MegaflowStatistics, is_again
 
 _, _NO_OTHERS = words(bytes(KEY_BYTES))
 _CHOICE_BYTES = ctypes.sizeof(Choice)
@@ -36,6 +39,8 @@ _PUNT, _WIDE = (int(flag) for flag in (MegaflowFlag.PUNT, MegaflowFlag.WIDE))
 _EXPRESS = int(MegaflowFlag.DIRECT | MegaflowFlag.EDITS | MegaflowFlag.RETAGS)
 _TOO_SOON = int(MegaflowFlag.XDP) | _EXPRESS
 """Plug-ins' matches run at TC, and not on the express way: a megaflow that depends on them takes neither."""
+_MAX_PLANS = 256
+"""Of one mask."""
 
 
 @dataclass(slots=True)
@@ -54,6 +59,19 @@ class _Installed:
     totals: Totals = NOTHING
     statistics: MegaflowStatistics = _NO_STATISTICS
     """As read last; the same object as long as nothing is counted."""
+
+
+class _Plan(NamedTuple):
+    """What megaflows with the same mask and actions have in common."""
+
+    actions: tuple[DatapathAction, ...]
+    """Live as long as their identity is in use here."""
+    subtable: Subtable
+    compiled: Compiled
+    takes_one_slot: bool
+    flags: int
+    """MegaflowFlag, without what depends on the key."""
+    edit: Edit | None
 
 
 class Megaflows:
@@ -76,47 +94,66 @@ class Megaflows:
 
     def install(self, megaflow: Megaflow) -> bool:
         """See ``driver.Datapath``."""
-        now = time.monotonic()
-        parsed_again = is_again(IN_PORT.get(megaflow.key))
-        compiled = compile_actions(megaflow.actions, self._meters.indices, parsed_again=parsed_again)
-        one_slot = compiled.takes_one_slot
-        if not (self._slots.rested(1, now) if one_slot else self._has_room(compiled, now)):
+        megaflow_id, key, mask, actions = megaflow
+        subtable = self._index.subtable(mask)
+        plan = self._plan(megaflow) if subtable is None else subtable.plans.get(id(actions)) or self._plan(megaflow)
+        if plan is None:
             return False
-        subtable = self._index.subtable(megaflow.mask)
-        if subtable is None:
-            self.probing.arrange()  # some may be empty
-            subtable = self._index.subtable(megaflow.mask)
-        if subtable is None:
-            return False
-        raw = megaflow.key.to_bytes(KEY_BYTES, "big")
+        _, subtable, compiled, takes_one_slot, flags, edit = plan
+        raw = key.to_bytes(KEY_BYTES, "big")
         place = self._index.take(subtable, raw)
         if place is None:
             return False
-        slot = self._slots.take()
-        flags = int(compiled.flags)
-        edit = compiled.edit
-        if edit is not None and edit.suits(megaflow.key, megaflow.mask):
+        slots = self._slots
+        now = time.monotonic()
+        slot = slots.take_rested(now) if takes_one_slot or self._has_room(compiled, now) else None
+        if slot is None:
+            self._index.release(place)
+            return False
+        if edit is not None and edit.suits(key, mask):
             flags |= edit.flags
-        if megaflow.mask & self._matched_by_plugins:
-            flags &= ~_TOO_SOON
-        key = words(raw) if subtable.is_wide else (common_words(raw), _NO_OTHERS)
-        if key[1] != _NO_OTHERS:
+        common, others = words(raw) if subtable.is_wide else (common_words(raw), _NO_OTHERS)
+        if others != _NO_OTHERS:
             flags = flags & ~_EXPRESS | _WIDE
-        installed = _Installed(slot, place)
-        ops = compiled.ops if one_slot else self._write_others(installed, compiled)
+        self.installed[megaflow_id] = installed = _Installed(slot, place)
+        ops = compiled.ops if takes_one_slot else self._write_others(installed, compiled)
         # A megaflow whose packets all go through the slow path needs no gate: they stay in order anyway.
         if not flags & _PUNT:
-            flags = self.gates.close(megaflow.id, slot, flags, now)
-        self._slots.write(slot, ops, compiled, key, megaflow.id, flags)
+            flags = self.gates.close(megaflow_id, slot, flags, now)
+        slots.write(slot, ops, compiled, (common, others), megaflow_id, flags)
         if edit is not None:
-            self._slots.write_edit(slot, edit)
-        self.installed[megaflow.id] = installed
-        if subtable.number not in self.probing.listed:
+            slots.write_edit(slot, edit)
+        number = subtable.number
+        if number not in self.probing.listed:
             self.probing.add(subtable)
-        keep_order()
-        self._slots.put_to_use(slot, subtable.number)
-        self._ways[place.bucket * BUCKET_WAYS + place.way] = place.tag << 32 | slot + 1
+        if not IN_ORDER:
+            keep_order()
+        slots.put_to_use(slot, number)
+        _, bucket, way, tag = place
+        self._ways[bucket * BUCKET_WAYS + way] = tag << 32 | slot + 1
         return True
+
+    def _plan(self, megaflow: Megaflow) -> _Plan | None:
+        """None if there are too many masks."""
+        _, key, mask, actions = megaflow
+        indices, parsed_again = self._meters.indices, is_again(IN_PORT.get(key))
+        compiled = compile_actions(actions, indices, parsed_again=parsed_again)
+        subtable = self._index.subtable(mask)
+        if subtable is None:
+            self.probing.arrange()  # some may be empty
+            subtable = self._index.subtable(mask)
+        if subtable is None:
+            return None
+        flags, edit = int(compiled.flags), compiled.edit
+        if mask & self._matched_by_plugins:
+            flags, edit = flags & ~_TOO_SOON, None
+        plan = _Plan(actions, subtable, compiled, compiled.takes_one_slot, flags, edit)
+        metered = bool(actions) and isinstance(actions[0], Meter)  # which may get another index
+        if not metered and compiled == compile_actions(actions, indices, parsed_again=not parsed_again):
+            if len(subtable.plans) >= _MAX_PLANS:
+                subtable.plans.clear()
+            subtable.plans[id(actions)] = plan
+        return plan
 
     def _has_room(self, compiled: Compiled, now: float) -> bool:
         ways = compiled.choice.ways if compiled.choice else ()

@@ -54,6 +54,11 @@ class Slots:
     def take(self) -> int:
         return self._free.popleft()[0]
 
+    def take_rested(self, now: float) -> int | None:
+        """One, if there is one."""
+        free = self._free
+        return free.popleft()[0] if free and free[0][1] <= now - REST_SECONDS else None
+
     def give_back(self, slots: Iterable[int], now: float) -> None:
         """No packet is under way by them any more."""
         for slot in slots:

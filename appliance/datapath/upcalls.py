@@ -2,7 +2,8 @@
 
 Each stands in a *line*, with all packets of its flow and of some others: while nobody is in that line, a packet which comes to a
 megaflow's closed gate (``gates``) has nothing to wait for. Invariant: each is handed out once, in the order in which they came;
-what it took of its port's share is given back with it, its place in the line when it has been dealt with.
+what it took of its port's share is given back with it (of one that came alone, when it has been dealt with), its place in the line
+when it has been dealt with.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _ABOUT = struct.Struct("=QII")
 _ORIGIN = struct.Struct("=8sHH")
 """Of a copy cookie, table, and reason of the packet-in."""
 _RECORD = struct.Struct(f"={KEY_BYTES}s{_ABOUT.size}sIIHHHH{_ORIGIN.size}sI")
+_MISS = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
+"""The same, as far as a miss needs it."""
 _MAC_BYTES = 12
 _METADATA_BYTES = 8
 """The first of a key."""
@@ -32,6 +35,8 @@ _WAY_BYTES = 28
 """Of a key: metadata, tunnel and port."""
 _REASONS = tuple(UpcallReason)
 # Plain integers, and no calls of Field's: this is in the way of each flow's first packet.
+_new = tuple.__new__
+_MISS_REASON = UpcallReason.MISS
 _COPY = int(UpcallReason.COPY)
 _IN_BURSTS = frozenset(int(reason) for reason in IN_BURSTS)
 _IN_PORT_SHIFT = IN_PORT.shift
@@ -55,17 +60,29 @@ class Upcalls:
         self._lines = memoryview(programs.shared_memory("lines", LINES * ctypes.sizeof(Line))).cast("I")
         self._taken: list[int] = []
         """The lines in which those stand that have been handed out."""
+        self._units: dict[int, int] = {}
+        """What they took of their ports' shares, as far as it has not been given back."""
 
     def take(self, limit: int) -> Sequence[Upcall | Burst]:
         """See ``driver.Datapath``."""
+        if self._units:
+            self._give_back()
+        found = self._ring.take(limit)
+        if not found:
+            self._ring.release()
+            return ()
+        if len(found) == 1:
+            alone = self._alone(*found[0])
+            if alone is not None:
+                return (alone,)
         memory = self._ring.memory
         received: list[Upcall | Burst] = []
-        units: dict[int, int] = {}
+        units = self._units
         bursts: dict[bytes, _Open] = {}
         """That may go on, by what their packets are about; one a port, for between ports no order is kept."""
         of_port: dict[int, bytes] = {}
         lines = self._taken
-        for at, size in self._ring.take(limit):
+        for at, size in found:
             key, about, length, gso_size, vlan_present, tpid, tci, line, origin, octets = _RECORD.unpack_from(memory, at)
             at += _RECORD_BYTES
             if vlan_present:
@@ -91,7 +108,7 @@ class Upcalls:
             number = int.from_bytes(key, "big")
             if number >> _IN_PORT_SHIFT & _IN_PORT_ONES == in_port:
                 octets = 0
-            upcall = Upcall(in_port, _REASONS[reason], megaflow_id, number, frame, gso_size, controller, octets)
+            upcall = _new(Upcall, (in_port, _REASONS[reason], megaflow_id, number, frame, gso_size, controller, octets))
             units[in_port] = units.get(in_port, 0) + -(-size // UPCALL_UNIT)
             if bursts:
                 bursts.pop(of_port.get(in_port, b""), None)
@@ -103,17 +120,36 @@ class Upcalls:
                 received.append(Burst(upcall, keys, frames))
             else:
                 received.append(upcall)
-        self._ring.release()
-        shares = self._shares
-        for number, taken_out in units.items():
-            for served in (2 * port_place(number) + 1, _SERVED_OF_ALL):
-                shares[served] = shares[served] + taken_out & 0xFFFFFFFF
+        self._give_back()
         if not of_port:
             return received  # there was no burst
         return [item.first if isinstance(item, Burst) and len(item.frames) == 1 else item for item in received]
 
+    def _alone(self, at: int, size: int) -> Upcall | None:
+        """The one record that there was, if it is a common miss: nothing is done for it that can wait until it has been sent on.
+        What ``take`` does with many is the same."""
+        memory = self._ring.memory
+        key, megaflow_id, in_port, reason, length, gso_size, vlan_present, _, _, line = _MISS.unpack_from(memory, at)
+        number = int.from_bytes(key, "big")
+        if reason or gso_size or vlan_present or number >> _IN_PORT_SHIFT & _IN_PORT_ONES != in_port:
+            return None
+        at += _RECORD_BYTES
+        self._taken.append(line)
+        self._units[in_port] = -(-size // UPCALL_UNIT)
+        return _new(Upcall, (in_port, _MISS_REASON, megaflow_id, number, memory[at : at + length], 0, None, 0))
+
+    def _give_back(self) -> None:
+        self._ring.release()
+        shares = self._shares
+        for number, taken_out in self._units.items():
+            for served in (2 * port_place(number) + 1, _SERVED_OF_ALL):
+                shares[served] = shares[served] + taken_out & 0xFFFFFFFF
+        self._units.clear()
+
     def dealt_with(self) -> None:
         """See ``driver.Datapath``."""
+        if self._units:
+            self._give_back()
         lines = self._lines
         for line in self._taken:
             place = 2 * line + 1

@@ -16,6 +16,7 @@ from appliance.model.megaflow import Burst, MegaflowStatistics, MeterCounters, U
 from appliance.model.ports import Hook, Port, PortCounters
 from appliance.model.queues import QueueCounters
 from appliance.openflow.messages import Message
+from appliance.pipeline.translation import Translation
 
 
 class Need(Flag):
@@ -66,6 +67,14 @@ class Upcalls:
     """Packets that the fast path sent up, oldest first."""
 
     upcalls: tuple[Upcall | Burst, ...]
+
+
+class PassedOn(NamedTuple):
+    """A packet that came up has been put out on ``ports``, as ``Switch.short_way`` said, with no other event in between."""
+
+    upcall: Upcall
+    translation: Translation
+    ports: tuple[int, ...]
 
 
 # ── ports ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -171,6 +180,7 @@ Event = (
     | ConnectionClosed
     | MessageReceived
     | Upcalls
+    | PassedOn
     | PortAdded
     | PortChanged
     | PortRemoved

@@ -74,6 +74,13 @@ class FastPath:
             translation = self._placed(translation, IN_PORT.get(key), 1)
         return self._of_no_fragment(translation)
 
+    def plain_path(self, key: int) -> Translation | None:
+        """What ``translate`` says of a packet that has not been parsed again, if it takes the short way through the tables."""
+        if self.standalone or self.drops_fragments:
+            return None
+        begun = begin(self.pipeline, key)
+        return begun if isinstance(begun, Translation) else None
+
     def _translate_again(self, key: int, now: float, *, one_packet: bool) -> Translation:
         """Of a packet that has been parsed again."""
         place = self._recirculation.get(IN_PORT.get(key))

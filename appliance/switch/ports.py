@@ -54,7 +54,8 @@ class Ports:
     def __init__(self) -> None:
         self._ports: dict[int, SwitchPort] = {}
         # Asked for every packet, and operations on IntFlag are slow: worked out when a port changes.
-        self._forwarding: dict[int, None] = {}
+        self.forwarding: dict[int, None] = {}
+        """Where a frame may go out now."""
         self._live: frozenset[int] = frozenset()
         self._silent: frozenset[int] = frozenset()
 
@@ -120,14 +121,14 @@ class Ports:
         return PortStatus(PortReason.MODIFY, port)
 
     def _changed(self) -> None:
-        self._forwarding = {port.port.number: None for port in self if port.forwards}
+        self.forwarding = {port.port.number: None for port in self if port.forwards}
         self._live = frozenset(port.port.number for port in self if port.port.up)
         self._silent = frozenset(port.port.number for port in self if port.port.config & PortConfig.NO_PACKET_IN)
 
     # ── packets ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def forwards(self, number: int) -> bool:
         """Whether a frame may go out there now."""
-        return number in self._forwarding
+        return number in self.forwarding
 
     def live(self, number: int) -> bool:
         """Whether a bucket that watches this port is live (section 6.5)."""
@@ -135,7 +136,7 @@ class Ports:
 
     def flood(self, in_port: int) -> list[int]:
         """Ports that OFPP_FLOOD and OFPP_ALL stand for."""
-        return [number for number in self._forwarding if number != in_port]
+        return [number for number in self.forwarding if number != in_port]
 
     def sends_packet_in(self, number: int) -> bool:
         """Whether the controllers want to see packets from there that miss in a table (OFPPC_NO_PACKET_IN, section 7.2.1)."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from appliance.config.model import FailMode
-from appliance.model.megaflow import UpcallReason
+from appliance.model.megaflow import Upcall, UpcallReason
 from appliance.model.plugin import NO_PLUGINS, Plugins
 from appliance.model.ports import Hook, Port
 from appliance.model.queues import Queue
@@ -54,6 +54,7 @@ from appliance.switch.events import (
     MessageReceived,
     MeterCountersRead,
     Need,
+    PassedOn,
     PortAdded,
     PortChanged,
     PortCountersRead,
@@ -253,6 +254,12 @@ class Switch:
     def _needs_statistics(self) -> Need:
         return Need.MEGAFLOW_STATISTICS if len(self._megaflows) else Need.NOTHING
 
+    def short_way(self, upcall: Upcall) -> PassedOn | None:
+        """What becomes of a packet that came up alone, if that is soon said: put it out on the ports, as it is, and step this then.
+        None for any other; step ``Upcalls`` with it. Nothing is changed: who waits for a flow's first packet gets it before that.
+        """
+        return self._packets.short_way(upcall)
+
     def step(self, event: Event, now: float) -> list[Effect]:
         """One event. What it does to the switch is done when this returns; what it does to the world is in the effects."""
         megaflows = self._megaflows
@@ -277,6 +284,8 @@ class Switch:
                 return self._requests.handle(connection, message, raw, now)
             case Upcalls(upcalls):
                 return self._packets.upcalls(upcalls, now)
+            case PassedOn():
+                return self._packets.passed_on(event, now)
             case FramesSent():
                 return self._fast_path.install(now)
             case StatisticsRead(megaflows):
