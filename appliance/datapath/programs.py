@@ -34,6 +34,8 @@ _INFO_NAME = 64
 _NAME_BYTES = 15
 _LOG_BYTES = 1 << 22
 _LOG_LINES = 40
+_LOAD_ATTEMPTS = 20
+"""The kernel gives a verification up when a signal comes, be it only that a stopped process is to go on. (libbpf makes five.)"""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -68,8 +70,15 @@ def load(kind: int, name: str, instructions: bytes, log: ctypes.Array[ctypes.c_c
     licence = ctypes.create_string_buffer(b"GPL")
     head = struct.pack("=IIQQ", kind, len(instructions) // 8, ctypes.addressof(code), ctypes.addressof(licence))
     level, size, address = (1, len(log), ctypes.addressof(log)) if log is not None else (0, 0, 0)
-    fd, _ = bpf(BPF_PROG_LOAD, head + struct.pack("=IIQII16s", level, size, address, 0, flags, name.encode()[:_NAME_BYTES]))
-    return fd
+    attribute = head + struct.pack("=IIQII16s", level, size, address, 0, flags, name.encode()[:_NAME_BYTES])
+    attempts = 1
+    while True:
+        try:
+            return bpf(BPF_PROG_LOAD, attribute)[0]
+        except BlockingIOError:  # EAGAIN
+            if attempts == _LOAD_ATTEMPTS:
+                raise
+        attempts += 1
 
 
 def load_verified(kind: int, what: str, name: str, instructions: bytes, flags: int = 0) -> int:

@@ -145,12 +145,14 @@ class Testbed:
         try:
             if self.switch_namespace is not None:
                 namespace.create(self.switch_namespace)
-                namespace.inside(self.switch_namespace, _set_up_loopback)
+                namespace.inside(self.switch_namespace, partial(_set_up, "lo"))
             for host, plan in zip(self.hosts, self._plans, strict=True):
                 namespace.create(host.namespace)
                 namespace.inside(host.namespace, _prepare_host)
                 namespace.inside(self.switch_namespace, partial(_make_pair, host))
                 namespace.inside(host.namespace, partial(_set_up_host, host, plan))
+                # Last: the kernel sees to a link at once that comes up by its other end, and else up to a second later.
+                namespace.inside(self.switch_namespace, partial(_set_up, host.switch_interface))
         except (OSError, NetlinkError) as error:
             raise LabError(f"cannot build the network: {error}") from error
 
@@ -249,15 +251,15 @@ class Testbed:
 
 
 # ── what happens inside a namespace ────────────────────────────────────────────────────────────────────────────────────
-def _set_up_loopback() -> None:
+def _set_up(interface: str) -> None:
     with IPRoute() as ip:
-        ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
+        ip.link("set", index=ip.link_lookup(ifname=interface)[0], state="up")
 
 
 def _prepare_host() -> None:
     """No duplicate address detection, which would keep the addresses unusable for a second, and nothing that sends unasked once the
     host is set up: what it tells of its multicast groups then, it does not repeat a second later."""
-    _set_up_loopback()
+    _set_up("lo")
     for name in ("accept_dad", "dad_transmits", "accept_ra", "router_solicitations"):
         for which in ("all", "default"):
             namespace.write_sysctl(f"net/ipv6/conf/{which}/{name}", 0)
@@ -270,7 +272,6 @@ def _make_pair(host: Host) -> None:
         peer = {"ifname": host.interface, "net_ns_fd": host.namespace, "address": host.mac}
         ip.link("add", ifname=host.switch_interface, kind="veth", address=host.switch_mac, peer=peer)
         namespace.write_sysctl(f"net/ipv6/conf/{host.switch_interface}/disable_ipv6", 1)
-        ip.link("set", index=ip.link_lookup(ifname=host.switch_interface)[0], state="up")
 
 
 def _set_up_host(host: Host, plan: LabHost) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import pytest
+from support.waiting import SECONDS
 
 from appliance.datapath.keeper import Keeper
 from appliance.lab.testbed import Testbed
@@ -47,7 +48,7 @@ class Scene:
     @property
     def ended(self) -> bool:
         assert self._dead._process is not None
-        return self._dead._process.wait(10) == -signal.SIGKILL
+        return self._dead._process.wait(SECONDS) == -signal.SIGKILL
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.quiet import never_ask_again
 from support.running_switch import RunningSwitch, running_switch
 
 from appliance.config import LabHost
@@ -77,6 +78,7 @@ class Overlay:
             ip("link", "set", "bridge", "up", inside=self.underlay)
             for site, bed in enumerate(self.beds, 1):
                 stack.enter_context(bed)
+                never_ask_again(bed)
                 self._join(site, bed)
                 for host in bed.hosts:
                     ip("link", "set", host.interface, "mtu", str(self.host_mtu), inside=host.namespace)

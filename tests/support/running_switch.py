@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from support.waiting import until
 
 from appliance.agent.client import ControlClient, ControlError
 from appliance.lab.testbed import Testbed
@@ -59,6 +61,17 @@ class RunningSwitch:
         """By tier, since the start."""
         packets: Mapping[str, int] = self.control.request("tiers")["packets"]
         return packets
+
+    def until_fast(self, traffic: Callable[[], object]) -> None:
+        """Send it again, which works each time, until none of it takes the slow path: there are megaflows, and they let it pass."""
+
+        def passed() -> bool:
+            before = self.packets()
+            assert traffic()
+            after = self.packets()
+            return after != before and after["slow_path"] == before["slow_path"]
+
+        until(passed, "traffic by the fast path alone")
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def test_packets_go_on_without_an_agent_and_a_new_one_takes_over(tmp_path: Path)
     with Testbed.of(2) as bed:
         with running_switch(bed, tmp_path) as switch:
             switch.add_flows(*FLOWS)
-            assert bed.ping("h1", "h2", number=3).ok
+            switch.until_fast(lambda: bed.ping("h1", "h2").ok)
             os.kill(switch.process.pid, signal.SIGKILL)
             switch.process.wait()
             # Longer than any timer of the agent: nobody is there, and nothing is lost.
@@ -43,7 +43,7 @@ def test_an_agent_that_stops_before_it_took_over_leaves_nothing(tmp_path: Path) 
     with Testbed.of(2) as bed:
         with running_switch(bed, tmp_path) as switch:
             switch.add_flows(*FLOWS)
-            assert bed.ping("h1", "h2").ok
+            switch.until_fast(lambda: bed.ping("h1", "h2").ok)
             os.kill(switch.process.pid, signal.SIGKILL)
             switch.process.wait()
         with running_switch(bed, tmp_path):

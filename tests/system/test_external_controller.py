@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.quiet import never_ask_again
 from support.running_switch import RunningSwitch, running_switch
 from support.waiting import lost, until
 
@@ -36,6 +37,7 @@ AppManager.run_apps(sys.argv[2:])
 @pytest.fixture
 def bed() -> Iterator[Testbed]:
     with Testbed.of(3) as bed:
+        never_ask_again(bed)
         yield bed
 
 
@@ -72,7 +74,7 @@ def test_hosts_reach_each_other_and_the_fast_path_does_the_work(bed, tmp_path):
     with controlled(bed, tmp_path) as (switch, _):
         for result in bed.ping_all():
             assert result.ok, result
-        assert bed.transfer("h1", "h2", 100_000).ok  # now there are megaflows
+        switch.until_fast(lambda: bed.transfer("h1", "h2", 100_000).ok)
         before = switch.packets()
         transferred = bed.transfer("h1", "h2", 50_000_000)
         assert transferred.ok, transferred
@@ -113,8 +115,7 @@ def test_fail_standalone_learns_by_itself_until_a_controller_is_back(bed, tmp_pa
 
 def test_the_agent_may_die_packets_go_on_and_the_next_agent_takes_over(bed, tmp_path):
     with controlled(bed, tmp_path) as (first, _):
-        assert bed.ping("h1", "h2", number=3).ok
-        until(lambda: len(first.control.request("megaflows")["megaflows"]) >= 2, "megaflows")
+        first.until_fast(lambda: bed.ping("h1", "h2").ok)
         first.process.kill()
         first.process.wait()
         assert bed.ping("h1", "h2", number=5).ok, "nobody is there but the fast path"
@@ -156,7 +157,7 @@ def test_a_crash_and_a_new_agent_lose_no_packet(bed, tmp_path):
     start_controller(bed, app)
     with running_switch(bed, tmp_path, *FLAGS, listen=False) as first:
         until(lambda: first.control.request("show")["flows"] == 2, "the flow entries")
-        assert bed.ping("h1", "h2").ok
+        first.until_fast(lambda: bed.ping("h1", "h2").ok)
         words = ["ping", "-n", "-i", "0.01", bed["h2"].address4]
         pinging = bed.start(words, host="h1", stdout=subprocess.PIPE)
         first.process.kill()
@@ -174,7 +175,7 @@ def test_a_crash_and_a_new_agent_lose_no_packet(bed, tmp_path):
 def test_a_barrier_ends_the_dead_agents_rules(bed, tmp_path):
     with running_switch(bed, tmp_path) as first:
         first.add_flows("in_port=1,actions=output:2", "in_port=2,actions=output:1")
-        assert bed.ping("h1", "h2").ok
+        first.until_fast(lambda: bed.ping("h1", "h2").ok)
         first.process.kill()
         first.process.wait()
     again = tmp_path / "again"

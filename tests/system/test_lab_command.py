@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,7 +59,11 @@ def left(process: subprocess.Popen[str], home: str) -> list[str]:
     """Namespaces and interfaces of a lab that has ended."""
     links = namespace.inside(home, lambda: subprocess.run(["ip", "-o", "link"], capture_output=True, text=True).stdout)
     names = [line.split(": ")[1].split("@")[0] for line in links.splitlines()]
-    return [name for name in names if name != "lo"] + [entry for entry in os.listdir("/run/netns") if f"-{process.pid}" in entry]
+    return [name for name in names if name != "lo"] + namespaces(process)
+
+
+def namespaces(process: subprocess.Popen[str]) -> list[str]:
+    return [entry for entry in os.listdir("/run/netns") if re.search(rf"-{process.pid}(?!\d)", entry)]
 
 
 def test_once_works_and_leaves_nothing(home: str, tmp_path: Path) -> None:
@@ -111,7 +116,7 @@ def test_it_stays_up_until_a_signal_and_answers_meanwhile(home: str, tmp_path: P
     asked = [sys.executable, "-m", "appliance.cli.main", "flows", "--json", "--control-socket", f"{tmp_path}/stay.sock"]
     flows = json.loads(subprocess.run(asked, capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout)
     assert flows["total"] >= 2
-    assert len([entry for entry in os.listdir("/run/netns") if f"-{process.pid}" in entry]) == 3
+    assert len(namespaces(process)) == 3
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output

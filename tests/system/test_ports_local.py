@@ -102,7 +102,7 @@ def test_the_machine_is_on_the_network_by_its_local_port(tmp_path: Path) -> None
             assert pings(bed, bed["h2"].address4, None)
             # Both ways by TCP, with segmentation and checksum offload on all interfaces, in the fast path.
             home, h1 = str(bed.switch_namespace), bed["h1"]
-            assert transfer(home, h1.namespace, h1.address4, 100_000).ok  # now there are megaflows
+            switch.until_fast(lambda: transfer(home, h1.namespace, h1.address4, 100_000).ok)
             before = switch.packets()
             for result in (
                 transfer(home, h1.namespace, h1.address4, MEGABYTES),
@@ -146,12 +146,12 @@ def test_flows_name_the_local_port_and_port_mod_closes_it(tmp_path: Path) -> Non
     with Testbed.of(2) as bed, running_switch(bed, tmp_path) as switch:
         configure(switch)
         switch.add_flows("in_port=1,actions=LOCAL", "in_port=LOCAL,actions=output:1")
-        assert pings(bed, LOCAL_ADDRESS, "h1")
-        assert not pings(bed, LOCAL_ADDRESS, "h2", wait=0.5)
-        assert any("in_port=LOCAL" in line and "output:1" in line for line in switch.flows()), switch.flows()
+        switch.until_fast(lambda: pings(bed, LOCAL_ADDRESS, "h1"))
         megaflows = switch.control.request("megaflows")["megaflows"]
         assert {item["actions"] for item in megaflows if "in_port=LOCAL" in item["match_text"]} == {"output:1"}
         assert {item["actions"] for item in megaflows if "in_port=1" in item["match_text"]} == {"output:LOCAL"}
+        assert not pings(bed, LOCAL_ADDRESS, "h2", wait=0.5)
+        assert any("in_port=LOCAL" in line and "output:1" in line for line in switch.flows()), switch.flows()
         frame = bytes.fromhex("ffffffffffff02000000000188b5") + bytes(46)
         with bed.inside(None, partial(listening, "switch")) as opened:
             switch.ofctl("packet-out", "CONTROLLER", "LOCAL", frame.hex())
@@ -160,7 +160,7 @@ def test_flows_name_the_local_port_and_port_mod_closes_it(tmp_path: Path) -> Non
         assert not pings(bed, LOCAL_ADDRESS, "h1", wait=0.5)
         assert "PORT_DOWN" in switch.ofctl("show")
         switch.ofctl("mod-port", "switch", "up")
-        assert pings(bed, LOCAL_ADDRESS, "h1")
+        until(lambda: pings(bed, LOCAL_ADDRESS, "h1", wait=0.5), "the link is up")
 
 
 def test_a_flood_reaches_the_machine_and_its_frames_are_flooded(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_packets_go_on_without_an_agent_and_the_next_one_keeps_the_address(tmp_p
         with running_switch(bed, tmp_path) as switch:
             switch.add_flows("actions=NORMAL")
             configure(switch)
-            assert pings(bed, LOCAL_ADDRESS, "h1")
+            switch.until_fast(lambda: pings(bed, LOCAL_ADDRESS, "h1"))
             os.kill(switch.process.pid, signal.SIGKILL)
             switch.process.wait()
             assert pings(bed, LOCAL_ADDRESS, "h1")

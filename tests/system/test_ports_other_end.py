@@ -364,13 +364,17 @@ def test_the_other_end_may_move_or_go_under_traffic(tmp_path: Path) -> None:
         assert bed.run(["ip", "link", "set", "moved", "up"]).returncode == 0
         until(lambda: network.output() == (BY_THE_QUEUE, "its other end is in this namespace"), "the move")
         with network.packet_socket("moved", None) as receiver:
-            sender.send(item)
-            assert received(receiver, 1) == [(item, HOST)]
+
+            def arrives() -> bool:
+                sender.send(item)
+                return received(receiver, 1) == [(item, HOST)]
+
+            until(arrives, "a frame, once the kernel has seen to the link")
         assert bed.run(["ip", "link", "set", "moved", "netns", network.bed["h2"].namespace, "name", "eth0"]).returncode == 0
         sent(0.1)
         assert bed.run(["ip", "link", "set", "eth0", "up"], host="h2").returncode == 0
         until(lambda: network.output()[0] == STRAIGHT, "the way back")
-        assert network.send([item]) == [(item, HOST)]
+        until(lambda: network.send([item]) == [(item, HOST)], "a frame, once the kernel has seen to the link")
 
         assert bed.run(["ip", "link", "del", "eth0"], host="h2").returncode == 0
         sent(0.2)

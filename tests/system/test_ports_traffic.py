@@ -22,14 +22,14 @@ import pytest
 from support.running_switch import RunningSwitch, running_switch
 from support.tags import tagged
 from support.tap import tap_cable
-from support.waiting import SECONDS
+from support.waiting import SECONDS, until
 
 from appliance.lab.testbed import Testbed
 from appliance.lab.transfer import transfer
 
 pytestmark = pytest.mark.root
 
-MEGABYTES = 10_000_000
+MEGABYTES, FEW = 10_000_000, 100_000
 JUMBO = 9000
 SIOCETHTOOL, ETHTOOL_SGRO = 0x8946, 0x2C
 IP_HEADER, IP6_HEADER, UDP_HEADER, ICMP_HEADER = 20, 40, 8, 8
@@ -83,12 +83,13 @@ class Network:
             result = self.switch.bed.run(command, host="h1")
             assert " 0% packet loss" in result.stdout, f"{' '.join(command)}: {result.stdout}{result.stderr}\n{self.tiers()}"
 
-    def tcp(self, family: int, net: int = 0) -> None:
+    def tcp(self, family: int, net: int = 0, size: int = MEGABYTES) -> bool:
         """Both ways, every byte compared."""
         for source, destination in ((1, 2), (2, 1)):
             namespaces = (self.switch.bed[f"h{host}"].namespace for host in (source, destination))
-            result = transfer(*namespaces, self.address(destination, family, net), MEGABYTES)
+            result = transfer(*namespaces, self.address(destination, family, net), size)
             assert result.ok, (result, self.tiers())
+        return True
 
     def udp(self, family: int, sizes: range, net: int = 0) -> None:
         """Datagrams that h2 sends back, every byte compared."""
@@ -172,6 +173,7 @@ def test_ping(network: Network, family: int) -> None:
 @FAMILIES
 def test_bulk_tcp(network: Network, family: int) -> None:
     """Segments and checksums are left to the interface, which has nobody to leave them to."""
+    network.switch.until_fast(lambda: network.tcp(family, net=1, size=FEW))
     before = network.switch.packets()
     network.tcp(family, net=1)
     after = network.switch.packets()
@@ -255,6 +257,7 @@ def test_jumbo(network: Network, family: int) -> None:
             for name in names:
                 result = bed.run(["ip", "link", "set", name, "mtu", str(mtu)], host=host)
                 assert result.returncode == 0, result.stderr
+        until(lambda: {port["mtu"] for port in network.switch.control.request("ports")} == {mtu}, "the switch is told")
 
     set_mtu(JUMBO)
     try:

@@ -76,11 +76,10 @@ def test_simple_monitor_tells_flows_and_ports(tmp_path: Path) -> None:
         until_forwarding(switch)
         assert switch.bed.ping("h1", "h2", number=6).ok
         flow = rf"{DATAPATH_ID:016x}        1 {switch.bed['h2'].mac}        2"
-        line = until(
-            lambda: [line for line in switch.log.splitlines() if flow in line and not line.rstrip().endswith(" 0")],
+        until(
+            lambda: [line for line in switch.log.splitlines() if flow in line and int(line.split()[-2]) >= 6],
             "the flow entry's counters",
-        )[0]
-        assert int(line.split()[-2]) >= 3
+        )
         port = rf" {DATAPATH_ID:016x}        1 "
         until(
             lambda: [
@@ -96,7 +95,7 @@ def test_simple_switch_igmp_sends_a_group_to_its_members(tmp_path: Path) -> None
     """h1 joins; what h2, which is on the server's port, sends to the group reaches h1 and not h4."""
     with running("simple_switch_igmp_13.py", tmp_path, 4) as switch:
         bed = switch.bed
-        until(lambda: has_flows(switch), "the table-miss entry")
+        until_forwarding(switch)
         member = bed.inside("h1", lambda: joined(bed["h1"].address4))
         other = bed.inside("h4", lambda: joined(None))
         sender = bed.inside("h2", lambda: multicast_sender(bed["h2"].address4))
@@ -207,7 +206,7 @@ def test_rest_router_routes_between_networks(tmp_path: Path) -> None:
     hosts = [LabHost(name=f"h{n}", address4=f"10.0.{n}.1/24", address6=f"fd00:{n}::1/64") for n in (1, 2)]
     with running("rest_router.py", tmp_path, hosts) as switch:
         until(lambda: listens(switch), "the REST API")
-        until(lambda: rest(switch, "/router/all")[0].get("internal_network") is not None, "the router")
+        until(lambda: any("internal_network" in router for router in rest(switch, "/router/all")), "the router")
         for n in (1, 2):
             done = rest(switch, f"/router/{DATAPATH_ID:016x}", {"address": f"10.0.{n}.254/24"})
             assert done[0]["command_result"][0]["result"] == "success", done
@@ -228,16 +227,21 @@ def test_ofctl_rest_reads_and_writes_the_switch(tmp_path: Path) -> None:
             rest(switch, "/stats/flowentry/add", entry)
         assert switch.bed.ping("h1", "h2", number=3).ok
         key = str(DATAPATH_ID)
-        flows = rest(switch, f"/stats/flow/{key}")[key]
+
+        def stats(what: str) -> Any:
+            """The app gives an empty answer when the switch's takes longer than a second."""
+            return until(lambda: rest(switch, f"/stats/{what}/{key}")[key], what)
+
+        flows = stats("flow")
         assert {(flow["match"]["in_port"], tuple(flow["actions"])) for flow in flows} == {(1, ("OUTPUT:2",)), (2, ("OUTPUT:1",))}
         assert all(flow["packet_count"] >= 3 for flow in flows)
-        assert rest(switch, f"/stats/desc/{key}")[key]["mfr_desc"] == "ofswitch"
-        ports = {port["port_no"]: port for port in rest(switch, f"/stats/port/{key}")[key]}
+        assert stats("desc")["mfr_desc"] == "ofswitch"
+        ports = {port["port_no"]: port for port in stats("port")}
         assert ports[1]["rx_packets"] >= 3
-        assert {port["name"] for port in rest(switch, f"/stats/portdesc/{key}")[key]} >= set(switch.bed.interfaces)
-        tables = rest(switch, f"/stats/table/{key}")[key]
+        assert {port["name"] for port in stats("portdesc")} >= set(switch.bed.interfaces)
+        tables = stats("table")
         assert tables[0]["active_count"] == 2
-        assert rest(switch, f"/stats/aggregateflow/{key}")[key][0]["flow_count"] == 2
+        assert stats("aggregateflow")[0]["flow_count"] == 2
         rest(switch, "/stats/flowentry/delete", {"dpid": DATAPATH_ID, "match": {"in_port": 1}})
         until(lambda: len(rest(switch, f"/stats/flow/{key}")[key]) == 1, "the deletion")
 

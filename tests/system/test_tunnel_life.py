@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.overlay import Overlay, ip, tunnel, underlay4
-from support.running_switch import RunningSwitch
+from support.running_switch import READY_SECONDS, RunningSwitch
 from support.waiting import lost, until
 
 from appliance.datapath import keeper, netlink
@@ -46,7 +46,8 @@ def test_packets_go_on_without_an_agent_and_a_new_one_takes_the_device_over(tmp_
         other.add_flows(*FLOWS)
         with overlay.switch(1, tmp_path, port(2)) as switch:
             switch.add_flows(*FLOWS)
-            assert overlay.ping("a1", "b1") == 3
+            for each in (switch, other):
+                each.until_fast(lambda: overlay.ping("a1", "b1") == 3)
             made = device(overlay, 1)
             assert made["ifalias"] == "ofswitch site1: tunnels"
             assert made["linkinfo"]["info_data"]["external"] is True  # type: ignore[index]
@@ -73,9 +74,10 @@ def test_packets_go_on_without_an_agent_and_a_new_one_takes_the_device_over(tmp_
             # The slow path sends by a mark of the new agent's.
             with overlay.seen(2) as seen:
                 switch.ofctl("packet-out", f"in_port=controller,packet={'ff' * 6}02000000aa0188b5{'00' * 46},actions=output:2")
+                until(
+                    lambda: any(packet[32:35] == b"\0\0\5" and packet[48:50] == b"\x88\xb5" for packet in seen()), "the packet-out"
+                )
                 assert overlay.ping("a1", "b1") == 3
-                packets = seen()
-            assert any(packet[32:35] == b"\0\0\5" and packet[48:50] == b"\x88\xb5" for packet in packets)
         assert device(overlay, 1) == {}
         assert "_of_" not in ip("link", inside=overlay.beds[0].switch_namespace)
 
@@ -96,7 +98,7 @@ def test_an_agent_that_stops_before_it_took_over_leaves_no_device(tmp_path: Path
         bed = overlay.beds[0]
         with overlay.switch(1, tmp_path, port(2)) as switch:
             switch.add_flows(*FLOWS)
-            assert overlay.ping("a1", "b1") == 3
+            switch.until_fast(lambda: overlay.ping("a1", "b1") == 3)
             kill(switch)
         with overlay.switch(1, tmp_path, port(2)):
             assert overlay.ping("a1", "b1") == 3, "the dead one's programs"
@@ -139,7 +141,7 @@ def test_a_device_that_cannot_be_made_is_named_and_nothing_stays(tmp_path: Path,
         path = tmp_path / "bad.yaml"
         path.write_text(f"local: none\nports:\n  - {bed.interfaces[0]}\n{port(2).replace('number: 2', 'number: 3')}{ports}")
         command = [sys.executable, "-m", "appliance.cli.main", "run", "--control-socket", str(tmp_path / "bad.sock"), str(path)]
-        result = bed.run(command, timeout=60)
+        result = bed.run(command, timeout=READY_SECONDS)
         assert result.returncode != 0
         assert fault in result.stderr.replace("\n", " "), result.stderr
         assert device(overlay, 1) == {}, "the other one was made, and is gone again"
@@ -160,7 +162,7 @@ def test_a_kernel_without_such_tunnels_is_named(tmp_path: Path, kind: TunnelKind
         path = tmp_path / "bad.yaml"
         path.write_text("local: none\nports:\n" + port(2) + tunnel("other", 3, kind, remote_ip=underlay4(2)))
         command = [sys.executable, "-m", "appliance.cli.main", "run", "--control-socket", str(tmp_path / "bad.sock"), str(path)]
-        result = bed.run(command, timeout=60)
+        result = bed.run(command, timeout=READY_SECONDS)
         assert result.returncode != 0
         assert f"port 3 (other): this kernel has no {kind} devices (module {module})" in result.stderr
         assert device(overlay, 1) == {}
