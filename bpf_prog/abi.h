@@ -483,7 +483,7 @@ struct upcall {
 	u16 vlan_tpid;	  /* host order */
 	u16 vlan_tci;	  /* host order, with DEI */
 	u16 line; /* the packet's; of UPCALL_COPY the packet-in's max_len. What follows, up to `bytes`, is for the packet-in, too */
-	u64 cookie; /* network order */
+	u64 cookie; /* network order. Of others than UPCALL_COPY: tun_src and tun_dst as the packet came in, where it has been parsed again */
 	u16 table;
 	u16 packet_in_reason;
 	u32 bytes; /* of the packet as it came in: for all, where it has been parsed again since */

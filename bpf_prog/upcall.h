@@ -50,6 +50,15 @@ static __always_inline void fill_upcall(struct upcall *u, struct packet *p, stru
 	u->vlan_tci = hook.skb->vlan_tci;
 }
 
+/* What the key does not say of a packet that is parsed again. */
+static __always_inline void fill_came(struct upcall *u, const struct packet *p)
+{
+	u32 *came = (u32 *)&u->cookie;
+
+	came[0] = p->tun_src;
+	came[1] = p->tun_dst;
+}
+
 /* What OP_CONTROLLER says of the packet-in. */
 static __always_inline void fill_copy(struct upcall *u, const struct packet *p, const struct op *op)
 {
@@ -115,10 +124,12 @@ static __always_inline int punt(struct packet *p, struct hook hook, u32 reason, 
 	if (!u)
 		return DROP_UPCALL_FULL;
 	fill_upcall(u, p, hook, reason, megaflow);
-	if (copied)
+	if (copied) {
 		fill_copy(u, p, copied);
-	else
+	} else {
+		fill_came(u, p);
 		u->line = place;
+	}
 	opaque(length); /* or the compiler makes one comparison of these bounds and the others, and kernel 6.1 does not see them */
 	if (length > room || length < ETH_HEADER_BYTES || bpf_skb_load_bytes(hook.skb, 0, u + 1, length) < 0) {
 		upcalls.ringbuf_discard(u, 0);

@@ -50,6 +50,7 @@ from appliance.switch.events import (
     PortAdded,
     PortCountersRead,
     QueueCountersRead,
+    SpareTime,
     StatisticsRead,
     Sweep,
     SweepEnded,
@@ -174,6 +175,8 @@ class Shell:
             if len(upcalls) > 1 or not self.send_at_once(upcalls[0]):
                 self.step(Upcalls(tuple(upcalls)))
             self.datapath.dealt_with()
+        while self.switch.looks_ahead:
+            self.step(SpareTime())
         self.datapath.caught_up(self.switch.megaflow_ids)
 
     def send_at_once(self, upcall: Upcall | Burst) -> bool:

@@ -303,7 +303,7 @@ class Agent:
         with closing(Readable(self._datapath.fileno(), self._read_first_upcalls)) as readable:
             handled = 0
             while True:
-                if not self._catching_up:
+                if not (self._catching_up or self.switch.looks_ahead):
                     readable.wait()
                     handled = 0
                 elif handled >= UPCALL_BATCH:
@@ -314,6 +314,10 @@ class Agent:
                 except DatapathError:
                     self._fault("reading upcalls")
                     sleep(TICK_SECONDS)
+                if self.switch.looks_ahead:
+                    self.step(events.SpareTime())
+                    sleep(0)
+                    handled = 0
 
     def _read_first_upcalls(self) -> bool:
         """Those that wake the thread, before the greenlet is switched to; whether that has more to do."""
@@ -326,7 +330,7 @@ class Agent:
         except Exception:
             self._fault("reading upcalls")
             return True
-        return bool(self._catching_up)
+        return bool(self._catching_up) or self.switch.looks_ahead
 
     def _read_some_upcalls(self) -> int:
         """How many there were."""

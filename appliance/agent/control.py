@@ -8,6 +8,7 @@ command        result
 =============  ==========================================================================================================
 ``show``       ``{name, datapath_id: "16 hex digits", fail_mode, standalone: is it forwarding by itself, pid, uptime: s,
                versions: {ofswitch, openflow, kernel, python}, ports: n, flows: n, megaflows: n, megaflow_limit: n, masks: n,
+               prefetched: n,
                controllers: [{target, state: "connected"|"connecting"|"disconnected", …}],
                listening: ["ptcp:…"], integrated_controller: null or {apps: […], pid: n or null, restarts: n},
                tiers: {packets: {xdp, tc, slow_path, dropped}, shares: the same as fractions of 1, rx_packets, rx_bytes},

@@ -37,6 +37,7 @@ def switch(switch: Switch, datapath: Datapath) -> Json:
         "megaflows": len(switch.megaflow_ids),
         "megaflow_limit": switch.megaflow_limit,
         "masks": switch.mask_count,
+        "prefetched": switch.prefetched,
         "tiers": tiers(datapath.port_counters().values()),
         "drops": {reason.name.lower(): count for reason, count in datapath.drops().items() if count},
         "upcalls": {reason.name.lower(): count for reason, count in switch.upcalls.items() if count},

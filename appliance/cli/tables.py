@@ -154,6 +154,8 @@ def show(answer: Json) -> RenderableType:
         ("flow entries", f"{answer['flows']:,}"),
         ("megaflows", f"{answer['megaflows']:,} of at most {answer['megaflow_limit']:,}, with {answer['masks']} masks"),
     ]
+    if answer["prefetched"]:
+        rows.append(("made ahead", f"{answer['prefetched']:,} megaflows, before their packets came"))
     for place, controller in enumerate(answer["controllers"]):
         rows.append(("controllers" if not place else "", _controller(controller)))
     if not answer["controllers"]:

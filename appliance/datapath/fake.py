@@ -62,17 +62,19 @@ class _Installed:
 
 @dataclass(frozen=True, slots=True)
 class _Packet:
-    """``octets`` is its length as it came in, ``sent`` how many copies have left."""
+    """``octets`` is its length as it came in, ``came`` the tunnel; ``sent`` is how many copies have left."""
 
     in_port: int
     key: int
     frame: bytes
     octets: int
+    came: Tunnel
     sent: int = 0
 
     def upcall(self, reason: UpcallReason, megaflow_id: int) -> Upcall:
+        upcall = Upcall(self.in_port, reason, megaflow_id, self.key, self.frame)
         again = IN_PORT.get(self.key) != self.in_port
-        return Upcall(self.in_port, reason, megaflow_id, self.key, self.frame, octets=self.octets if again else 0)
+        return upcall._replace(octets=self.octets, came=self.came._replace(id=0)) if again else upcall
 
 
 class FakeDatapath:
@@ -110,7 +112,7 @@ class FakeDatapath:
             self._drop(in_port, DropReason.RUNT)
             return
         key = PLUGIN_BITS.put(parse(frame, in_port, *tunnel).key, self.plugins.bits(frame, in_port))
-        self._look_up(_Packet(in_port, key, frame, len(frame)))
+        self._look_up(_Packet(in_port, key, frame, len(frame), tunnel))
 
     @property
     def megaflows(self) -> list[Megaflow]:
@@ -251,7 +253,6 @@ class FakeDatapath:
             entry.ways[place] = packets + 1, octets + packet.octets
             entry.statistics = entry.statistics._replace(ways=tuple(entry.ways))
 
-        came = tunnel_of(key)
         emissions = execute(
             frame,
             actions,
@@ -261,7 +262,7 @@ class FakeDatapath:
             chosen=chosen,
             plugin=self.plugins.run,
             dropped=stops.append,
-            tunnel=came,
+            tunnel=tunnel_of(key),
         )
         for stop in stops:
             self._count_dropped(entry, stop, packet)
@@ -275,7 +276,7 @@ class FakeDatapath:
                 )
                 sent += 1
         for port, copy in copies:
-            if self._put_out(port, copy.frame, copy.tunnel.set_since(came)):
+            if self._put_out(port, copy.frame, copy.tunnel.set_since(packet.came)):
                 sent += 1
                 self._count(port, tx_packets=1, tx_bytes=len(copy.frame))
         last = emissions[-1] if emissions else None

@@ -18,13 +18,14 @@ from appliance.datapath.layout import Upcall as UpcallRecord
 from appliance.datapath.loader import Programs, Sizes
 from appliance.model.fields import IN_PORT, KEY_BYTES
 from appliance.model.megaflow import IN_BURSTS, Burst, Controller, PacketInReason, Upcall, UpcallReason
+from appliance.model.tunnel import NO_TUNNEL, Tunnel
 
 _MAP = "upcalls"
 _RECORD_BYTES = ctypes.sizeof(UpcallRecord)
 _ABOUT = struct.Struct("=QII")
 """Megaflow, port, reason."""
 _ORIGIN = struct.Struct("=8sHH")
-"""Of a copy cookie, table, and reason of the packet-in."""
+"""Of a copy cookie, table, and reason of the packet-in. Of others in the cookie's place: ``_came``."""
 _RECORD = struct.Struct(f"={KEY_BYTES}s{_ABOUT.size}sIIHHHH{_ORIGIN.size}sI")
 _MISS = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
 """The same, as far as a miss needs it."""
@@ -107,8 +108,10 @@ class Upcalls:
                 lines.append(line)
             number = int.from_bytes(key, "big")
             if number >> _IN_PORT_SHIFT & _IN_PORT_ONES == in_port:
-                octets = 0
-            upcall = _new(Upcall, (in_port, _REASONS[reason], megaflow_id, number, frame, gso_size, controller, octets))
+                octets, came = 0, NO_TUNNEL
+            else:
+                came = _came(origin) if controller is None else NO_TUNNEL
+            upcall = _new(Upcall, (in_port, _REASONS[reason], megaflow_id, number, frame, gso_size, controller, octets, came))
             units[in_port] = units.get(in_port, 0) + -(-size // UPCALL_UNIT)
             if bursts:
                 bursts.pop(of_port.get(in_port, b""), None)
@@ -136,7 +139,7 @@ class Upcalls:
         at += _RECORD_BYTES
         self._taken.append(line)
         self._units[in_port] = -(-size // UPCALL_UNIT)
-        return _new(Upcall, (in_port, _MISS_REASON, megaflow_id, number, memory[at : at + length], 0, None, 0))
+        return _new(Upcall, (in_port, _MISS_REASON, megaflow_id, number, memory[at : at + length], 0, None, 0, NO_TUNNEL))
 
     def _give_back(self) -> None:
         self._ring.release()
@@ -155,6 +158,11 @@ class Upcalls:
             place = 2 * line + 1
             lines[place] = lines[place] + 1 & 0xFFFFFFFF
         self._taken.clear()
+
+
+def _came(origin: bytes) -> Tunnel:
+    """The addresses of the tunnel by which a packet came that has been parsed again."""
+    return Tunnel(0, int.from_bytes(origin[:4], "big"), int.from_bytes(origin[4:8], "big"))
 
 
 def _controller(key: bytes, max_len: int, origin: bytes) -> Controller:

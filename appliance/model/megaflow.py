@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from appliance.model.actions import CopyTtlIn, CopyTtlOut, DecMplsTtl, Meter, PopMpls, PopPbb, PushMpls, PushPbb, SetField, SetQueue
+from appliance.model.tunnel import NO_TUNNEL, Tunnel
 
 
 class PacketInReason(IntEnum):
@@ -226,6 +227,8 @@ class Upcall(NamedTuple):
     controller: Controller | None = None
     octets: int = 0
     """As the packet came in, if it has been parsed again since (``key`` has a place of ``Again`` for a port); else 0."""
+    came: Tunnel = NO_TUNNEL
+    """Of such a packet, the addresses of the tunnel that it came by: those in ``key`` may have been set since."""
 
 
 IN_BURSTS = frozenset({UpcallReason.ACTION, UpcallReason.COPY})

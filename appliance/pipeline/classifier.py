@@ -100,6 +100,11 @@ class Classifier(Generic[R]):
         subtable = self._subtables.get(match.mask)
         return None if subtable is None else subtable.find(match.value, priority)
 
+    def with_mask(self, mask: int) -> list[R]:
+        """The rules with this mask in the order in which their values came; of each value the one with the highest priority."""
+        subtable = self._subtables.get(mask)
+        return [] if subtable is None else list(subtable.rules.values())
+
     def lookup(self, key: int, known: int = 0) -> tuple[R | None, int]:
         """The rule with the highest priority that matches, and the bits of the key that this answer depends on.
 

@@ -259,6 +259,10 @@ class FlowTable:
         """The entry with exactly this match and priority (strict comparison)."""
         return self._classifier.find(match, priority)
 
+    def with_mask(self, mask: int) -> list[FlowEntry]:
+        """Entries whose matches have this mask, in the order in which the matches came; of one match the highest priority."""
+        return self._classifier.with_mask(mask)
+
     def select(
         self,
         match: Match = MATCH_ALL,

@@ -135,6 +135,10 @@ class Translation(NamedTuple):
         """The actions of a megaflow."""
         return (*self.actions, Again(self.recirculation)) if self.recirculation else self.actions
 
+    def meets(self, entry: FlowEntry) -> bool:
+        """Whether its packets do."""
+        return any(lookup.entry is entry for lookup in self.lookups)
+
     def met_at(self, stop: int | None) -> Met:
         """What a packet has met that was dropped at this one of the actions' meters and plug-ins, or (None) not at all."""
         return self.met[stop] if stop is not None and stop < len(self.met) else Met(len(self.lookups), len(self.hits))

@@ -175,6 +175,11 @@ class Quiet:
     """No message waits. Flow-mods that came in a row are brought into the fast path together, now (a barrier does so too)."""
 
 
+@dataclass(frozen=True, slots=True)
+class SpareTime:
+    """Nothing else waits: some megaflows may be made before their packets come (``Switch.looks_ahead``)."""
+
+
 Event = (
     ConnectionOpened
     | ConnectionClosed
@@ -195,4 +200,5 @@ Event = (
     | InstallRefused
     | Tick
     | Quiet
+    | SpareTime
 )

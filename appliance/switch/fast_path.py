@@ -18,10 +18,13 @@ from appliance.pipeline.translation import Continuation, Translation
 from appliance.switch.cross_product import CrossProduct, Parts
 from appliance.switch.effects import Effect, InstallMegaflow, ReadStatistics, RemoveMegaflows
 from appliance.switch.megaflows import LiveMegaflow, Megaflows, installable
+from appliance.switch.prefetch import Prefetch
 from appliance.switch.recirculation import Recirculation
 
 _IN_PORT_SHIFT = IN_PORT.shift
 _IN_PORT_ONES = IN_PORT.mask >> IN_PORT.shift
+_AHEAD, _LOOKED_AT = 32, 256
+"""Megaflows that are made ahead in one step, and entries that are looked at for it: half a millisecond at most."""
 
 
 class FastPath:
@@ -36,6 +39,9 @@ class FastPath:
         self.mac_table = MacTable()
         self._recirculation = Recirculation()
         self._cross_product = CrossProduct()
+        self._prefetch = Prefetch(pipeline)
+        self.prefetched = 0
+        """Megaflows that were made before their packets came."""
         self._at_xdp: set[int] = set()
         """Ports whose packets the fast path meets at XDP, which leaves looking up twice to TC: their ways are not cut."""
         self.standalone = standalone
@@ -204,13 +210,47 @@ class FastPath:
                     mask = choose(translation.mask)
                 live = megaflows.add(translation, key, now, mask)
                 self._made[live.megaflow.id] = live
+                if mask == translation.mask:
+                    self._prefetch.came(translation)
             megaflows.punted(live, now)
         self._asked.clear()
         self._firsts.clear()
-        if self._cross_product.made(len(self._made) - before):
-            newest = (live.translation for live in megaflows.newest_first())
-            self._cross_product.judge(newest, lambda key, table_id: self._cut(key, table_id, now))
+        self._judge_ways(len(self._made) - before, now)
         return effects
+
+    def _judge_ways(self, made: int, now: float) -> None:
+        if self._cross_product.made(made):
+            newest = (live.translation for live in self.megaflows.newest_first())
+            self._cross_product.judge(newest, lambda key, table_id: self._cut(key, table_id, now))
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether ``prefetch`` has something to do."""
+        return bool(self._prefetch)
+
+    def prefetch(self, now: float) -> list[Effect]:
+        """Make some megaflows before their packets come, if it has been seen which will be wanted."""
+        ahead, megaflows = self._prefetch, self.megaflows
+        if len(megaflows) + _AHEAD > megaflows.limit.now * 3 // 4:
+            ahead.stop()
+        before = len(self._made)
+        for _ in range(_LOOKED_AT):
+            coming = ahead.next() if len(self._made) - before < _AHEAD else None
+            if coming is None:
+                break
+            key, entry, like = coming
+            if megaflows.at(like.mask, key) is None:
+                translation = self._as_before(like._replace(key=key), now)
+                if translation.mask == like.mask and installable(translation) and translation.meets(entry):
+                    live = megaflows.add(translation, key, now, translation.mask)
+                    self._made[live.megaflow.id] = live
+                    ahead.made()
+                else:
+                    ahead.unfit()
+        made = len(self._made) - before
+        self.prefetched += made
+        self._judge_ways(made, now)
+        return self.install(now)
 
     def _count_passed(self, now: float) -> None:
         for translation, octets in self._passed:
@@ -221,6 +261,7 @@ class FastPath:
 
     def refused(self, megaflow_id: int, now: float) -> list[Effect]:
         """The fast path found no place for a megaflow. With a finer mask it may, which is something for packets like this one."""
+        self._prefetch.refused()
         finer = self.megaflows.replace_refused(megaflow_id, now)
         return [] if finer is None else [InstallMegaflow(finer.megaflow)]
 
@@ -231,6 +272,7 @@ class FastPath:
         return self._removed(ids)
 
     def remove_all(self) -> list[Effect]:
+        self._prefetch.stop()
         return self.remove(self.megaflows.ids())
 
     def drop_fragments(self, drop: bool) -> list[Effect]:

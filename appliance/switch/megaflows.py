@@ -189,13 +189,13 @@ class Megaflows:
             self._index_entries(megaflow_id, live.credit.lookups)
 
     def replace_refused(self, megaflow_id: int, now: float) -> LiveMegaflow | None:
-        """It never got into the fast path: one for a single kind of packets takes its place, if it was for more."""
+        """It never got into the fast path: one for a single kind of packets takes its place, if it was for more and one came."""
         live = self._live.get(megaflow_id)
         if live is None:
             return None
         self.remove((megaflow_id,))
         self._close(megaflow_id)
-        if live.megaflow.mask == EXACT or (EXACT, live.translation.key & EXACT) in self._by_region:
+        if not live.punted or live.megaflow.mask == EXACT or (EXACT, live.translation.key & EXACT) in self._by_region:
             return None
         return self.add(live.translation, live.translation.key, now, EXACT)
 

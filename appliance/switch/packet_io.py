@@ -72,15 +72,19 @@ _CUT_AFTER = (Forward, Flood, SetField, PushTag, PopTag, DecTtl, SetQueue, Meter
 class _Packet:
     """One packet on the slow path. ``frame`` is as it came in, ``key`` its flow key; ``gso_size`` as in Upcall."""
 
-    __slots__ = ("frame", "gso_size", "in_port", "key", "octets", "partial", "tunnel")
+    __slots__ = ("came", "frame", "gso_size", "in_port", "key", "octets", "partial", "tunnel")
 
-    def __init__(self, frame: bytes, key: int, gso_size: int = 0, *, finish: bool = False, octets: int = 0) -> None:
-        """``octets`` are to be counted, if it was of another length than ``frame`` when it came in. ``finish``: a partial
-        checksum of a local stack is to be finished, unless the frame is still to be cut into segments.
+    def __init__(
+        self, frame: bytes, key: int, gso_size: int = 0, *, finish: bool = False, octets: int = 0, came: Tunnel | None = None
+    ) -> None:
+        """``octets`` are to be counted, if it was of another length than ``frame`` when it came in; ``came`` is the tunnel that it
+        came by, if not the one in its key. ``finish``: a partial checksum of a local stack is to be finished, unless the frame is
+        still to be cut into segments.
         """
         self.in_port = IN_PORT.get(key)
         self.key = key
         self.tunnel = tunnel_of(key)
+        self.came = self.tunnel if came is None else came
         self.gso_size = gso_size
         self.partial = False
         if finish and key & _CHECKSUMMED:
@@ -120,7 +124,7 @@ class PacketIo:
     # ── from the fast path ─────────────────────────────────────────────────────────────────────────────────────────────
     def short_way(self, upcall: Upcall) -> PassedOn | None:
         """See ``Switch.short_way``. With ``passed_on`` it comes to what ``upcalls`` does with this packet."""
-        _, reason, _, key, frame, gso_size, _, octets = upcall
+        _, reason, _, key, frame, gso_size, _, octets, _ = upcall
         if reason or gso_size or octets or key & _TUNNEL_ID_BITS:
             return None
         translation = self._fast_path.plain_path(key)
@@ -193,12 +197,14 @@ class PacketIo:
                     effects.append(Served(upcall.megaflow_id))
                 continue
             metered = upcall.reason is UpcallReason.ACTION
-            key = IN_PORT.put(upcall.key, upcall.in_port) if upcall.octets else upcall.key
+            key, came = upcall.key, None
+            if upcall.octets:
+                key, came = IN_PORT.put(key, upcall.in_port), upcall.came
             if cut:
                 for frame in segment(upcall.frame, upcall.gso_size):
-                    self._run(own, _Packet(frame, key), now, effects, metered=metered)
+                    self._run(own, _Packet(frame, key, came=came), now, effects, metered=metered)
             else:
-                packet = _Packet(upcall.frame, key, upcall.gso_size, finish=True, octets=upcall.octets)
+                packet = _Packet(upcall.frame, key, upcall.gso_size, finish=True, octets=upcall.octets, came=came)
                 self._run(own, packet, now, effects, metered=metered)
             if upcall.reason is UpcallReason.CATCHING_UP:
                 effects.append(Served(upcall.megaflow_id))
@@ -381,10 +387,10 @@ class PacketIo:
         match emission.action:
             case Forward(port=port):
                 if self._ports.forwards(port):
-                    tunnel = emission.tunnel.set_since(packet.tunnel)
+                    tunnel = emission.tunnel.set_since(packet.came)
                     effects.append(SendFrame(port, emission.frame, packet.gso_size, emission.queue_id, tunnel))
             case Flood():
-                tunnel = emission.tunnel.set_since(packet.tunnel)
+                tunnel = emission.tunnel.set_since(packet.came)
                 effects += [
                     SendFrame(port, emission.frame, packet.gso_size, emission.queue_id, tunnel)
                     for port in self._ports.flood(packet.in_port)

@@ -61,6 +61,7 @@ from appliance.switch.events import (
     PortRemoved,
     QueueCountersRead,
     Quiet,
+    SpareTime,
     StatisticsRead,
     Sweep,
     SweepEnded,
@@ -209,6 +210,16 @@ class Switch:
         """Whether flow-mods have not been brought into the fast path yet: ``Quiet`` would do it."""
         return self._megaflows.stale
 
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether there are megaflows to be made before their packets come: ``SpareTime`` would do it, some at a time."""
+        return self._fast_path.looks_ahead
+
+    @property
+    def prefetched(self) -> int:
+        """How many have been made so."""
+        return self._fast_path.prefetched
+
     # ── stepping ───────────────────────────────────────────────────────────────────────────────────────────────────────
     def needs(self, event: Event, now: float) -> Need:
         """What to read and step before ``step(event, now)``."""
@@ -322,6 +333,8 @@ class Switch:
             case ConnectionClosed(connection):
                 self._controllers.close(connection)
                 return self._choose_mode()
+            case SpareTime():
+                return self._fast_path.prefetch(now)
             case Quiet():
                 pass
         return []

@@ -23,6 +23,7 @@ PORT = 6653
 LISTEN = f"ptcp:{PORT}:127.0.0.1"
 CONNECT = f"tcp:127.0.0.1:{PORT}"
 READY_SECONDS = 30.0
+SETTLE_SECONDS = 10.0
 
 
 class Product:
@@ -94,3 +95,14 @@ class Product:
 
     def megaflows(self) -> int:
         return int(self.show()["megaflows"])
+
+    def came_up(self) -> int:
+        """Packets that the slow path has dealt with."""
+        return sum(self.show()["upcalls"].values())
+
+    def settle(self) -> None:
+        """Wait until it has made what it makes in spare time."""
+        before = -1
+        end = time.monotonic() + SETTLE_SECONDS
+        while (made := self.megaflows()) != before and time.monotonic() < end:
+            before = made

@@ -19,7 +19,7 @@ from appliance.datapath.driver import DatapathPort
 from appliance.datapath.layout import NO_OTHER_END, Port, PortFlag, tunnel_ingress
 from appliance.model.actions import SetField
 from appliance.model.fields import BY_NAME, IN_PORT
-from appliance.model.megaflow import DatapathAction, DropReason, Forward
+from appliance.model.megaflow import FIRST_AGAIN, Again, DatapathAction, DropReason, Forward
 from appliance.model.ports import Hook
 from appliance.model.tunnel import Tunnel, TunnelPort, tunnel_of
 from appliance.packet.execute import execute
@@ -158,6 +158,24 @@ def test_a_packet_leaves_by_what_the_port_fixes_and_the_actions_set(
             leaves(fast_path, frame, actions, ports, came)
         finally:
             fast_path.datapath.remove(list(fast_path.datapath.megaflows.installed))
+
+
+@given(came=st.none() | tunnels, changed=st.lists(changes, max_size=3))
+def test_a_packet_that_is_parsed_again_comes_up_with_the_tunnel_that_it_came_by(
+    fast_path: FastPath, came: Tunnel | None, changed: list[DatapathAction]
+) -> None:
+    began = came or Tunnel()
+    with tunnel_ports(fast_path, TunnelPort(), came=came):
+        try:
+            in_port = PLAIN_PORT if came is None else FIRST
+            fast_path.install((*changed, Again(FIRST_AGAIN)), IN_PORT.put(0, in_port))
+            (missed,) = fast_path.execute(UDP, Hook.TC).upcalls
+        finally:
+            fast_path.datapath.remove(list(fast_path.datapath.megaflows.installed))
+    (left,) = execute(UDP, (*changed, Forward(2)), 1, tunnel=began)
+    assert IN_PORT.get(missed.key) == FIRST_AGAIN
+    assert tunnel_of(missed.key) == left.tunnel
+    assert missed.came == began._replace(id=0)
 
 
 @pytest.mark.parametrize(

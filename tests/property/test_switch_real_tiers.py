@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from support.waiting import SECONDS
 from switch_shell import DESCRIPTION, Shell, port
-from test_switch_tiers import GROUPS, METERS, PORTS, Both, flow_mod, group_mod, message, meter_mod
+from test_switch_tiers import GROUPS, METERS, PORTS, Both, alike, flow_mod, group_mod, like, message, meter_mod
 
 from appliance.datapath import netlink, programs
 from appliance.datapath.bpf import BpfDatapath
@@ -221,9 +221,12 @@ def test_the_real_fast_path_does_and_counts_the_same(wires: Wires, rnd: Random) 
     for number in METERS:
         both.receive(replace(timeless(meter_mod(rnd), rnd), command=MeterModCommand.ADD, meter_id=number))
     both.receive(FlowMod(priority=0, instructions=(Meter(1), ApplyActions((Group(rnd.choice(GROUPS)),)))))
+    for wanted in (*alike(rnd), flow_mod(rnd), flow_mod(rnd)):
+        both.receive(timeless(wanted, rnd))
+    traffic = []
     for _ in range(3):
-        both.receive(timeless(flow_mod(rnd), rnd))
-    frames = [cases.frame(rnd, everything=rnd.random() < 0.4).ljust(SHORTEST, b"\0") for _ in range(4)]
+        frame = cases.frame(rnd, everything=rnd.random() < 0.4).ljust(SHORTEST, b"\0")
+        traffic += like(rnd.choice(PORTS), frame)[: rnd.choice((1, 9))]
     for _ in range(10):
         for _ in range(rnd.randrange(3)):
             both.receive(timeless(message(rnd), rnd))
@@ -232,5 +235,5 @@ def test_the_real_fast_path_does_and_counts_the_same(wires: Wires, rnd: Random) 
             state = rnd.choice((PortState.LINK_DOWN, PortState.LIVE))
             both.step(PortChanged(replace(port(rnd.choice(PORTS)), state=state)))
         for _ in range(rnd.randrange(6)):
-            both.inject(rnd.choice(PORTS), rnd.choice(frames))
+            both.inject(*rnd.choice(traffic))
     both.compare()

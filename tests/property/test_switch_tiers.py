@@ -75,6 +75,7 @@ from appliance.openflow.messages import (
 from appliance.pipeline.first_part import is_first_part
 from appliance.switch.cross_product import CrossProduct
 from appliance.switch.events import Event, PortChanged, Tick
+from appliance.switch.prefetch import Prefetch
 
 GROUPS = (1, 2, 3)
 METERS = (1, 2)
@@ -170,6 +171,20 @@ def entry(rnd: Random, table_id: int, instructions: tuple[Instruction, ...]) -> 
     )
 
 
+def alike(rnd: Random) -> list[FlowMod]:
+    """One for each value of a field."""
+    name = rnd.choice(NAMES[:2])
+    priority = 1 << NAMES.index(name)
+    matches = (Match.of([MatchField(BY_NAME[name], value)]) for value in cases.POOLS[name])
+    return [replace(flow_mod(rnd), command=FlowModCommand.ADD, match=match, priority=priority) for match in matches]
+
+
+def like(in_port: int, frame: bytes) -> list[tuple[int, bytes]]:
+    """The packet, and those that differ from it where entries that are ``alike`` do."""
+    addresses = (value.to_bytes(6, "big") for value in cases.POOLS["eth_dst"])
+    return [(in_port, frame), *((number, frame) for number in PORTS), *((in_port, address + frame[6:]) for address in addresses)]
+
+
 def message(rnd: Random) -> Message:
     kind = rnd.choice((group_mod, group_mod, meter_mod, flow_mod, flow_mod))
     return SetConfig(rnd.choice((FragmentHandling.NORMAL, FragmentHandling.DROP)), 128) if rnd.random() < 0.03 else kind(rnd)
@@ -197,8 +212,11 @@ class Both:
         capacity = rnd.choice((3, 1000))
         self.fast = Shell(queues=queues, max_megaflows=rnd.choice((4, 1000)), capacity=capacity, tunnels=TUNNELS)
         self.slow = Shell(queues=queues, capacity=0, tunnels=TUNNELS)
+        fast_path = self.fast.switch._fast_path
         if rnd.random() < 0.5:
-            self.fast.switch._fast_path._cross_product = Always()
+            fast_path._cross_product = Always()
+        if rnd.random() < 0.5:
+            fast_path._prefetch = Prefetch(fast_path.pipeline, fewest=1)
 
     def receive(self, wanted: Message) -> None:
         fast, slow = (
@@ -218,6 +236,8 @@ class Both:
         self.step(Tick())
 
     def inject(self, in_port: int, frame: bytes, tunnel: Tunnel) -> None:
+        for shell in (self.fast, self.slow):
+            shell.datapath.tunnels.clear()
         sent = [shell.inject(in_port, frame, tunnel) for shell in (self.fast, self.slow)]
         tunnels = [shell.datapath.tunnels for shell in (self.fast, self.slow)]
         order: Callable[[list[Any]], list[Any]] = sorted if self._copies_in_any_order() else list
@@ -254,12 +274,12 @@ def test_both_tiers_do_and_count_the_same(rnd: Random) -> None:
     for number in METERS:
         both.receive(replace(meter_mod(rnd), command=MeterModCommand.ADD, meter_id=number))
     both.receive(FlowMod(priority=0, instructions=(Meter(1), ApplyActions((Group(rnd.choice(GROUPS)),)))))
-    for _ in range(3):
-        both.receive(flow_mod(rnd))
+    for wanted in (*alike(rnd), flow_mod(rnd), flow_mod(rnd)):
+        both.receive(wanted)
     traffic = []
-    for _ in range(4):
-        in_port = rnd.choice(PORTS)
-        traffic.append((in_port, cases.frame(rnd), cases.tunnel(rnd) if in_port in TUNNELS else NO_TUNNEL))
+    for _ in range(3):
+        for in_port, frame in like(rnd.choice(PORTS), cases.frame(rnd))[: rnd.choice((1, 9))]:
+            traffic.append((in_port, frame, cases.tunnel(rnd) if in_port in TUNNELS else NO_TUNNEL))
     for _ in range(12):
         for _ in range(rnd.randrange(3)):
             both.receive(message(rnd))
@@ -275,4 +295,5 @@ def test_both_tiers_do_and_count_the_same(rnd: Random) -> None:
     event(f"the fast path worked: {any(port.forwarded_tc for port in both.fast.datapath.port_counters().values())}")
     event(f"a meter dropped: {bool(both.fast.datapath.drops().get(DropReason.METER))}")
     event(f"cut: {any(is_first_part(live.translation) for live in both.fast.switch.megaflows)}")
+    event(f"made ahead: {both.fast.switch.prefetched > 0}")
     event(f"a megaflow chose: {any(live.statistics.ways for live in both.fast.switch.megaflows)}")

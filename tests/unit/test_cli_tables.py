@@ -35,6 +35,7 @@ SHOW: dict[str, Any] = {
     "megaflows": 9,
     "megaflow_limit": 65536,
     "masks": 3,
+    "prefetched": 1234,
     "controllers": [
         {
             "target": "tcp:192.0.2.1:6653",
@@ -70,6 +71,7 @@ def test_show() -> None:
     assert found["fail mode"] == "standalone, forwarding by itself now"
     assert found["versions"] == "ofswitch 0.1.0, openflow 1.3, kernel 6.1.0, python 3.11.2"
     assert found["flow entries"] == "12,345"
+    assert found["made ahead"] == "1,234 megaflows, before their packets came"
     assert "connected, OpenFlow 1.3, for 1 min 1 s, 3 packet-ins dropped: it reads too slowly" in found["controllers"]
     assert any("tcp:192.0.2.2:6653  disconnected: Connection refused" in line for line in lines)
     assert found["listening"] == "ptcp:6654:127.0.0.1"
@@ -87,10 +89,19 @@ def test_show() -> None:
 
 
 def test_show_of_a_quiet_switch() -> None:
-    quiet = {**SHOW, "controllers": [], "listening": [], "integrated_controller": None, "drops": {}, "upcalls": {}, "faults": 0}
+    quiet = {
+        **SHOW,
+        "controllers": [],
+        "listening": [],
+        "integrated_controller": None,
+        "drops": {},
+        "upcalls": {},
+        "faults": 0,
+        "prefetched": 0,
+    }
     lines = text("show", {**quiet, "standalone": False})
     assert any(line.split() == ["controllers", "none"] for line in lines)
-    assert not [line for line in lines if line.startswith(("listening", "integrated", "drops", "upcalls", "faults"))]
+    assert not [line for line in lines if line.startswith(("listening", "integrated", "drops", "upcalls", "faults", "made"))]
 
 
 FLOW = {
