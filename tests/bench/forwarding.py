@@ -8,7 +8,8 @@ design of the test: it is given frames at several rates, and the one at which it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import frames
@@ -60,24 +61,19 @@ class Forwarding:
     _contenders: dict[str, Contender] = field(default_factory=dict)
     _missing: dict[str, str] = field(default_factory=dict)
     _refused: int = 0
-    _closers: list[Callable[[], None]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._paths = Paths(self.programs)
+    _open: ExitStack = field(default_factory=ExitStack)
 
     def rows(self) -> Generator[Row, None, None]:
-        try:
+        with self._open:
+            self._paths = Paths(self.programs, self._open.enter_context(kernel.hosts_namespace()))
             self._set_up(max(self.flow_counts))
             with kernel.on_one_cpu():
                 for flows in self.flow_counts:
                     yield from self._measure(flows)
-        finally:
-            for close in reversed(self._closers):
-                close()
 
     # ── setting up ─────────────────────────────────────────────────────────────────────────────────────────────────────
-    def _path(self, name: str) -> Path:
-        path = self._paths.add()
+    def _path(self, name: str, *, skb_sink: bool = True) -> Path:
+        path = self._paths.add(skb_sink=skb_sink)
         self._contenders[name] = Contender(path)
         return path
 
@@ -88,8 +84,8 @@ class Forwarding:
         self._set_up_ours(flows)
 
     def _set_up_programs(self, flows: int) -> None:
-        netlink.attach_xdp(self._path(MINIMAL_XDP).inside, self.programs.program("xdp_minimal"))
-        path = self._path(LOOKUP_XDP)
+        netlink.attach_xdp(self._path(MINIMAL_XDP, skb_sink=False).inside, self.programs.program("xdp_minimal"))
+        path = self._path(LOOKUP_XDP, skb_sink=False)
         for flow in range(flows):
             self.programs.add_tuple(frames.tuple_key(flow), path.out_place, path.outside)
         netlink.attach_xdp(path.inside, self.programs.program("xdp_lookup"))
@@ -111,7 +107,7 @@ class Forwarding:
             return
         interfaces = {name: (way.in_name, way.out_name) for name, way in ways.items()}
         ovs = OpenVSwitch([name for pair in interfaces.values() for name in pair], afxdp=interfaces.get(OVS_XDP, ())).__enter__()
-        self._closers.append(ovs.close)
+        self._open.callback(ovs.close)
         for in_port in range(1, 2 * len(ways), 2):
             sources = (_dotted(frames.source_address(flow)) for flow in range(flows))
             ovs.add_flows([f"ip,in_port={in_port},nw_src={source},actions=output:{in_port + 1}" for source in sources])
@@ -119,12 +115,13 @@ class Forwarding:
     def _set_up_ours(self, flows: int) -> None:
         """Both hooks in one fast path: ports 1 and 2 are at TC, 3 and 4 at XDP."""
         datapath = BpfDatapath(Sizes(megaflows=1 << (4 * flows + 4).bit_length(), upcall_pages=64))
-        self._closers.append(datapath.close)
+        self._open.callback(datapath.close)
         mask, number = frames.mask(0), 0
         for name, hook, in_port in ((OURS_TC, Hook.TC, 1), (OURS_XDP, Hook.XDP, 3)):
-            path = self._path(name)
+            path = self._path(name, skb_sink=hook is Hook.TC)
+            straight = self._paths.straight(path)
             datapath.attach(DatapathPort(in_port, path.in_name, path.inside, hook, xdp_transmit=True))
-            datapath.attach(DatapathPort(in_port + 1, path.out_name, path.outside, hook, xdp_transmit=True))
+            datapath.attach(DatapathPort(in_port + 1, path.out_name, path.outside, hook, xdp_transmit=True, other_end=straight))
             for flow in range(flows):
                 number += 1
                 megaflow = Megaflow(number, frames.flow_key(flow, in_port) & mask, mask, (Forward(in_port + 1),))

@@ -36,9 +36,12 @@ def source_port(flow: int) -> int:
     return FIRST_PORT + (flow & PORT_MASK)
 
 
+DESTINATION_MAC = "02:00:00:00:00:02"
+
+
 def frame(flow: int, destination_port: int = DESTINATION_PORT) -> bytes:
     """64 bytes of Ethernet, IPv4 and UDP."""
-    ethernet = bytes.fromhex("0200000000020200000000010800")
+    ethernet = bytes.fromhex(DESTINATION_MAC.replace(":", "") + "0200000000010800")
     ip = struct.pack(">BBHHHBBHII", 0x45, 0, 50, 0, 0, 64, UDP, 0x3412, source_address(flow), DESTINATION)
     udp = struct.pack(">HHHH", source_port(flow), destination_port, 30, 0x7856)
     return ethernet + ip + udp + bytes(22)

@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT)] if str(ROOT) not in sys.path else []
 
 import frames  # noqa: E402
 import openvswitch  # noqa: E402
-from kernel import BATCH, BenchError, Kernel, own_namespace  # noqa: E402
+from kernel import BATCH, BenchError, Kernel, hosts_namespace, own_namespace  # noqa: E402
 from openvswitch import OpenVSwitch  # noqa: E402
 from paths import Path, Paths, make_bridge  # noqa: E402
 from report import open_vswitch_version  # noqa: E402
@@ -61,11 +61,11 @@ REWRITE: tuple[DatapathAction, ...] = (PushTag(0x8100, frames.NEW_VID), SetField
 
 
 class Instructions:
-    def __init__(self, programs: Kernel, *, count: int, rounds: int) -> None:
+    def __init__(self, programs: Kernel, hosts: str, *, count: int, rounds: int) -> None:
         self._programs = programs
         self._count = count
         self._rounds = rounds
-        self._paths = Paths(programs)
+        self._paths = Paths(programs, hosts)
         self._ways: dict[str, Path] = {}
 
     def rows(self) -> list[Row]:
@@ -134,7 +134,8 @@ class Instructions:
             for name, hook in ((OURS_TC, Hook.TC), (OURS_XDP, Hook.XDP)):
                 way = self._way(name + suffix, skb_sink=hook is Hook.TC)
                 datapath.attach(DatapathPort(in_port, way.in_name, way.inside, hook, xdp_transmit=True))
-                datapath.attach(DatapathPort(in_port + 1, way.out_name, way.outside, hook, xdp_transmit=True))
+                straight = self._paths.straight(way)
+                datapath.attach(DatapathPort(in_port + 1, way.out_name, way.outside, hook, xdp_transmit=True, other_end=straight))
                 key = frames.flow_key(FLOW, in_port) & mask
                 if not datapath.install(Megaflow(in_port, key, mask, (*actions, Forward(in_port + 1)))):
                     raise BenchError(f"{name}: no place for the megaflow")
@@ -170,8 +171,8 @@ def main() -> None:
         raise BenchError(missing)
     programs = Kernel()
     try:
-        with own_namespace():
-            rows = Instructions(programs, **options).rows()
+        with own_namespace(), hosts_namespace() as hosts:
+            rows = Instructions(programs, hosts, **options).rows()
     finally:
         programs.close()
     about = {"kernel": platform.release(), "open_vswitch": open_vswitch_version(), "bpf_jit": _jit(), "cpus": os.cpu_count()}

@@ -74,6 +74,17 @@ def own_namespace() -> Iterator[None]:
         namespace.remove(name)
 
 
+@contextmanager
+def hosts_namespace() -> Iterator[str]:
+    """The name of a network namespace for the hosts' ends, as containers have it."""
+    name = f"ofs-bench-{os.getpid()}-hosts"
+    namespace.create(name)
+    try:
+        yield name
+    finally:
+        namespace.remove(name)
+
+
 def _enter(fd: int) -> None:
     if _libc.setns(fd, CLONE_NEWNET) < 0:
         code = ctypes.get_errno()

@@ -30,6 +30,24 @@ def veth(one: str, other: str) -> tuple[int, int]:
     return indices
 
 
+def veth_to(one: str, other: str, there: str, mac: str) -> tuple[int, int]:
+    """The same with the other end, which has this address, in another namespace."""
+    with IPRoute() as ip:
+        ip.link("add", ifname=one, kind="veth", peer={"ifname": other, "net_ns_fd": there, "address": mac})
+        index = ip.link_lookup(ifname=one)[0]
+        namespace.write_sysctl(f"net/ipv6/conf/{one}/disable_ipv6", 1)
+        ip.link("set", index=index, state="up")
+    return index, namespace.inside(there, lambda: _set_up(other))
+
+
+def _set_up(name: str) -> int:
+    with IPRoute() as ip:
+        index: int = ip.link_lookup(ifname=name)[0]
+        namespace.write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", 1)
+        ip.link("set", index=index, state="up")
+    return index
+
+
 def command(argv: Sequence[str], **options: object) -> str:
     """Run it to its end; what it printed. Raises BenchError."""
     try:

@@ -2,9 +2,9 @@
 
     source → near | in [contender] out | far → sink
 
-Two veth pairs, all four ends in the caller's namespace. The source is an XDP program run on live frames that redirects them to
-`near`, so they come in at `in`. Each contender has a way of its own, so one after the other can be run with nothing to set up in
-between.
+Two veth pairs. `far` is in another namespace, as a container's end is, and has the frames' destination for an address; the other
+ends are in the caller's. The source is an XDP program run on live frames that redirects them to `near`, so they come in at `in`.
+Each contender has a way of its own, so one after the other can be run with nothing to set up in between.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import frames
 import kernel
 import links
-from kernel import Kernel
+from kernel import BenchError, Kernel
 from pyroute2 import IPRoute
 
 from appliance.datapath import netlink
 from appliance.lab import namespace
+from appliance.ports import choose_output, interface
 
 SETTLE_SECONDS = 0.02
 
@@ -64,8 +65,10 @@ class Run:
 
 
 class Paths:
-    def __init__(self, programs: Kernel) -> None:
+    def __init__(self, programs: Kernel, hosts: str) -> None:
+        """``hosts`` is the namespace for what is at the ways' ends."""
         self._programs = programs
+        self._hosts = hosts
         self._number = 0
 
     def add(self, *, skb_sink: bool = False) -> Path:
@@ -73,17 +76,22 @@ class Paths:
         number = self._number
         self._number += 1
         near, inside = links.veth(f"near{number}", f"in{number}")
-        outside, far = links.veth(f"out{number}", f"far{number}")
-        if skb_sink:
-            netlink.attach_tc(far, self._programs.program("tc_sink"))
-        else:
-            netlink.attach_xdp(far, self._programs.program("xdp_sink"))
+        outside, far = links.veth_to(f"out{number}", f"far{number}", self._hosts, frames.DESTINATION_MAC)
+        attach, sink = (netlink.attach_tc, "tc_sink") if skb_sink else (netlink.attach_xdp, "xdp_sink")
+        namespace.inside(self._hosts, lambda: attach(far, self._programs.program(sink)))
         links.needs_napi(f"in{number}")
         path = Path(number, near, inside, outside, far)
         self._programs.write("devices", kernel.word(path.source_place), kernel.word(near))
         self._programs.write("devices", kernel.word(path.out_place), kernel.word(outside))
         self._programs.write("minimal", kernel.word(inside), kernel.word(path.out_place) + kernel.word(outside))
         return path
+
+    def straight(self, path: Path) -> bytes:
+        """What the switch chooses for the way out (``DatapathPort.other_end``)."""
+        found = interface.find(path.out_name)
+        if found is None:
+            raise BenchError(f"{path.out_name} is gone")
+        return choose_output(found).other_end
 
     def run(self, path: Path, flows: int, count: int, delay: int = 0) -> Run:
         """Send ``count`` frames of so many flows, drawn at random, each after ``delay`` turns of a loop."""
@@ -107,4 +115,4 @@ def make_bridge(path: Path) -> None:
         ip.link("set", index=index, state="up")
         for port in (path.inside, path.outside):
             ip.link("set", index=port, master=index)
-        ip.fdb("append", ifindex=path.outside, lladdr="02:00:00:00:00:02", master=index, state=0x40)
+        ip.fdb("append", ifindex=path.outside, lladdr=frames.DESTINATION_MAC, master=index, state=0x40)
