@@ -1,6 +1,8 @@
 """Forwarding rate: frames of 64 bytes that one CPU makes, forwards and counts, in millions a second.
 
-Each contender has a way of its own (paths.py); the rate is of what arrived.
+Each contender has a way of its own (paths.py); the rate is of what arrived. The aims are of XDP, the switch's quickest way for
+such frames. At TC the kernel makes an skb of each: how far that goes is seen beside a program there that only redirects, and beside
+the bridge.
 
 Invariant: one that lost more than a hundredth of the frames has a note; but Open vSwitch, which runs on a CPU of its own, loses by
 design of the test: it is given frames at several rates, and the one at which it forwards most is its.
@@ -159,8 +161,8 @@ class Forwarding:
         yield self._row(samples, flows, OURS_XDP, OVS_XDP, "xdp_ovs_afxdp", Aim(">=", 5))
         yield self._row(samples, flows, OURS_TC, MINIMAL_TC, "tc_minimal", None)
         yield self._row(samples, flows, OURS_TC, BRIDGE, "tc_bridge", None)
-        yield self._row(samples, flows, OURS_TC, OVS, "tc_ovs", Aim(">=", 5))
-        yield self._row(samples, flows, OURS_TC, OVS_XDP, "tc_ovs_afxdp", Aim(">=", 5))
+        yield self._row(samples, flows, OURS_TC, OVS, "tc_ovs", None)
+        yield self._row(samples, flows, OURS_TC, OVS_XDP, "tc_ovs_afxdp", None)
 
     def _row(self, samples: dict[str, list[float]], flows: int, name: str, reference: str, row: str, aim: Aim | None) -> Row:
         notes = [f"{reference}: {self._missing[reference]}"] if reference in self._missing else []
