@@ -14,6 +14,7 @@ LABEL, VALUE = 190, 70
 PAIRS = {
     "misses.rate": "New flows a second, an entry each",
     "misses.crossed.rate": "New flows a second, by two tables",
+    "misses.unforeseen.rate": "New flows a second, none foreseen",
     "misses.latency_p50": "Latency of a first packet, an entry each, median: µs, less is better",
     "flow_mods.add": "Flow entries added a second",
     "flow_mods.dump": "Flow entries dumped a second",

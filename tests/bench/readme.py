@@ -22,10 +22,11 @@ RESULTS = ROOT / "bench" / "results"
 SHOWN = (
     *("cost.xdp.one", "cost.tc.one", "cost.xdp.many_16", "cost.tc.many_16", "cost.tc.vlan", "cost.xdp.nat"),
     *("forward.xdp_lookup.one", "forward.xdp_bridge.one", "forward.xdp_ovs.one", "forward.xdp_ovs_afxdp.one"),
-    *("forward.tc_bridge.one", "forward.tc_ovs.one", "forward.tc_ovs_afxdp.one"),
+    *("forward.tc_minimal.one", "forward.tc_bridge.one", "forward.tc_ovs.one", "forward.tc_ovs_afxdp.one"),
     *("tcp.bridge.1", "tcp.bridge.8", "tcp.bridge_big.1", "tcp.bridge_big.8", "tcp.bridge.rtt", "tcp.ovs.1"),
     *("megaflows.four_rules", "megaflows.firewall", "megaflows.routes"),
     *("misses.rate", "misses.latency_p50", "misses.latency_p99", "misses.crossed.rate", "misses.crossed.latency_p50"),
+    *("misses.unforeseen.rate", "misses.unforeseen.latency_p50"),
     *("flow_mods.add", "flow_mods.dump"),
     *("barrier.new_way", "packet_in.window", "memory.flows", "memory.megaflows", "memory.start"),
     *("meters.pktps_10k", "meters.kbps_1g", "restart.lost"),

@@ -34,7 +34,7 @@ FORWARDING = {
     )
     for flows in ("one", "many_1")
 }
-MISSES = {f"misses{kind}.{row}" for kind in ("", ".crossed") for row in ("rate", "latency_p50", "latency_p99")}
+MISSES = {f"misses{kind}.{row}" for kind in ("", ".crossed", ".unforeseen") for row in ("rate", "latency_p50", "latency_p99")}
 MEGAFLOWS = {"megaflows.four_rules", "megaflows.firewall", "megaflows.routes"}
 METERS = {f"meters.{rate}" for rate in ("pktps_100", "pktps_10k", "kbps_1m", "kbps_100m", "kbps_1g")}
 CONTROL = {"flow_mods.add", "flow_mods.dump", "barrier.new_way", "barrier.reply", "packet_in.window", "packet_in.flood"}
