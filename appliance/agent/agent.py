@@ -30,7 +30,6 @@ from appliance.agent.tls import Certificates
 from appliance.config import Config
 from appliance.datapath.driver import Datapath, DatapathError
 from appliance.model.megaflow import Burst, Upcall
-from appliance.openflow import connection as wire
 from appliance.openflow.constants import OFP_VERSION
 from appliance.openflow.messages import BarrierRequest, FlowMod, Message
 from appliance.ports import PortError
@@ -52,6 +51,7 @@ SETTLED_SECONDS = 1.0
 TAKE_OVER_SECONDS = 10.0
 """After an agent that died, its programs go on until the tables say something: a barrier with entries in them, or no flow-mod for
 SETTLED_SECONDS. At the latest after TAKE_OVER_SECONDS."""
+_NOTHING = events.Need.NOTHING
 INTEGRATED_BACKOFF = {"first": 0.1, "longest": 1.0}
 
 
@@ -78,7 +78,7 @@ class Agent:
         """Events and effects that failed by a fault of the switch itself; each is in the log."""
         self.integrated = IntegratedController(config.integrated_apps) if config.integrated_apps else None
         self.certificates = Certificates(config.tls) if config.tls is not None else None
-        self.connections = Connections(_SwitchSide(self), frozenset({OFP_VERSION}), self.certificates, self._show_to_snoopers)
+        self.connections = Connections(_SwitchSide(self), frozenset({OFP_VERSION}), self.certificates)
         local = local_spec(config, self.switch.datapath_id)
         self.ports = PortManager(config.ports, links, datapath, self.step, config.name, local, config.big_tcp)
         self._datapath = datapath
@@ -112,7 +112,7 @@ class Agent:
     def start(self) -> None:
         """Raises AgentError or UnixSocketError; ``close`` must follow also then."""
         self._control = ControlServer(self.config.control_socket, self._commands())
-        self._snoop = Snoop(snoop_path(self.config.control_socket))
+        self._snoop = Snoop(snoop_path(self.config.control_socket), self.connections.show_messages)
         try:
             for address in self.config.listen:
                 self.connections.listen(address)
@@ -126,7 +126,7 @@ class Agent:
             self._greenlets.append(spawn(work))
         for controller in self.config.controllers:
             self.connections.connect_to(controller)
-        if self.ports.waits:
+        if self.ports.waiting:
             LOG.info("the programs of an agent that died go on until a controller has filled the tables")
             self._greenlets.append(spawn(self._take_over_in_time))
         if self.integrated is not None:
@@ -169,7 +169,7 @@ class Agent:
 
     def take_over(self) -> None:
         """From now on packets are dealt with by these tables, not by those of an agent that died."""
-        if self.ports.waits:
+        if self.ports.waiting:
             self.ports.take_over()
             LOG.info("took over from an agent that died; %d flow entries", self.switch.flow_count)
 
@@ -187,7 +187,7 @@ class Agent:
 
     def _take_over_in_time(self) -> None:
         latest = time.monotonic() + TAKE_OVER_SECONDS
-        while self.ports.waits:
+        while self.ports.waiting:
             sleep(SETTLED_SECONDS / 10)
             now = time.monotonic()
             settled = self.switch.flow_count and now >= self._tables_changed_at + SETTLED_SECONDS
@@ -198,10 +198,6 @@ class Agent:
         for server in (self._control, self._snoop):
             if server is not None:
                 server.close()
-
-    def _show_to_snoopers(self, raw: bytes) -> None:
-        if self._snoop is not None:
-            self._snoop.show(raw)
 
     def _stop_integrated(self) -> None:
         if self.integrated is not None:
@@ -217,7 +213,7 @@ class Agent:
         now = time.monotonic()
         try:
             need = self.switch.needs(event, now)
-            if need is not events.Need.NOTHING:
+            if need is not _NOTHING:
                 self._read(need, event, now)
                 now = time.monotonic()
             self._step(event, now)
@@ -262,9 +258,10 @@ class Agent:
                 if self._datapath.send(port, frame, gso_size, queue_id, tunnel):
                     self.ports.sent(port, len(frame))
                 return None
+            if isinstance(effect, effects.SendMessage):
+                self.connections.send(effect.connection, effect.message)
+                return None
             match effect:
-                case effects.SendMessage(connection, message):
-                    self.connections.send(connection, message)
                 case effects.SendPacketIns(connection=connection, packet_ins=packet_ins):
                     self.connections.send_packet_ins(connection, packet_ins)
                 case effects.InstallMegaflow(megaflow=megaflow):
@@ -462,12 +459,11 @@ class _SwitchSide:
     def opened(self, connection: int, version: int, auxiliary_id: int, main: int | None) -> None:
         self._agent.step(events.ConnectionOpened(connection, version, auxiliary_id, main))
 
-    def received(self, connection: int, event: wire.Event) -> None:
-        if isinstance(event, wire.MessageReceived):
-            message, raw = event
-            if self._agent.ports.waits:
-                self._agent.hear_of_tables(message)
-            self._agent.step(events.MessageReceived(connection, message, raw))
+    def message(self, event: events.MessageReceived) -> None:
+        agent = self._agent
+        if agent.ports.waiting:
+            agent.hear_of_tables(event.message)
+        agent.step(event)
 
     def closed(self, connection: int) -> None:
         self._agent.step(events.ConnectionClosed(connection))

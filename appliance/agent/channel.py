@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from appliance.agent.green import Readable, Signal, Timeout, sleep, spawn, wait_writable
@@ -40,8 +42,11 @@ BUSY_SECONDS = 0.05
 class Owner(Protocol):
     """Who is told of what comes in. None of these may wait."""
 
-    def received(self, channel: Channel, event: Event) -> None:
-        """An event of the connection, but for ConnectionClosed, whose reason becomes the channel's."""
+    message: Callable[[MessageReceived], None]
+    """What the controller says once it is ``opened``."""
+
+    def opened(self, channel: Channel, version: int) -> None:
+        """The two have agreed on a version."""
 
     def paused(self) -> None:
         """The controller has said what it had to say, for now."""
@@ -78,12 +83,8 @@ class TcpTransport:
 
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
-
-    def recv(self) -> bytes:
-        return self.socket.recv(READ_BYTES)
-
-    def send(self, data: memoryview) -> int:
-        return self.socket.send(data)
+        self.recv = partial(connected.recv, READ_BYTES)
+        self.send = connected.send
 
     def flush(self) -> None:
         """Whatever was taken has been written."""
@@ -246,7 +247,7 @@ class Channel:
                 self.close("closed by the controller")
                 return
             now = time.monotonic()
-            self.gather()
+            self._writes_follow = True
             try:
                 self._take(self.connection.receive_data(data, now))
             finally:
@@ -264,10 +265,10 @@ class Channel:
         for event in events:
             match event:
                 case MessageReceived():
-                    self._owner.received(self, event)
+                    self._owner.message(event)
                 case Negotiated(version=version):
                     self.version = version
-                    self._owner.received(self, event)
+                    self._owner.opened(self, version)
                 case ConnectionClosed(reason=reason):
                     self.close(reason)
 

@@ -17,7 +17,7 @@ from appliance.agent.green import Greenlet, Timeout, sleep, spawn, wait_readable
 from appliance.agent.outgoing import Backoff, Outgoing, describe
 from appliance.agent.tls import Certificates, TlsError, TlsTransport
 from appliance.config import ControllerAddress, ListenAddress
-from appliance.openflow.connection import Connection, Event, Negotiated
+from appliance.openflow.connection import Connection, MessageReceived
 from appliance.openflow.messages import Message
 from appliance.openflow.packet_ins import PacketIns
 
@@ -36,7 +36,7 @@ class SwitchSide(Protocol):
     """Who is told of controllers and their messages. None of these may wait."""
 
     def opened(self, connection: int, version: int, auxiliary_id: int, main: int | None) -> None: ...
-    def received(self, connection: int, event: Event) -> None: ...
+    def message(self, event: MessageReceived) -> None: ...
     def closed(self, connection: int) -> None: ...
     def paused(self) -> None: ...
 
@@ -44,7 +44,7 @@ class SwitchSide(Protocol):
 class Connections(Owner):
     """``versions`` are wire versions. Nothing is connected or listened to before it is asked for.
 
-    ``certificates`` must be there if an address asks for TLS. ``snoop`` is shown every message, both ways.
+    ``certificates`` must be there if an address asks for TLS.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class Connections(Owner):
         side: SwitchSide,
         versions: frozenset[int],
         certificates: Certificates | None = None,
-        snoop: Callable[[bytes], object] | None = None,
     ) -> None:
         self._side = side
-        self._snoop = snoop
+        self.message = side.message
+        self._snoop: Callable[[bytes], object] | None = None
         self._versions = versions
         self._certificates = certificates
         self._channels: dict[int, Channel] = {}
@@ -129,6 +129,12 @@ class Connections(Owner):
         for channel in tuple(self._channels.values()):
             channel.write_gathered()
 
+    def show_messages(self, snoop: Callable[[bytes], object] | None) -> None:
+        """From now on ``snoop`` is shown every message, both ways."""
+        self._snoop = snoop
+        for channel in self._channels.values():
+            channel.connection.snoop = snoop
+
     def tick(self, now: float) -> None:
         if self._certificates is not None:
             self._certificates.refresh()
@@ -190,7 +196,7 @@ class Connections(Owner):
     ) -> Channel:
         """Speak OpenFlow until it ends; returns the ended channel. One with a ``main`` connection ends with that."""
         self._last_number += 1
-        channel = Channel(self._last_number, peer, transport, Connection(self._versions), self)
+        channel = Channel(self._last_number, peer, transport, Connection(self._versions, number=self._last_number), self)
         channel.connection.snoop = self._snoop
         channel.auxiliary_id, channel.main = auxiliary_id, main
         self._channels[channel.number] = channel
@@ -212,17 +218,14 @@ class Connections(Owner):
                 self._side.closed(channel.number)
         return channel
 
-    def received(self, channel: Channel, event: Event) -> None:
-        if isinstance(event, Negotiated):
-            security = channel.transport.security
-            LOG.info("%s: connected, OpenFlow 1.%d%s", channel.peer, event.version - 1, f", {security}" if security else "")
-            main = None if channel.main is None else channel.main.number
-            self._side.opened(channel.number, event.version, channel.auxiliary_id, main)
-            for outgoing in self._outgoing:
-                if outgoing.channel is channel:
-                    self._greenlets += outgoing.open_auxiliary(channel)
-        else:
-            self._side.received(channel.number, event)
+    def opened(self, channel: Channel, version: int) -> None:
+        security = channel.transport.security
+        LOG.info("%s: connected, OpenFlow 1.%d%s", channel.peer, version - 1, f", {security}" if security else "")
+        main = None if channel.main is None else channel.main.number
+        self._side.opened(channel.number, version, channel.auxiliary_id, main)
+        for outgoing in self._outgoing:
+            if outgoing.channel is channel:
+                self._greenlets += outgoing.open_auxiliary(channel)
 
     def paused(self) -> None:
         self._side.paused()

@@ -82,7 +82,7 @@ class PortManager:
         self._step = step
         self._attached: dict[int, AttachedPort] = {}
         self._patient = False
-        self._waiting: set[int] = set()
+        self.waiting: set[int] = set()
         """Ports on which an earlier agent's programs still forward: see ``take_over``."""
         self._local = local
         self.big_tcp = BigTcpPorts(links, big_tcp)
@@ -192,7 +192,7 @@ class PortManager:
         for attached in self._attached.values():
             self._restore(attached)
         self._attached.clear()
-        self._waiting.clear()
+        self.waiting.clear()
         if not self._named:
             return
         if self._local is not None:
@@ -227,7 +227,7 @@ class PortManager:
             spec, interface, port, placement.reason, baseline, made_promiscuous, output.reason
         )
         if waits:
-            self._waiting.add(spec.number)
+            self.waiting.add(spec.number)
         LOG.info(
             "%s: added, link %s; hook %s: %s",
             title(spec),
@@ -249,15 +249,10 @@ class PortManager:
         mac = next((known.mac for known in self._links.known.values() if known.name == host), self._local.mac)
         return replace(port, name=host, hw_addr=mac)
 
-    @property
-    def waits(self) -> bool:
-        """Whether an earlier agent's programs still forward on some port."""
-        return bool(self._waiting)
-
     def take_over(self) -> None:
         """Put our programs in the place of those of an agent that died."""
         self._patient = False
-        waiting, self._waiting = self._waiting, set()
+        waiting, self.waiting = self.waiting, set()
         for number in sorted(waiting):
             try:
                 self._datapath.take_over(number)
@@ -321,7 +316,7 @@ class PortManager:
         number = attached.spec.number
         LOG.warning("%s: removed: %s", title(attached.spec), why)
         del self._attached[number]
-        self._waiting.discard(number)
+        self.waiting.discard(number)
         self.big_tcp.gone(number)
         self._restore(attached)
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Callable
 
 from appliance.agent.green import Greenlet, Signal, spawn, wait_readable
 from appliance.agent.unix_socket import UnixListener, send_all
@@ -27,10 +28,14 @@ def snoop_path(control_socket: str) -> str:
 
 
 class Snoop:
-    """Listens from the moment it is made. Raises UnixSocketError."""
+    """Listens from the moment it is made. Raises UnixSocketError.
 
-    def __init__(self, path: str) -> None:
+    ``watch`` is told whom to show all messages, whole ones; None while nobody snoops.
+    """
+
+    def __init__(self, path: str, watch: Callable[[Callable[[bytes], object] | None], None]) -> None:
         self._listener = UnixListener(path)
+        self._watch = watch
         self._snoopers: set[_Snooper] = set()
         self._acceptor: Greenlet | None = None
 
@@ -46,19 +51,21 @@ class Snoop:
             snooper.close()
         self._listener.close()
 
-    def show(self, raw: bytes) -> None:
-        """One whole message, to all who snoop."""
+    def _show(self, raw: bytes) -> None:
         for snooper in self._snoopers:
             snooper.show(raw)
 
     def _begin(self, client: socket.socket) -> None:
         snooper = _Snooper(client)
         self._snoopers.add(snooper)
+        self._watch(self._show)
         snooper.reader.link(lambda _: self._end(snooper))
 
     def _end(self, snooper: _Snooper) -> None:
         snooper.close()
         self._snoopers.discard(snooper)
+        if not self._snoopers:
+            self._watch(None)
 
 
 class _Snooper:

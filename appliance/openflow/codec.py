@@ -31,11 +31,12 @@ HEADER = Struct("!BBHI")
 _CODECS: tuple[Codec, ...] = tuple(
     chain.from_iterable(module.CODECS for module in (symmetric, handshake, packet, flow, port, group, meter, table, queue, role))
 )
-_DECODERS: dict[int, Callable[[bytes, int], Message]] = {
+DECODERS: dict[int, Callable[[bytes, int], Message]] = {
     **{row.kind: row.decode for row in _CODECS},
     MessageType.MULTIPART_REQUEST: decode_multipart_request,
     MessageType.MULTIPART_REPLY: decode_multipart_reply,
 }
+"""By type: of (the whole message, xid), where version and length are right."""
 _ENCODERS: dict[type[Message], tuple[MessageType, Callable[[Any], bytes]]] = {
     row.message: (row.kind, row.encode) for row in _CODECS
 }
@@ -56,17 +57,12 @@ def decode(data: bytes) -> Message:
         fault.data = data
         raise fault
     version, kind, length, xid = HEADER.unpack_from(data)
-    return decode_framed(data, version, kind, length, xid)
-
-
-def decode_framed(data: bytes, version: int, kind: int, length: int, xid: int) -> Message:
-    """The same for one whose header has been read."""
     try:
         if version != OFP_VERSION and kind not in ANY_VERSION:
             raise ProtocolError(ErrorType.BAD_REQUEST, BadRequest.BAD_VERSION, f"version {version:#04x}")
         if length != len(data):
             raise bad_length(f"a message of {len(data)} bytes says {length}")
-        decoder = _DECODERS.get(kind)
+        decoder = DECODERS.get(kind)
         if decoder is None:
             raise ProtocolError(ErrorType.BAD_REQUEST, BadRequest.BAD_TYPE, f"message type {kind}")
         return decoder(data, xid)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from appliance.openflow.codec import HEADER, decode, decode_framed, encode, encode_in_parts
+from appliance.openflow.codec import DECODERS, HEADER, decode, encode, encode_in_parts
 from appliance.openflow.constants import HEADER_BYTES, MORE, OFP_VERSION, MessageType
 from appliance.openflow.errors import BadRequest, ErrorType, HelloFailed, ProtocolError, error_name
 from appliance.openflow.flow_statistics import FlowStatsReply
@@ -38,6 +38,8 @@ ERROR_DATA_BYTES = 64
 
 _ECHO_REPLY = int(MessageType.ECHO_REPLY)
 _MULTIPART_REQUEST = int(MessageType.MULTIPART_REQUEST)
+_WHOLE = {kind: decoder for kind, decoder in DECODERS.items() if kind != _MULTIPART_REQUEST}
+"""Of messages that do not come in parts."""
 MAX_TEXT_BYTES = 200
 """Of the text in the peer's Error, for a reason to close."""
 MAX_MULTIPART_BYTES = 1 << 20
@@ -59,8 +61,12 @@ class Negotiated:
 
 
 class MessageReceived(NamedTuple):
-    """``raw`` is what an Error about the message quotes; for a multipart request in parts, the last part."""
+    """``connection`` is the ``number`` of the connection by which the message came.
 
+    ``raw`` is what an Error about the message quotes; for a multipart request in parts, the last part.
+    """
+
+    connection: int
     message: Message
     raw: bytes
 
@@ -80,6 +86,10 @@ class State(Enum):
     HELLO = auto()
     OPEN = auto()
     CLOSED = auto()
+
+
+_HELLO, _OPEN, _CLOSED = State
+"""Members of an enumeration are slow to look up in it."""
 
 
 class Cause(Enum):
@@ -123,25 +133,29 @@ def negotiate(ours: frozenset[int], hello: Hello) -> int | None:
 
 
 class Connection:
-    """``versions`` are wire versions (4 is OpenFlow 1.3, the only one that the codec speaks).
+    """``versions`` are wire versions (4 is OpenFlow 1.3, the only one that the codec speaks). ``number`` is the shell's own for it.
 
     ``probe_interval`` is in seconds: a peer silent for so long gets an EchoRequest, and is given up after as long again. 0 asks
     nobody. The clock, in seconds, starts with the first ``receive_data`` or ``tick``, and ``now`` must never go back.
     """
 
-    def __init__(self, versions: frozenset[int] = frozenset({OFP_VERSION}), *, probe_interval: float = 5.0) -> None:
+    def __init__(
+        self, versions: frozenset[int] = frozenset({OFP_VERSION}), *, number: int = 0, probe_interval: float = 5.0
+    ) -> None:
         if not versions or versions - {OFP_VERSION}:
             raise ValueError(f"versions {sorted(versions)}: the codec speaks {OFP_VERSION} only")
         self.versions = versions
+        self.number = number
         self.probe_interval = probe_interval
         self.snoop: Callable[[bytes], object] | None = None
         """Shown every whole message after the Hellos, whichever way it goes."""
-        self.state = State.HELLO
+        self.state = _HELLO
         self._received = bytearray()
         """The beginning of a message whose end has not come."""
         self._queue: deque[bytes | Iterator[bytes]] = deque()
         """Messages, and answers that are made part by part."""
-        self._queued_bytes = 0
+        self.queued_bytes = 0
+        """What ``data_to_send`` has to return: a shell that takes it only as fast as the peer reads can see it pile up."""
         self._multiparts = _Multiparts()
         self._last_heard: float | None = None
         self._probed: float | None = None
@@ -151,7 +165,7 @@ class Connection:
     # ── what the shell calls ───────────────────────────────────────────────────────────────────────────────────────────
     def receive_data(self, data: bytes, now: float) -> list[Event]:
         """Bytes from the peer, in any pieces. A closed connection takes none."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return []
         if self._last_heard is None:
             self._last_heard = now
@@ -164,7 +178,7 @@ class Connection:
             events, used = self._events(data)
             if used < len(data):
                 received += data[used:]
-        if data and self.state is State.OPEN:
+        if data and self.state is _OPEN:
             self._last_heard = now
             self._probed = None
         return events
@@ -174,17 +188,17 @@ class Connection:
 
         Raises RuntimeError before a version is agreed on, ValueError for a message that cannot be encoded.
         """
-        if self.state is State.OPEN:
-            if self._queued_bytes <= MAX_QUEUED_BYTES:
+        if self.state is _OPEN:
+            if self.queued_bytes <= MAX_QUEUED_BYTES:
                 self._queue_message(message)
-        elif self.state is State.HELLO:
+        elif self.state is _HELLO:
             raise RuntimeError(f"{type(message).__name__} before a version is agreed on")
 
     def send_packet_ins(self, packet_ins: PacketIns) -> None:
         """The same for many packet-ins."""
-        if self.state is State.HELLO:
+        if self.state is _HELLO:
             raise RuntimeError("packet-ins before a version is agreed on")
-        if self.state is State.OPEN and not self._congested:
+        if self.state is _OPEN and not self._congested:
             self._queue_bytes(encode_packet_ins(packet_ins))
 
     def data_to_send(self) -> bytes:
@@ -206,14 +220,14 @@ class Connection:
                 return part
             else:
                 queue.popleft()
-                self._queued_bytes -= UNMADE_BYTES
+                self.queued_bytes -= UNMADE_BYTES
         data = b"".join(whole)
-        self._queued_bytes -= len(data)
+        self.queued_bytes -= len(data)
         return data
 
     def tick(self, now: float) -> list[Event]:
         """Time has passed: probe a silent peer, or give it up; give up one that does not read."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return []
         if self._congested:
             return [self._close_congested()]
@@ -222,7 +236,7 @@ class Connection:
         due = self.timer()
         if due is None or now < due:
             return []
-        if self.state is State.HELLO:
+        if self.state is _HELLO:
             return [self._close(Cause.SILENT, f"no Hello in {2 * self.probe_interval:g} s")]
         if self._probed is None:
             self._probed = now
@@ -232,48 +246,43 @@ class Connection:
 
     def timer(self) -> float | None:
         """When ``tick`` has something to do next; None for never."""
-        if self.state is State.CLOSED or self._last_heard is None:
+        if self.state is _CLOSED or self._last_heard is None:
             return None
         if self._congested:
             return self._last_heard
         if not self.probe_interval:
             return None
-        if self.state is State.HELLO:
+        if self.state is _HELLO:
             return self._last_heard + 2 * self.probe_interval
         return (self._last_heard if self._probed is None else self._probed) + self.probe_interval
 
     @property
-    def queued_bytes(self) -> int:
-        """What ``data_to_send`` has to return: a shell that takes it only as fast as the peer reads can see it pile up."""
-        return self._queued_bytes
-
-    @property
     def _congested(self) -> bool:
-        return self._queued_bytes > MAX_QUEUED_BYTES
+        return self.queued_bytes > MAX_QUEUED_BYTES
 
     # ── bytes to messages ──────────────────────────────────────────────────────────────────────────────────────────────
     def _events(self, received: bytes | bytearray) -> tuple[list[Event], int]:
         """And how many of the bytes are done with."""
         events: list[Event] = []
         position, end = 0, len(received)
-        while end - position >= HEADER_BYTES and self.state is not State.CLOSED:
+        while end - position >= HEADER_BYTES and self.state is not _CLOSED:
             version, kind, length, xid = HEADER.unpack_from(received, position)
             if length < HEADER_BYTES:
                 fault = ProtocolError(ErrorType.BAD_REQUEST, BadRequest.BAD_LEN, f"a header that says {length} bytes")
                 self._queue_error(fault, xid, bytes(received[position : position + ERROR_DATA_BYTES]))
                 events.append(self._close(Cause.FRAMING_LOST, fault.reason))
-            elif self.state is State.HELLO and kind not in (MessageType.HELLO, MessageType.ERROR):
+            elif self.state is _HELLO and kind not in (MessageType.HELLO, MessageType.ERROR):
                 # Judged by its header alone: what comes from a peer of another protocol may have any length in it.
                 events.append(self._disagree(xid, f"Hello comes first, not message type {kind}"))
             elif end - position >= length:
                 raw = bytes(received[position : position + length])
                 position += length
-                event = self._on_hello(raw) if self.state is State.HELLO else self._on_message(raw, version, kind, length, xid)
+                event = self._on_hello(raw) if self.state is _HELLO else self._on_message(raw, version, kind, xid)
                 if event is not None:
                     events.append(event)
             else:
                 break
-        return events, position if self.state is not State.CLOSED else end
+        return events, position if self.state is not _CLOSED else end
 
     def _on_hello(self, raw: bytes) -> Event | None:
         try:
@@ -293,13 +302,17 @@ class Connection:
                 return Negotiated(version)
         return None
 
-    def _on_message(self, raw: bytes, version: int, kind: int, length: int, xid: int) -> Event | None:
+    def _on_message(self, raw: bytes, version: int, kind: int, xid: int) -> Event | None:
         if self.snoop is not None:
             self.snoop(raw)
-        if self._queued_bytes > MAX_QUEUED_BYTES:
+        if self.queued_bytes > MAX_QUEUED_BYTES:
             return self._close_congested()
         try:
-            message = self._multiparts.join(raw) if kind == _MULTIPART_REQUEST else decode_framed(raw, version, kind, length, xid)
+            decoder = _WHOLE.get(kind)
+            if decoder is not None and version == OFP_VERSION:
+                message: Message | None = decoder(raw, xid)
+            else:
+                message = self._multiparts.join(raw) if kind == _MULTIPART_REQUEST else decode(raw)
         except MultipartOverrunError as excess:
             self._queue_error(excess, xid, raw)
             return self._close(Cause.CONGESTED, excess.reason)
@@ -307,12 +320,12 @@ class Connection:
             self._queue_error(fault, xid, raw)
             return None
         if kind > _ECHO_REPLY:
-            return None if message is None else MessageReceived(message, raw)
+            return None if message is None else MessageReceived(self.number, message, raw)
         match message:
             case EchoRequest(data=data):
                 self._queue_message(EchoReply(data, xid=xid))
             case Error():
-                return MessageReceived(message, raw)
+                return MessageReceived(self.number, message, raw)
         return None
 
     # ── messages of our own ────────────────────────────────────────────────────────────────────────────────────────────
@@ -324,7 +337,7 @@ class Connection:
     def _queue_message(self, message: Message) -> None:
         if isinstance(message, MultipartReply) and isinstance(message.body, FlowStatsReply) and message.body.is_long:
             self._queue.append(encode_in_parts(message))
-            self._queued_bytes += UNMADE_BYTES
+            self.queued_bytes += UNMADE_BYTES
             return
         self._queue_bytes(encode(message))
 
@@ -333,7 +346,7 @@ class Connection:
         if self.snoop is not None:
             self.snoop(data)
         self._queue.append(data)
-        self._queued_bytes += len(data)
+        self.queued_bytes += len(data)
 
     def _queue_error(self, fault: ProtocolError, xid: int, raw: bytes) -> None:
         self._queue_message(Error(fault.type, fault.code, raw[:ERROR_DATA_BYTES], xid=xid))
@@ -346,9 +359,9 @@ class Connection:
         self.state = TRANSITIONS[self.state, cause]
 
     def _close_congested(self) -> ConnectionClosed:
-        waiting = self._queued_bytes
+        waiting = self.queued_bytes
         self._queue.clear()  # the peer would not read these either
-        self._queued_bytes = 0
+        self.queued_bytes = 0
         return self._close(Cause.CONGESTED, f"{waiting} bytes wait for a peer that does not read")
 
     def _close(self, cause: Cause, reason: str) -> ConnectionClosed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from struct import Struct
+from typing import NamedTuple
 
 from appliance.model.actions import OFP_NO_BUFFER, Instruction
 from appliance.model.match import MATCH_ALL, Match
@@ -12,9 +13,9 @@ from appliance.model.ports import PortNo
 from appliance.openflow.constants import HEADER_BYTES, MAX_MESSAGE_BYTES, OFPG_ANY, MessageType
 from appliance.openflow.errors import BadAction, BadRequest, ErrorType, FlowModFailed, ProtocolError
 from appliance.openflow.instructions import decode_instructions, encode_instructions
-from appliance.openflow.message import Message
+from appliance.openflow.message import MessageBase
 from appliance.openflow.oxm import decode_match, encode_match
-from appliance.openflow.wire import Codec, at_least, exactly, member
+from appliance.openflow.wire import Codec, at_least, bad_length, exactly, member
 
 _FLOW_MOD = Struct("!QQBBHHHIIIH2x")
 _MATCH_BEGINS = HEADER_BYTES + _FLOW_MOD.size
@@ -54,8 +55,7 @@ class FlowRemovedReason(IntEnum):
     GROUP_DELETE = 3
 
 
-@dataclass(frozen=True, slots=True)
-class FlowMod(Message):
+class FlowMod(NamedTuple):
     cookie: int = 0
     cookie_mask: int = 0
     table_id: int = 0
@@ -69,10 +69,11 @@ class FlowMod(Message):
     flags: FlowModFlags = FlowModFlags.NONE
     match: Match = MATCH_ALL
     instructions: tuple[Instruction, ...] = ()
+    xid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class FlowRemoved(Message):
+class FlowRemoved(MessageBase):
     cookie: int
     priority: int
     reason: FlowRemovedReason
@@ -87,18 +88,20 @@ class FlowRemoved(Message):
 
 
 _COMMANDS: dict[int, FlowModCommand] = {int(command): command for command in FlowModCommand}
-_FLAGS: tuple[FlowModFlags, ...] = tuple(FlowModFlags(bits) for bits in range(1 << 5))
+_FLAGS: dict[int, FlowModFlags] = {bits: FlowModFlags(bits) for bits in range(1 << 5)}
 
 
 def flow_mod_flags(bits: int) -> FlowModFlags:
     """FLOW_MOD_FAILED/BAD_FLAGS for a bit that OpenFlow 1.3 does not know."""
-    if bits >= len(_FLAGS):
+    flags = _FLAGS.get(bits)
+    if flags is None:
         raise ProtocolError(ErrorType.FLOW_MOD_FAILED, FlowModFailed.BAD_FLAGS, f"flags {bits:#x}")
-    return _FLAGS[bits]
+    return flags
 
 
 def decode_flow_mod(data: bytes, xid: int) -> FlowMod:
-    at_least(data, _MATCH_BEGINS)
+    if len(data) < _MATCH_BEGINS:
+        raise bad_length(f"a flow-mod of {len(data)} bytes")
     (cookie, cookie_mask, table_id, command, idle_timeout, hard_timeout, priority, buffer_id, out_port, out_group, flags) = (
         _FLOW_MOD.unpack_from(data, HEADER_BYTES)
     )
@@ -122,7 +125,7 @@ def decode_flow_mod(data: bytes, xid: int) -> FlowMod:
         flow_mod_flags(flags),
         match,
         decode_instructions(data, _MATCH_BEGINS + length, len(data)),
-        xid=xid,
+        xid,
     )
 
 

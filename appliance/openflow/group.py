@@ -12,7 +12,7 @@ from appliance.model.ports import PortNo
 from appliance.openflow.actions import decode_actions, encode_actions
 from appliance.openflow.constants import HEADER_BYTES, MAX_MESSAGE_BYTES, OFPG_ALL, OFPG_ANY, MessageType, MultipartType
 from appliance.openflow.errors import ErrorType, GroupModFailed, ProtocolError
-from appliance.openflow.message import Message
+from appliance.openflow.message import MessageBase
 from appliance.openflow.wire import BodyCodec, Codec, at_least, bad_length, empty_body, exactly, member
 
 MAX_GROUP_MOD_BYTES = MAX_MESSAGE_BYTES - 40
@@ -65,7 +65,7 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupMod(Message):
+class GroupMod(MessageBase):
     command: GroupModCommand
     type: GroupType
     group_id: int

@@ -8,7 +8,7 @@ from struct import Struct
 
 from appliance.openflow.constants import HEADER_BYTES, MessageType
 from appliance.openflow.errors import ErrorType, SwitchConfigFailed
-from appliance.openflow.message import Message
+from appliance.openflow.message import MessageBase
 from appliance.openflow.wire import Codec, empty_message, exactly, member
 
 _FEATURES = Struct("!QIBB2xI4x")
@@ -36,12 +36,12 @@ class FragmentHandling(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class FeaturesRequest(Message):
+class FeaturesRequest(MessageBase):
     pass
 
 
 @dataclass(frozen=True, slots=True)
-class FeaturesReply(Message):
+class FeaturesReply(MessageBase):
     datapath_id: int
     n_buffers: int = 0
     n_tables: int = 0
@@ -50,29 +50,29 @@ class FeaturesReply(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class GetConfigRequest(Message):
+class GetConfigRequest(MessageBase):
     pass
 
 
 @dataclass(frozen=True, slots=True)
-class GetConfigReply(Message):
+class GetConfigReply(MessageBase):
     flags: FragmentHandling
     miss_send_len: int
 
 
 @dataclass(frozen=True, slots=True)
-class SetConfig(Message):
+class SetConfig(MessageBase):
     flags: FragmentHandling
     miss_send_len: int
 
 
 @dataclass(frozen=True, slots=True)
-class BarrierRequest(Message):
+class BarrierRequest(MessageBase):
     pass
 
 
 @dataclass(frozen=True, slots=True)
-class BarrierReply(Message):
+class BarrierReply(MessageBase):
     pass
 
 

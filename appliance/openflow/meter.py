@@ -9,7 +9,7 @@ from struct import Struct
 
 from appliance.openflow.constants import HEADER_BYTES, MAX_MESSAGE_BYTES, OFPM_ALL, MessageType, MultipartType
 from appliance.openflow.errors import ErrorType, MeterModFailed, ProtocolError
-from appliance.openflow.message import Message
+from appliance.openflow.message import MessageBase
 from appliance.openflow.wire import BodyCodec, Codec, at_least, bad_length, empty_body, exactly, member
 
 MAX_METER_MOD_BYTES = MAX_MESSAGE_BYTES - 40
@@ -79,7 +79,7 @@ MeterBand = MeterBandDrop | MeterBandDscpRemark | MeterBandExperimenter
 
 
 @dataclass(frozen=True, slots=True)
-class MeterMod(Message):
+class MeterMod(MessageBase):
     command: MeterModCommand
     flags: MeterFlags
     meter_id: int

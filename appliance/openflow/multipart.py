@@ -18,7 +18,7 @@ from appliance.openflow.group import (
     GroupStatsReply,
     GroupStatsRequest,
 )
-from appliance.openflow.message import Message
+from appliance.openflow.message import MessageBase
 from appliance.openflow.meter import (
     MeterConfigReply,
     MeterConfigRequest,
@@ -105,7 +105,7 @@ MultipartReplyBody = (
 
 
 @dataclass(frozen=True, slots=True)
-class MultipartRequest(Message):
+class MultipartRequest(MessageBase):
     """``flags`` has constants.MORE where another part follows; ``Connection`` joins parts, so that its messages never have it."""
 
     body: MultipartRequestBody
@@ -113,7 +113,7 @@ class MultipartRequest(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class MultipartReply(Message):
+class MultipartReply(MessageBase):
     """As MultipartRequest."""
 
     body: MultipartReplyBody

@@ -183,7 +183,8 @@ def decode_match(data: bytes, offset: int = 0, end: int | None = None) -> tuple[
     """The ``ofp_match`` at ``offset`` of ``data[:end]``, and its length in bytes with padding."""
     if end is None:
         end = len(data)
-    if offset + MATCH_HEADER_BYTES > end:
+    begin = offset + MATCH_HEADER_BYTES
+    if begin > end:
         raise _bad_match(BadMatch.BAD_LEN, "no room for a match")
     kind, length = TYPE_LENGTH.unpack_from(data, offset)
     if kind != OFPMT_OXM:
@@ -191,7 +192,9 @@ def decode_match(data: bytes, offset: int = 0, end: int | None = None) -> tuple[
     padded = length + (-length & 7)
     if length < MATCH_HEADER_BYTES or offset + padded > end:
         raise _bad_match(BadMatch.BAD_LEN, f"match of {length} bytes")
-    return decode_oxms(data, offset + MATCH_HEADER_BYTES, offset + length), padded
+    stop = offset + length
+    match = _TEMPLATES.match(int.from_bytes(data[begin:stop], "big"), length - MATCH_HEADER_BYTES)
+    return match or decode_oxms(data, begin, stop), padded
 
 
 def encode_oxm(field: Field, value: int, mask: int | None = None) -> bytes:

@@ -12,7 +12,7 @@ from appliance.model.ports import PortNo
 from appliance.openflow.actions import decode_actions, encode_actions
 from appliance.openflow.constants import HEADER_BYTES, MAX_MESSAGE_BYTES, MessageType
 from appliance.openflow.errors import BadRequest, ErrorType
-from appliance.openflow.message import Message
+from appliance.openflow.message import MessageBase
 from appliance.openflow.oxm import decode_match, encode_match
 from appliance.openflow.wire import Codec, at_least, bad_length, member
 
@@ -22,7 +22,7 @@ _PACKET_OUT = Struct("!IIH6x")
 
 
 @dataclass(frozen=True, slots=True)
-class PacketIn(Message):
+class PacketIn(MessageBase):
     """``total_len`` is the frame's whole length, of which ``data`` may be only the start.
 
     A message has 65,535 bytes at most and ``total_len`` 16 bits: encoding cuts what a larger frame has more.
@@ -38,7 +38,7 @@ class PacketIn(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class PacketOut(Message):
+class PacketOut(MessageBase):
     buffer_id: int = OFP_NO_BUFFER
     in_port: int = PortNo.CONTROLLER
     actions: tuple[Action, ...] = ()

@@ -9,7 +9,7 @@ from struct import Struct
 from appliance.model.ports import Port, PortConfig, PortCounters, PortNo, PortState
 from appliance.openflow.constants import HEADER_BYTES, MessageType, MultipartType
 from appliance.openflow.errors import BadRequest, ErrorType, PortModFailed, ProtocolError
-from appliance.openflow.message import Message
+from appliance.openflow.message import MessageBase
 from appliance.openflow.wire import BodyCodec, Codec, bad_length, decode_text, empty_body, encode_text, exactly, member
 
 OFP_MAX_PORT_NAME_LEN = 16
@@ -33,13 +33,13 @@ class PortReason(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PortStatus(Message):
+class PortStatus(MessageBase):
     reason: PortReason
     port: Port
 
 
 @dataclass(frozen=True, slots=True)
-class PortMod(Message):
+class PortMod(MessageBase):
     """``mask`` says which bits of ``config`` to change; ``advertise`` 0 changes nothing."""
 
     port_no: int

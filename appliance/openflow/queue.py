@@ -10,7 +10,7 @@ from struct import Struct
 from appliance.model.ports import PortNo
 from appliance.openflow.constants import HEADER_BYTES, OFPQ_ALL, MessageType, MultipartType
 from appliance.openflow.errors import BadRequest, ErrorType, ProtocolError
-from appliance.openflow.message import Message
+from appliance.openflow.message import MessageBase
 from appliance.openflow.wire import TYPE_LENGTH, BodyCodec, Codec, at_least, bad_length, exactly
 
 _CONFIG = Struct("!I4x")
@@ -59,12 +59,12 @@ class PacketQueue:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueGetConfigRequest(Message):
+class QueueGetConfigRequest(MessageBase):
     port: int = PortNo.ANY
 
 
 @dataclass(frozen=True, slots=True)
-class QueueGetConfigReply(Message):
+class QueueGetConfigReply(MessageBase):
     port: int = PortNo.ANY
     queues: tuple[PacketQueue, ...] = ()
 

@@ -8,7 +8,7 @@ from struct import Struct
 
 from appliance.openflow.constants import HEADER_BYTES, MessageType
 from appliance.openflow.errors import ErrorType, RoleRequestFailed
-from appliance.openflow.message import Message
+from appliance.openflow.message import MessageBase
 from appliance.openflow.wire import Codec, empty_message, exactly, member
 
 _ROLE = Struct("!I4xQ")
@@ -25,24 +25,24 @@ class Role(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class RoleRequest(Message):
+class RoleRequest(MessageBase):
     role: Role
     generation_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class RoleReply(Message):
+class RoleReply(MessageBase):
     role: Role
     generation_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class GetAsyncRequest(Message):
+class GetAsyncRequest(MessageBase):
     pass
 
 
 @dataclass(frozen=True, slots=True)
-class GetAsyncReply(Message):
+class GetAsyncReply(MessageBase):
     """Each mask is a pair of bitmaps of 1 << reason: for the roles master or equal, and for slave."""
 
     packet_in_mask: tuple[int, int] = (0, 0)
@@ -51,7 +51,7 @@ class GetAsyncReply(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class SetAsync(Message):
+class SetAsync(MessageBase):
     """As GetAsyncReply."""
 
     packet_in_mask: tuple[int, int] = (0, 0)

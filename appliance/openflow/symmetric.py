@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from struct import Struct
 
 from appliance.openflow.constants import HEADER_BYTES, OFP_VERSION, MessageType
-from appliance.openflow.message import Message
+from appliance.openflow.message import MessageBase
 from appliance.openflow.wire import TYPE_LENGTH, Codec, at_least, pad
 
 OFPHET_VERSIONBITMAP = 1
@@ -17,7 +17,7 @@ _TWO_WORDS = Struct("!II")
 
 
 @dataclass(frozen=True, slots=True)
-class Hello(Message):
+class Hello(MessageBase):
     """``versions`` are those of the version bitmap, ascending; empty where the peer sent none. ``version`` is the header's."""
 
     versions: tuple[int, ...] = ()
@@ -25,7 +25,7 @@ class Hello(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Error(Message):
+class Error(MessageBase):
     """``type`` and ``code`` as in ``errors``; ``data`` starts the failed request (64 bytes or more); for HELLO_FAILED it is text.
 
     For type EXPERIMENTER, ``code`` is exp_type and ``data`` starts with the experimenter's id.
@@ -37,17 +37,17 @@ class Error(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class EchoRequest(Message):
+class EchoRequest(MessageBase):
     data: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
-class EchoReply(Message):
+class EchoReply(MessageBase):
     data: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
-class Experimenter(Message):
+class Experimenter(MessageBase):
     experimenter: int
     exp_type: int
     data: bytes = b""

@@ -7,7 +7,7 @@ from struct import Struct
 
 from appliance.openflow.constants import HEADER_BYTES, MessageType, MultipartType
 from appliance.openflow.errors import ErrorType, ProtocolError, TableModFailed
-from appliance.openflow.message import Message
+from appliance.openflow.message import MessageBase
 from appliance.openflow.wire import BodyCodec, Codec, bad_length, empty_body, exactly
 
 OFPTC_DEPRECATED_MASK = 3
@@ -17,7 +17,7 @@ _STATS = Struct("!B3xIQQ")
 
 
 @dataclass(frozen=True, slots=True)
-class TableMod(Message):
+class TableMod(MessageBase):
     """``config`` has no meaning left in OpenFlow 1.3: OFPTC_DEPRECATED_MASK."""
 
     table_id: int

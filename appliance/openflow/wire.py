@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from appliance.openflow.constants import HEADER_BYTES, MessageType, MultipartType
 from appliance.openflow.errors import BadRequest, ErrorType, ProtocolError
-from appliance.openflow.message import Message
+from appliance.openflow.message import Message, MessageBase
 
 TYPE_LENGTH = Struct("!HH")
 """How actions, instructions, bands, properties and more begin."""
@@ -59,11 +59,12 @@ def at_least(data: bytes, size: int) -> None:
         raise bad_length(f"{len(data)} bytes where at least {size} belong")
 
 
-def empty_message(kind: MessageType, message: type[Message]) -> Codec:
+def empty_message(kind: MessageType, message: type[MessageBase]) -> Codec:
     """The codec of a message that is a bare header."""
 
     def decode(data: bytes, xid: int) -> Message:
-        exactly(data, HEADER_BYTES)
+        if len(data) != HEADER_BYTES:
+            raise bad_length(f"{len(data)} bytes where a header belongs")
         return message(xid=xid)
 
     return Codec(kind, message, decode, lambda _: b"")

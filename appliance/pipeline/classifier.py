@@ -43,7 +43,7 @@ _MAX_PARTITIONS = 1024
 class Classifier(Generic[R]):
     """Rules by match and priority. At most one rule for each pair."""
 
-    __slots__ = ("_order", "_partitioned", "_partitions", "_size", "_subtables")
+    __slots__ = ("_order", "_partitioned", "_partitions", "_subtables", "size")
 
     def __init__(self) -> None:
         self._subtables: dict[int, Subtable[R]] = {}
@@ -53,10 +53,11 @@ class Classifier(Generic[R]):
         """Whether metadata matter to some subtable."""
         self._partitions: dict[int, list[Subtable[R]]] = {}
         """The part of ``_order`` that matters, by metadata."""
-        self._size = 0
+        self.size = 0
+        """How many rules there are."""
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def __iter__(self) -> Iterator[R]:
         """All rules, in no particular order."""
@@ -78,7 +79,7 @@ class Classifier(Generic[R]):
         if subtable.highest != highest or len(subtable.metadata) != partitions:
             self._order = None
         if old is None:
-            self._size += 1
+            self.size += 1
         return old
 
     def remove(self, rule: R) -> None:
@@ -89,7 +90,7 @@ class Classifier(Generic[R]):
         subtable = self._subtables[match.mask]
         before = subtable.highest, len(subtable.metadata)
         subtable.remove(rule)
-        self._size -= 1
+        self.size -= 1
         if not subtable.rules:
             del self._subtables[match.mask]
         if (subtable.highest, len(subtable.metadata)) != before:

@@ -125,7 +125,6 @@ class FlowEntry:
         priority: int = 0,
         match: Match = MATCH_ALL,
         instructions: tuple[Instruction, ...] = (),
-        *,
         cookie: int = 0,
         flags: int = 0,
         idle_timeout: int = 0,
@@ -134,7 +133,7 @@ class FlowEntry:
     ) -> None:
         self.priority = priority
         self.match = match
-        self.program = Program.of(instructions)
+        self.program = _programs.get(id(instructions)) or Program.of(instructions)
         self.cookie = cookie
         self.flags = flags
         self.idle_timeout = idle_timeout
@@ -230,13 +229,14 @@ class FlowTable:
     @property
     def active_count(self) -> int:
         """How many entries the table holds."""
-        return len(self._classifier)
+        return self._classifier.size
 
     def add(self, entry: FlowEntry) -> FlowEntry | None:
         """Put an entry in; returns the one with the same match and priority that it replaces. Counters are not carried over."""
         old = self._classifier.insert(entry)
-        deadline = entry.deadline
-        if deadline is not None:
+        if entry.idle_timeout or entry.hard_timeout:
+            deadline = entry.deadline
+            assert deadline is not None
             self._sequence += 1
             heappush(self._deadlines, (deadline, self._sequence, entry))
         if old is not None:

@@ -112,7 +112,8 @@ class Subtable(Generic[R]):
         first = self.rules.get(value)
         if first is None:
             self.rules[value] = rule
-            self._value_added(value)
+            if (value ^ self._sample) & self.common or self._indexes or self._whole_metadata:
+                self._value_added(value)
         elif first.priority < priority:
             self.rules[value] = rule
             self._others.setdefault(value, []).insert(0, first)

@@ -112,11 +112,6 @@ class Controller:
             raise ProtocolError(ErrorType.SWITCH_CONFIG_FAILED, SwitchConfigFailed.BAD_LEN, f"miss_send_len {length:#x}")
         self.miss_send_len = length
 
-    def check_may(self, message: Message) -> None:
-        """Raises BAD_REQUEST/IS_SLAVE for what a slave may not do: send packets and change the switch (section 6.3.5)."""
-        if self.role is Role.SLAVE and _changes_the_switch(message):
-            raise ProtocolError(ErrorType.BAD_REQUEST, BadRequest.IS_SLAVE, f"{type(message).__name__} from a slave")
-
     def packet_in_connection(self, key: int) -> int:
         """The connection for packet-ins of packets with this flow key."""
         if not self.auxiliary:
@@ -153,6 +148,12 @@ def _head(action: ControllerAction, in_port: int, tunnel: Tunnel) -> PacketInHea
     return PacketInHead(action.reason, action.table_id, action.cookie, match)
 
 
+def check_slave_may(message: Message) -> None:
+    """Raises BAD_REQUEST/IS_SLAVE for what a slave may not do: send packets and change the switch (section 6.3.5)."""
+    if _changes_the_switch(message):
+        raise ProtocolError(ErrorType.BAD_REQUEST, BadRequest.IS_SLAVE, f"{type(message).__name__} from a slave")
+
+
 def _changes_the_switch(message: Message) -> bool:
     match message:
         case FlowMod() | GroupMod() | MeterMod() | PortMod() | TableMod() | PacketOut():
@@ -169,8 +170,10 @@ class Controllers:
     def __init__(self) -> None:
         self._controllers: dict[int, Controller] = {}
         """By main connection."""
-        self._main: dict[int, int] = {}
-        """Of each connection, the main one."""
+        self._by_connection: dict[int, Controller] = {}
+        """By connection, main or auxiliary."""
+        self.get = self._by_connection.get
+        """Whose connection it is; None if it is nobody's (any more)."""
         self._generation_id: int | None = None
 
     def __len__(self) -> int:
@@ -179,32 +182,27 @@ class Controllers:
     def __iter__(self) -> Iterator[Controller]:
         return iter(self._controllers.values())
 
-    def get(self, connection: int) -> Controller | None:
-        """Whose connection it is, main or auxiliary."""
-        main = self._main.get(connection)
-        return None if main is None else self._controllers[main]
-
     def open(self, connection: int, version: int) -> None:
-        self._controllers[connection] = Controller(connection, version)
-        self._main[connection] = connection
+        self._controllers[connection] = self._by_connection[connection] = Controller(connection, version)
 
     def open_auxiliary(self, connection: int, auxiliary_id: int, main: int) -> None:
         """Passed over if there is no such main connection (any more)."""
         controller = self._controllers.get(main)
         if controller is not None:
             controller.auxiliary[connection] = auxiliary_id
-            self._main[connection] = main
+            self._by_connection[connection] = controller
 
     def close(self, connection: int) -> None:
         """With a main connection its auxiliary ones are over too."""
-        main = self._main.pop(connection, None)
-        if main is None:
+        controller = self._by_connection.pop(connection, None)
+        if controller is None:
             return
-        if main == connection:
-            for auxiliary in self._controllers.pop(connection).auxiliary:
-                del self._main[auxiliary]
+        if controller.connection == connection:
+            del self._controllers[connection]
+            for auxiliary in controller.auxiliary:
+                del self._by_connection[auxiliary]
         else:
-            del self._controllers[main].auxiliary[connection]
+            del controller.auxiliary[connection]
 
     # ── roles ──────────────────────────────────────────────────────────────────────────────────────────────────────────
     def request_role(self, controller: Controller, request: RoleRequest) -> RoleReply:
@@ -267,7 +265,7 @@ class Controllers:
     @property
     def is_spread(self) -> bool:
         """Whether packet-ins of different flows may go by different connections to the same controller."""
-        return len(self._main) > len(self._controllers)
+        return len(self._by_connection) > len(self._controllers)
 
     def flow_removed(self, message: FlowRemoved) -> Iterator[SendMessage]:
         for controller in self:

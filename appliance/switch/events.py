@@ -15,7 +15,7 @@ from typing import NamedTuple
 from appliance.model.megaflow import Burst, MegaflowStatistics, MeterCounters, Upcall
 from appliance.model.ports import Hook, Port, PortCounters
 from appliance.model.queues import QueueCounters
-from appliance.openflow.messages import Message
+from appliance.openflow.connection import MessageReceived as MessageReceived  # one message from a controller
 from appliance.pipeline.translation import Translation
 
 
@@ -51,14 +51,6 @@ class ConnectionOpened:
 @dataclass(frozen=True, slots=True)
 class ConnectionClosed:
     connection: int
-
-
-class MessageReceived(NamedTuple):
-    """One message from a controller; ``raw`` is its bytes, of which an error reply quotes the beginning."""
-
-    connection: int
-    message: Message
-    raw: bytes
 
 
 # ── packets ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -118,6 +118,8 @@ class Megaflows:
         self._touched: set[int] = set()
         self._added: dict[int, dict[FlowEntry, None]] = {}
         """New entries by table since the last revalidation."""
+        self.stale = False
+        """Whether there are changes that no revalidation has seen."""
 
     def __len__(self) -> int:
         return len(self._live)
@@ -290,23 +292,24 @@ class Megaflows:
     def entry_added(self, table_id: int, entry: FlowEntry) -> None:
         if self._live:
             self._added.setdefault(table_id, {})[entry] = None
+            self.stale = True
 
     def entry_changed(self, entry: FlowEntry) -> None:
         """Its instructions have changed, or it has gone. To be said before ``inherit``."""
         counting = self._by_entry.get(entry)
         if counting:
-            self._touched.update(megaflow_id for megaflow_id in counting if megaflow_id in self._live)
+            self._touch(megaflow_id for megaflow_id in counting if megaflow_id in self._live)
 
     def group_changed(self, group_id: int) -> None:
         """It is new, has other buckets, or has gone."""
-        self._touched.update(self._by_group.get(group_id, ()))
+        self._touch(self._by_group.get(group_id, ()))
 
     def meter_changed(self, meter_id: int) -> None:
         """It is new, has other bands, or has gone."""
-        self._touched.update(self._by_meter.get(meter_id, ()))
+        self._touch(self._by_meter.get(meter_id, ()))
 
     def port_liveness_changed(self, number: int) -> None:
-        self._touched.update(self._by_watched_port.get(number, ()))
+        self._touch(self._by_watched_port.get(number, ()))
 
     def address_changed(self, change: MacChange) -> list[int]:
         """A MAC address has moved. Returns the megaflows to remove: only their packets coming up would show that it moves back."""
@@ -314,16 +317,15 @@ class Megaflows:
         for megaflow_id in self._by_address.get(change.mac, ()):
             for key in self._live[megaflow_id].translation.normal_keys:
                 if change.affects(key):
-                    self._touched.add(megaflow_id)
+                    self._touch((megaflow_id,))
                     if ETH_SRC.get(key) == change.mac and IN_PORT.get(key) != change.port:
                         gone.append(megaflow_id)
                         break
         return gone
 
-    @property
-    def stale(self) -> bool:
-        """Whether there are changes that no revalidation has seen."""
-        return bool(self._touched or self._added)
+    def _touch(self, megaflow_ids: Iterable[int]) -> None:
+        self._touched.update(megaflow_ids)
+        self.stale = bool(self._touched or self._added)
 
     def revalidate(self, translate: Translate) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Bring the live megaflows in line with all changes since the last time.
@@ -336,6 +338,7 @@ class Megaflows:
                 touched.update(lookups.changed_by(entries))
         self._touched = set()
         self._added = {}
+        self.stale = False
         if len(touched) > self.translations:
             removed = tuple(sorted(touched))
         else:

@@ -45,7 +45,7 @@ from appliance.openflow.messages import (
     TableMod,
 )
 from appliance.openflow.table import OFPTC_DEPRECATED_MASK
-from appliance.switch.controllers import Controller, Controllers
+from appliance.switch.controllers import Controller, Controllers, check_slave_may
 from appliance.switch.effects import Effect, SendMessage
 from appliance.switch.fast_path import FastPath
 from appliance.switch.flow_mods import DELETES, FlowMods
@@ -66,6 +66,7 @@ CAPABILITIES = (
     | Capabilities.GROUP_STATS
     | Capabilities.QUEUE_STATS
 )
+_SLAVE = Role.SLAVE
 _QUOTED_BYTES = 64
 """Of a message, in the error about it."""
 
@@ -111,7 +112,13 @@ class Requests:
         if controller is None:
             return []
         try:
-            controller.check_may(message)
+            if controller.role is _SLAVE:
+                check_slave_may(message)
+            if isinstance(message, FlowMod):  # as most are
+                if message.buffer_id == OFP_NO_BUFFER or message.command in DELETES:
+                    self._flow_mods.apply(message, now)
+                    return []
+                return self._flow_mod_with_packet(controller, message, now)
             return self._request(controller, connection, message, now)
         except ProtocolError as error:
             quoted = (error.data or raw)[:_QUOTED_BYTES]
@@ -120,8 +127,6 @@ class Requests:
     def _request(self, controller: Controller, connection: int, message: Message, now: float) -> list[Effect]:
         """Raises ProtocolError, having changed nothing."""
         match message:
-            case FlowMod():
-                return self._flow_mod(controller, message, now)
             case BarrierRequest(xid=xid):
                 return [SendMessage(connection, BarrierReply(xid=xid))]
             case PacketOut():
@@ -150,11 +155,8 @@ class Requests:
             case _:
                 return [SendMessage(connection, self._answer(controller, connection, message, now))]
 
-    def _flow_mod(self, controller: Controller, mod: FlowMod, now: float) -> list[Effect]:
-        """With the packet that it may name, which then goes through the tables as they are now (section 7.3.4.1)."""
-        if mod.buffer_id == OFP_NO_BUFFER or mod.command in DELETES:
-            self._flow_mods.apply(mod, now)
-            return []
+    def _flow_mod_with_packet(self, controller: Controller, mod: FlowMod, now: float) -> list[Effect]:
+        """The packet that it names then goes through the tables as they are now (section 7.3.4.1)."""
         packet = controller.buffers.find(mod.buffer_id)
         self._flow_mods.apply(mod, now)
         controller.buffers.release(mod.buffer_id)

@@ -43,7 +43,7 @@ from appliance.openflow.messages import (
 from appliance.packet.meter import MeterPackets
 from appliance.pipeline.flow_table import FlowTable, Pipeline
 from appliance.switch.controllers import Controller, Controllers
-from appliance.switch.effects import Effect
+from appliance.switch.effects import Effect, SendMessage
 from appliance.switch.events import (
     ConnectionClosed,
     ConnectionOpened,
@@ -87,7 +87,8 @@ _FEW_MEGAFLOWS = 1024
 _ANSWERS = frozenset(
     {FramesSent, StatisticsRead, FinalStatistics, PortCountersRead, MeterCountersRead, QueueCountersRead, InstallRefused}
 )
-_MAY_NEED = frozenset({FlowMod, MeterMod, MultipartRequest})
+_MAY_NEED = frozenset({MeterMod, MultipartRequest})
+_NOTHING = Need.NOTHING
 _MODIFYING = (FlowModCommand.MODIFY, FlowModCommand.MODIFY_STRICT)
 
 
@@ -123,6 +124,8 @@ class Switch:
         self._fast_path = FastPath(self._pipeline, self._megaflows, self._ports.live, standalone=self._falls_back)
         self._controllers = Controllers()
         self._queues = Queues(queues or {}, self._ports)
+        self._may_have_asked = False
+        """Whether the last step, or the one that it answered, may wait for (more) answers."""
         tables = Tables()
         validator = Validator(self._pipeline.groups, self._pipeline.meters, self._queues.ids, plugins.loaded)
         self._flow_mods = FlowMods(self._pipeline, self._megaflows, tables, validator)
@@ -223,13 +226,15 @@ class Switch:
     # ── stepping ───────────────────────────────────────────────────────────────────────────────────────────────────────
     def needs(self, event: Event, now: float) -> Need:
         """What to read and step before ``step(event, now)``."""
-        match event:
-            case MessageReceived(message=message) if type(message) in _MAY_NEED:
-                return self._needs_for_message(message)
-            case Tick():
-                return self._needs_statistics() if self._flow_mods.may_expire(now) else Need.NOTHING
-            case _:
-                return Need.NOTHING
+        if isinstance(event, MessageReceived):
+            message = event.message
+            if isinstance(message, FlowMod):  # as most are
+                resets = message.command in _MODIFYING and message.flags & FlowModFlags.RESET_COUNTS
+                return self._needs_statistics() if resets else _NOTHING
+            return self._needs_for_message(message) if type(message) in _MAY_NEED else _NOTHING
+        if isinstance(event, Tick) and self._flow_mods.may_expire(now):
+            return self._needs_statistics()
+        return _NOTHING
 
     def counting_for(self, event: Event, now: float) -> tuple[int, ...]:
         """The megaflows whose statistics ``event`` needs (``Need.MEGAFLOW_STATISTICS``)."""
@@ -239,9 +244,6 @@ class Switch:
 
     def _needs_for_message(self, message: Message) -> Need:
         match message:
-            case FlowMod(command=command, flags=flags):
-                resets = command in _MODIFYING and flags & FlowModFlags.RESET_COUNTS
-                return self._needs_statistics() if resets else Need.NOTHING
             case MeterMod(command=MeterModCommand.MODIFY):
                 return Need.METER_COUNTERS
             case MultipartRequest(body=body):
@@ -276,23 +278,31 @@ class Switch:
         megaflows = self._megaflows
         waits = isinstance(event, MessageReceived) and isinstance(event.message, FlowMod)
         effects: list[Effect] = []
+        revalidated = False
         if type(event) not in _ANSWERS:
-            megaflows.conclude()
-            self._fast_path.conclude(now)
+            if self._may_have_asked:
+                megaflows.conclude()
+                self._fast_path.conclude(now)
             if megaflows.stale and not waits:
                 effects += self._fast_path.revalidate(now)
-        effects += self._dispatch(event, now)
+                revalidated = True
+        self._may_have_asked = True  # also if anything goes wrong
+        if isinstance(event, MessageReceived):
+            effects += self._requests.handle(event.connection, event.message, event.raw, now)
+        else:
+            effects += self._dispatch(event, now)
         if megaflows.stale and (not waits or len(megaflows) <= _FEW_MEGAFLOWS):
             effects += self._fast_path.revalidate(now)
-        if self._flow_mods.has_removed:
-            for removed in self._flow_mods.removed():
+            revalidated = True
+        if self._flow_mods.removed:
+            for removed in self._flow_mods.flow_removed():
                 effects += self._controllers.flow_removed(removed)
+        if isinstance(event, MessageReceived) and not revalidated and (not effects or _is_reply(effects)):
+            self._may_have_asked = False
         return effects
 
     def _dispatch(self, event: Event, now: float) -> list[Effect]:
         match event:
-            case MessageReceived(connection, message, raw):
-                return self._requests.handle(connection, message, raw, now)
             case Upcalls(upcalls):
                 return self._packets.upcalls(upcalls, now)
             case PassedOn():
@@ -351,3 +361,8 @@ class Switch:
             return []
         self._fast_path.standalone = standalone
         return self._fast_path.remove_all()
+
+
+def _is_reply(effects: list[Effect]) -> bool:
+    """Whether they are one message to a controller, and nothing else."""
+    return len(effects) == 1 and isinstance(effects[0], SendMessage)

@@ -92,6 +92,13 @@ class TableLimits:
     metadata_write: int = METADATA.max
     max_entries: int = MAX_ENTRIES
 
+    def check(self, priority: int, match: Match, instructions: Iterable[Instruction]) -> None:
+        """Raises ProtocolError unless the table can have such an entry."""
+        is_miss = priority == 0 and not match.mask
+        if not is_miss:
+            _check_match(match, self)
+        _check_instructions(instructions, self.miss if is_miss else self.entries, self.metadata_write)
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -134,8 +141,10 @@ class Tables:
     def __init__(self) -> None:
         ids = frozenset(range(N_TABLES))
         self._tables = {number: Table(f"table {number}", _all_there_is(number, ids)) for number in sorted(ids)}
-        self._narrowed: dict[int, TableLimits] = {}
-        """Of tables that can do less than all there is."""
+        self.limits = {number: table.limits for number, table in self._tables.items()}
+        """What each table can do, by its number."""
+        self.narrowed: frozenset[int] = frozenset()
+        """Tables that can do less than all there is: what is for them must be checked."""
         self._reply: TableFeaturesReply | None = None
 
     def __contains__(self, table_id: int) -> bool:
@@ -146,19 +155,6 @@ class Tables:
 
     def __len__(self) -> int:
         return len(self._tables)
-
-    def max_entries(self, table_id: int) -> int:
-        return self._tables[table_id].limits.max_entries
-
-    # ── flow-mods ──────────────────────────────────────────────────────────────────────────────────────────────────────
-    def check(self, table_id: int, priority: int, match: Match, instructions: Iterable[Instruction]) -> None:
-        """Raises ProtocolError unless the table, which must be there, can have such an entry."""
-        limits = self._narrowed.get(table_id)
-        if limits is not None:
-            is_miss = priority == 0 and not match.mask
-            if not is_miss:
-                _check_match(match, limits)
-            _check_instructions(instructions, limits.miss if is_miss else limits.entries, limits.metadata_write)
 
     # ── configuration ──────────────────────────────────────────────────────────────────────────────────────────────────
     def set_config(self, table_ids: Iterable[int], config: int) -> None:
@@ -183,11 +179,9 @@ class Tables:
         tables = {item.table_id: _table(item, ids) for item in sorted(wanted, key=lambda item: item.table_id)}
         before = self._tables
         self._tables = tables
-        self._narrowed = {
-            number: table.limits
-            for number, table in tables.items()
-            if table.limits != _all_there_is(number, frozenset(range(N_TABLES)))
-        }
+        self.limits = {number: table.limits for number, table in tables.items()}
+        there_is = frozenset(range(N_TABLES))
+        self.narrowed = frozenset(number for number, limits in self.limits.items() if limits != _all_there_is(number, there_is))
         self._reply = None
         return [number for number, table in before.items() if number not in tables or tables[number].limits != table.limits]
 

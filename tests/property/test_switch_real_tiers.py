@@ -193,7 +193,7 @@ def timeless(wanted: Message, rnd: Random) -> Message:
     """The same, with nothing that depends on how long a test takes."""
     match wanted:
         case FlowMod():
-            return replace(wanted, idle_timeout=0)
+            return wanted._replace(idle_timeout=0)
         case MeterMod():
             rate = rnd.choice((NEVER, ALWAYS))
             return replace(wanted, bands=tuple(replace(band, rate=rate, burst_size=rate) for band in wanted.bands))

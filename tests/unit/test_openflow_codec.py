@@ -16,6 +16,7 @@ from appliance.openflow import messages as m
 from appliance.openflow.codec import HEADER, decode, encode
 from appliance.openflow.constants import MAX_MESSAGE_BYTES, MORE
 from appliance.openflow.errors import ErrorType, FlowModFailed, ProtocolError, error_name
+from appliance.openflow.message import MessageBase
 from appliance.openflow.oxm import decode_match, encode_match, oxm_id
 
 
@@ -114,7 +115,7 @@ def test_a_packet_in_of_a_huge_frame_is_cut() -> None:
         m.EchoRequest(bytes(65528)),
         m.MultipartReply(m.DescRequest()),  # type: ignore[arg-type]
         m.MultipartReply(m.ExperimenterMultipart(1, 2, bytes(65512))),
-        m.Message(),
+        MessageBase(),
     ],
     ids=lambda message: type(message).__name__,
 )

@@ -138,7 +138,7 @@ def test_an_error_that_cannot_be_read_instead_of_a_hello() -> None:
 def test_what_comes_right_after_the_hello_is_read() -> None:
     connection = Connection()
     events = connection.receive_data(HELLO + encode(m.FeaturesRequest(xid=5)) + encode(m.BarrierRequest(xid=6))[:5], 0.0)
-    assert events == [Negotiated(4), MessageReceived(m.FeaturesRequest(xid=5), encode(m.FeaturesRequest(xid=5)))]
+    assert events == [Negotiated(4), MessageReceived(0, m.FeaturesRequest(xid=5), encode(m.FeaturesRequest(xid=5)))]
     assert connection.receive_data(encode(m.BarrierRequest(xid=6))[5:], 0.0)[0].message == m.BarrierRequest(xid=6)
 
 
@@ -186,7 +186,7 @@ def test_echo_requests_are_answered(data: bytes) -> None:
 def test_errors_from_the_peer_are_passed_on() -> None:
     connection = opened()
     error = m.Error(1, 1, b"x", xid=3)
-    assert connection.receive_data(encode(error), 101.0) == [MessageReceived(error, encode(error))]
+    assert connection.receive_data(encode(error), 101.0) == [MessageReceived(0, error, encode(error))]
 
 
 # ── what is wrong ──────────────────────────────────────────────────────────────────────────────────────────────────────

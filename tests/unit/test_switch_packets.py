@@ -451,7 +451,7 @@ def test_an_entry_that_changes_leads_its_packets_elsewhere_once_parsed_again() -
     raw = frames.ethernet(0x0800, frames.ipv4(17, frames.udp(1, 2)), (tag, tag, tag))
     for _ in range(3):
         assert [port for port, _ in shell.inject(1, raw)] == [2]
-    shell.receive(replace(to_1, command=FlowModCommand.MODIFY, instructions=(ApplyActions((PopVlan(),)), GotoTable(2))))
+    shell.receive(to_1._replace(command=FlowModCommand.MODIFY, instructions=(ApplyActions((PopVlan(),)), GotoTable(2))))
     for _ in range(3):
         assert [port for port, _ in shell.inject(1, raw)] == [3]
     shell.receive(FlowMod(table_id=2, command=FlowModCommand.DELETE))

@@ -289,7 +289,7 @@ def test_a_narrow_table_takes(mod: FlowMod) -> None:
     shell = narrow()
     assert shell.receive(mod) == []
     assert shell.refused(entry(in_port=9)) == (ErrorType.FLOW_MOD_FAILED, FlowModFailed.TABLE_FULL)
-    assert shell.receive(replace(mod, table_id=1, instructions=())) == [], "the other tables are as they were"
+    assert shell.receive(mod._replace(table_id=1, instructions=())) == [], "the other tables are as they were"
 
 
 # ── table-mod ──────────────────────────────────────────────────────────────────────────────────────────────────────────
