@@ -36,6 +36,7 @@ from appliance.openflow.symmetric import EchoReply, EchoRequest, Error, Hello
 ERROR_DATA_BYTES = 64
 """So much of a message goes into the Error about it (section 7.4.4: at least 64 bytes)."""
 
+_new = tuple.__new__
 _ECHO_REPLY = int(MessageType.ECHO_REPLY)
 _MULTIPART_REQUEST = int(MessageType.MULTIPART_REQUEST)
 _WHOLE = {kind: decoder for kind, decoder in DECODERS.items() if kind != _MULTIPART_REQUEST}
@@ -150,7 +151,7 @@ class Connection:
         self.snoop: Callable[[bytes], object] | None = None
         """Shown every whole message after the Hellos, whichever way it goes."""
         self.state = _HELLO
-        self._received = bytearray()
+        self._received = b""
         """The beginning of a message whose end has not come."""
         self._queue: deque[bytes | Iterator[bytes]] = deque()
         """Messages, and answers that are made part by part."""
@@ -169,15 +170,7 @@ class Connection:
             return []
         if self._last_heard is None:
             self._last_heard = now
-        received = self._received
-        if received:
-            received += data
-            events, used = self._events(received)
-            del received[:used]
-        else:
-            events, used = self._events(data)
-            if used < len(data):
-                received += data[used:]
+        events = self._events(self._received + data)
         if data and self.state is _OPEN:
             self._last_heard = now
             self._probed = None
@@ -261,28 +254,29 @@ class Connection:
         return self.queued_bytes > MAX_QUEUED_BYTES
 
     # ── bytes to messages ──────────────────────────────────────────────────────────────────────────────────────────────
-    def _events(self, received: bytes | bytearray) -> tuple[list[Event], int]:
-        """And how many of the bytes are done with."""
+    def _events(self, received: bytes) -> list[Event]:
+        """Of all whole messages; what is left is kept."""
         events: list[Event] = []
         position, end = 0, len(received)
         while end - position >= HEADER_BYTES and self.state is not _CLOSED:
             version, kind, length, xid = HEADER.unpack_from(received, position)
             if length < HEADER_BYTES:
                 fault = ProtocolError(ErrorType.BAD_REQUEST, BadRequest.BAD_LEN, f"a header that says {length} bytes")
-                self._queue_error(fault, xid, bytes(received[position : position + ERROR_DATA_BYTES]))
+                self._queue_error(fault, xid, received[position:])
                 events.append(self._close(Cause.FRAMING_LOST, fault.reason))
             elif self.state is _HELLO and kind not in (MessageType.HELLO, MessageType.ERROR):
                 # Judged by its header alone: what comes from a peer of another protocol may have any length in it.
                 events.append(self._disagree(xid, f"Hello comes first, not message type {kind}"))
             elif end - position >= length:
-                raw = bytes(received[position : position + length])
+                raw = received[position : position + length]
                 position += length
                 event = self._on_hello(raw) if self.state is _HELLO else self._on_message(raw, version, kind, xid)
                 if event is not None:
                     events.append(event)
             else:
                 break
-        return events, position if self.state is not _CLOSED else end
+        self._received = b"" if self.state is _CLOSED else received[position:]
+        return events
 
     def _on_hello(self, raw: bytes) -> Event | None:
         try:
@@ -320,7 +314,7 @@ class Connection:
             self._queue_error(fault, xid, raw)
             return None
         if kind > _ECHO_REPLY:
-            return None if message is None else MessageReceived(self.number, message, raw)
+            return None if message is None else _new(MessageReceived, (self.number, message, raw))
         match message:
             case EchoRequest(data=data):
                 self._queue_message(EchoReply(data, xid=xid))

@@ -17,6 +17,7 @@ from appliance.openflow.message import MessageBase
 from appliance.openflow.oxm import decode_match, encode_match
 from appliance.openflow.wire import Codec, at_least, bad_length, exactly, member
 
+_new = tuple.__new__
 _FLOW_MOD = Struct("!QQBBHHHIIIH2x")
 _MATCH_BEGINS = HEADER_BYTES + _FLOW_MOD.size
 _FLOW_REMOVED = Struct("!QHBBIIHHQQ")
@@ -111,21 +112,26 @@ def decode_flow_mod(data: bytes, xid: int) -> FlowMod:
     if len(data) > MAX_FLOW_MOD_BYTES:
         raise ProtocolError(ErrorType.BAD_ACTION, BadAction.TOO_MANY, f"a flow-mod of {len(data)} bytes")
     match, length = decode_match(data, _MATCH_BEGINS)
-    return FlowMod(
-        cookie,
-        cookie_mask,
-        table_id,
-        known,
-        idle_timeout,
-        hard_timeout,
-        priority,
-        buffer_id,
-        out_port,
-        out_group,
-        flow_mod_flags(flags),
-        match,
-        decode_instructions(data, _MATCH_BEGINS + length, len(data)),
-        xid,
+    known_flags = flow_mod_flags(flags)
+    instructions = decode_instructions(data, _MATCH_BEGINS + length, len(data))
+    return _new(
+        FlowMod,
+        (
+            cookie,
+            cookie_mask,
+            table_id,
+            known,
+            idle_timeout,
+            hard_timeout,
+            priority,
+            buffer_id,
+            out_port,
+            out_group,
+            known_flags,
+            match,
+            instructions,
+            xid,
+        ),
     )
 
 

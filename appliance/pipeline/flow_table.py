@@ -231,6 +231,9 @@ class FlowTable:
         """How many entries the table holds."""
         return self._classifier.size
 
+    def is_full(self, max_entries: int) -> bool:
+        return self._classifier.size >= max_entries
+
     def add(self, entry: FlowEntry) -> FlowEntry | None:
         """Put an entry in; returns the one with the same match and priority that it replaces. Counters are not carried over."""
         old = self._classifier.insert(entry)

@@ -88,7 +88,7 @@ class FlowMods:
         table = self._pipeline.table(mod.table_id)
         if flags & _CHECK_OVERLAP and table.overlapping(mod.match, mod.priority) is not None:
             raise _failed(FlowModFailed.OVERLAP, f"an entry of priority {mod.priority} in table {mod.table_id} overlaps")
-        if table.active_count >= max_entries and table.find(mod.match, mod.priority) is None:
+        if table.is_full(max_entries) and table.find(mod.match, mod.priority) is None:
             raise _failed(FlowModFailed.TABLE_FULL, f"table {mod.table_id} has {len(table)} entries")
         # By position: with names it would take twice as long.
         entry = FlowEntry(mod.priority, mod.match, mod.instructions, mod.cookie, flags, mod.idle_timeout, mod.hard_timeout, now)
