@@ -176,7 +176,7 @@ def alike(rnd: Random) -> list[FlowMod]:
     name = rnd.choice(NAMES[:2])
     priority = 1 << NAMES.index(name)
     matches = (Match.of([MatchField(BY_NAME[name], value)]) for value in cases.POOLS[name])
-    return [replace(flow_mod(rnd), command=FlowModCommand.ADD, match=match, priority=priority) for match in matches]
+    return [flow_mod(rnd)._replace(command=FlowModCommand.ADD, match=match, priority=priority) for match in matches]
 
 
 def like(in_port: int, frame: bytes) -> list[tuple[int, bytes]]:
