@@ -81,7 +81,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 # ---- the guard
 
 _MARK = "OFSWITCH_TEST_RUN"
-_SETTLE_SECONDS = 10.0 if IN_CI else 2.0  # the kernel takes namespaces and programs apart some time after the last user has gone
+_SETTLE_SECONDS = 60.0 if IN_CI else 2.0  # the kernel takes namespaces and programs apart some time after the last user has gone
 
 
 def _entries(directory: str) -> set[str]:

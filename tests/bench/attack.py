@@ -36,7 +36,8 @@ GROUP = "attack"
 ATTACKED, QUIET = "ofswitch, attacked", "ofswitch, in peace"
 RATE = 1000
 WARM_UP_SECONDS = 3.0
-LISTEN_SECONDS = 5.0
+COME_UP_SECONDS = 60.0
+LISTEN_SECONDS = 60.0
 EXPLODE = str(Path(__file__).with_name("explode.py"))
 PREFIXED = (("nw_src", 32), ("nw_dst", 32), ("dl_src", 48))
 """A field of tables 0, 1 and 2, and its bits."""
@@ -118,9 +119,10 @@ class Attack:
         source = switch.bed.start([sys.executable, EXPLODE, switch.bed["h3"].interface, str(RATE)], host="h3")
         try:
             time.sleep(WARM_UP_SECONDS)
-            shown = switch.product.show()
-            if shown["upcalls"].get("miss", 0) - before < RATE:
-                raise BenchError("the packets of the attack do not come up")
+            end = time.monotonic() + COME_UP_SECONDS
+            while (shown := switch.product.show())["upcalls"].get("miss", 0) - before < RATE:
+                if time.monotonic() > end:
+                    raise BenchError("the packets of the attack do not come up")
             self._seen = f"{shown['masks']} masks, {shown['megaflows']:,} megaflows"
             yield
         finally:
@@ -169,7 +171,7 @@ class Attack:
                     raise BenchError("iperf3 does not listen")
                 time.sleep(0.01)
             argv = ["iperf3", "-c", bed["h2"].address4, "-t", f"{max(1, round(self._seconds))}", "-J"]
-            done = bed.run(argv, host="h1", timeout=self._seconds + 30)
+            done = bed.run(argv, host="h1", timeout=self._seconds + 60)
         finally:
             bed.stop(server)
         try:

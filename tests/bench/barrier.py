@@ -24,7 +24,7 @@ from appliance.openflow.messages import BarrierRequest, FlowMod, FlowModCommand
 
 GROUP = "barrier"
 PACE_SECONDS = 0.0001
-LATE_SECONDS = 10.0
+LATE_SECONDS = 60.0
 AFTER = 20
 """Packets that are sent after the barrier reply; those before it have PAUSE paces to arrive."""
 PAUSE = 5

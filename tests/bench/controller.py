@@ -16,7 +16,7 @@ from appliance.openflow.messages import BarrierRequest, Error, FragmentHandling,
 
 OFPT_ERROR, OFPT_ECHO_REQUEST, OFPT_PACKET_IN, OFPT_BARRIER_REPLY = 1, 2, 10, 21
 WHOLE_PACKETS = 0xFFFF
-SECONDS = 10.0
+SECONDS = 60.0
 _HEADER = struct.Struct(">BBHI")
 
 

@@ -20,7 +20,7 @@ from kernel import BenchError
 from links import command
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0
 BRIDGE = "ovs0"
 POLL_SLEEP_US = 500
 
@@ -101,7 +101,7 @@ class OpenVSwitch:
             raise BenchError(f"Open vSwitch: {error}")
 
     def _vsctl(self, *arguments: str) -> str:
-        return command(["ovs-vsctl", "--timeout=20", f"--db=unix:{self._directory}/db.sock", *arguments], env=self.environment)
+        return command(["ovs-vsctl", "--timeout=60", f"--db=unix:{self._directory}/db.sock", *arguments], env=self.environment)
 
     def _wait_for(self, path: Path) -> None:
         end = time.monotonic() + READY_SECONDS

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PORT = 6653
 LISTEN = f"ptcp:{PORT}:127.0.0.1"
 CONNECT = f"tcp:127.0.0.1:{PORT}"
-READY_SECONDS = 30.0
+READY_SECONDS = 180.0
 SETTLE_SECONDS = 10.0
 
 

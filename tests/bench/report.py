@@ -34,7 +34,7 @@ def console() -> Console:
 def table(rows: Sequence[Row]) -> Table:
     result = Table(title_justify="left", header_style="bold", pad_edge=False)
     for heading, options in (
-        ("measure", {}),
+        ("measure", {"no_wrap": True}),
         ("value", {"justify": "right"}),
         ("reference", {}),
         ("its value", {"justify": "right"}),

@@ -26,7 +26,7 @@ from appliance.lab.testbed import Testbed
 
 OURS, OVS = "ofswitch", "Open vSwitch, netdev"
 BURST = 64
-STALL_SECONDS = 1.0
+STALL_SECONDS = 5.0
 SECONDS = 30.0
 
 

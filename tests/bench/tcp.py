@@ -47,7 +47,7 @@ REFERENCES = ((MINIMAL, "minimal"), (BRIDGE, "bridge"), (BIG_BRIDGE, "bridge_big
 WAYS = ((MINIMAL, "minimal"), (BRIDGE, "bridge"))
 """Of which the sender's CPU does all the work."""
 STREAMS = (1, 8)
-READY_SECONDS = 5.0
+READY_SECONDS = 60.0
 ASK = str(Path(__file__).with_name("ask.py"))
 
 
@@ -226,7 +226,7 @@ class Tcp:
         try:
             self._wait_for_listener(bed)
             options = ["-P", str(streams), "-t", str(self._seconds), "-J", "-A", self._cpus]
-            done = bed.run([*iperf, "-c", bed["h2"].address4, *options], host="h1", timeout=self._seconds + 30)
+            done = bed.run([*iperf, "-c", bed["h2"].address4, *options], host="h1", timeout=self._seconds + 60)
         finally:
             bed.stop(server)
         try:

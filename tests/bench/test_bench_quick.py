@@ -45,6 +45,11 @@ TCP = {
 } | {f"tcp.{reference}.way" for reference in ("minimal", "bridge")}
 
 
+def is_difference(row: str) -> bool:
+    """Of two measurements, and so below 0 where the machine was slower just then."""
+    return row.startswith("cost.") or row.endswith(".way")
+
+
 def test_every_row_is_measured_or_says_what_is_missing(tmp_path: Path) -> None:
     done = run([sys.executable, str(RUN), "--quick", "--output", str(tmp_path)], 1100)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -55,7 +60,7 @@ def test_every_row_is_measured_or_says_what_is_missing(tmp_path: Path) -> None:
     for row in rows.values():
         if not row["samples"] or (row["reference"] and not row["reference_samples"]):
             assert "not installed" in row["note"] or "no /dev/net/tun" in row["note"] or "without AF_XDP" in row["note"], row
-        elif row["reference"]:
+        elif row["reference"] and not is_difference(row["id"]):
             assert row["ratio"] > 0, row
         if row["aim"] is not None and row["ratio"] is not None:
             assert row["met"] in (True, False), row

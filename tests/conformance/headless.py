@@ -37,7 +37,7 @@ TESTER_DATAPATH_ID = 0x7E57
 GRACE_SECONDS = 60.0
 """What a case may take beyond its least time."""
 
-LOOKED_UP_SECONDS = 5.0
+LOOKED_UP_SECONDS = 30.0
 """For a packet to be in the table counters, on a machine that is busy with something else."""
 
 WARM_SECONDS = 0.05

@@ -243,7 +243,7 @@ def test_one_that_asks_again_as_soon_as_it_is_answered_leaves_others_their_turn(
         seen.add(len(side.messages))
         return busy.poll() is not None
 
-    until(ended, 30.0)
+    until(ended)
     assert busy.returncode == 0, "each barrier got its own answer"
     assert len(side.messages) == requests
     assert len(seen - {0, requests}) > 5
@@ -265,7 +265,7 @@ def test_nobody_goes_to_sleep_for_one_that_is_always_back_in_time_and_for_no_oth
     side.answer = connections
     requests = 50
     peer = subprocess.Popen([sys.executable, "-c", BUSY_PEER, str(listening(connections)), str(requests), "0.001"])
-    until(lambda: peer.poll() is not None, 30.0)
+    until(lambda: peer.poll() is not None)
     assert peer.returncode == 0, "each barrier got its own answer"
     assert len(side.messages) == requests
     assert bool(lingered) == bool(linger)
@@ -278,7 +278,7 @@ def test_lingering_in_vain_is_soon_given_up(connections, side, monkeypatch):
     side.answer = connections
     requests = 200
     peer = subprocess.Popen([sys.executable, "-c", BUSY_PEER, str(listening(connections)), str(requests), "0.001"])
-    until(lambda: peer.poll() is not None, 60.0)
+    until(lambda: peer.poll() is not None)
     assert len(side.messages) == requests
     assert 2 <= len(tried) <= 4  # after 4, 16, 64 … times that it was back in time
 

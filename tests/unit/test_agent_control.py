@@ -42,7 +42,7 @@ def server(path: str) -> Iterator[ControlServer]:
 
 def ask(path: str, command: str, **arguments: Any) -> Any:
     def request() -> Any:
-        with ControlClient(path, timeout=5) as client:
+        with ControlClient(path, timeout=60) as client:
             return client.request(command, **arguments)
 
     return in_thread(request)
@@ -53,7 +53,7 @@ def raw(path: str, data: bytes, answers: int = 1) -> list[Any]:
 
     def talk() -> list[Any]:
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(5)
+            client.settimeout(60)
             client.connect(path)
             client.sendall(data)
             with client.makefile() as file:
@@ -224,7 +224,7 @@ def test_the_client_says_what_is_wrong_with_an_answer(tmp_path, said, error):
             with client:
                 client.recv(1000)
                 if said is None:
-                    done.wait(5)
+                    done.wait(60)
                 elif said:
                     client.sendall(said)
 

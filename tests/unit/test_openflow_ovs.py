@@ -134,7 +134,7 @@ CASES: dict[str, tuple[m.Message, tuple[str, ...]]] = {
 @pytest.mark.parametrize(("message", "expected"), CASES.values(), ids=CASES.keys())
 def test_open_vswitch_reads(message: m.Message, expected: tuple[str, ...]) -> None:
     printed = subprocess.run(
-        ["ovs-ofctl", "ofp-print", encode(message).hex(), "2"], capture_output=True, text=True, timeout=30, check=True
+        ["ovs-ofctl", "ofp-print", encode(message).hex(), "2"], capture_output=True, text=True, timeout=60, check=True
     )
     assert printed.stderr == ""
     assert "decode error" not in printed.stdout
