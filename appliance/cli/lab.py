@@ -59,34 +59,33 @@ def run_lab_command(path: str, *, once: bool) -> int:
 
 
 class _Interruption:
-    """The signal that ends the lab. Python loses what a handler raises where nobody can take it, in a destructor for one: so it is
-    raised again at the next step."""
+    """The signal that ends the lab, once. What a handler raises Python may lose, in a destructor for one, and it may leave a lock
+    taken for good: so it is raised where the lab asks for it."""
 
     def __init__(self) -> None:
         self._came = False
 
     def come(self, number: int, frame: FrameType | None) -> None:
-        """Stop and clean up; a second signal does not disturb that."""
+        """A second signal does not disturb what the first one has begun."""
         for other in _SIGNALS:
             signal.signal(other, signal.SIG_IGN)
         self._came = True
-        raise KeyboardInterrupt
 
     def check(self) -> None:
-        if self._came and not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+        if self._came:
+            self._came = False
             raise KeyboardInterrupt
 
 
 class LabView:
     """``lab.demonstration.View`` on a console."""
 
-    def __init__(self, console: Console, before_step: Callable[[], None]) -> None:
+    def __init__(self, console: Console, go_on: Callable[[], None]) -> None:
         self._console = console
-        self._before_step = before_step
+        self.go_on = go_on
         self._pinged = 0
 
     def step(self, text: str) -> None:
-        self._before_step()
         self._end_of_pings()
         self._console.print(Text("▸ ", style="bold cyan") + Text(text, style="bold"))
 

@@ -6,6 +6,7 @@ wrong. What a command needs is imported by the command, so that ``version``, ``c
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -112,9 +113,15 @@ def lab(config: str, once: bool) -> None:
 
     CONFIG is a lab's YAML file, for example configs/lab.yaml.
     """
-    from appliance.cli.lab import run_lab_command
+    # Nothing is there yet that would have to be cleaned up, and in the middle of an import Python may lose what its handler raises.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        from appliance.cli.lab import run_lab_command
 
-    raise SystemExit(run_lab_command(config, once=once))
+        status = run_lab_command(config, once=once)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    raise SystemExit(status)
 
 
 # ── asking a running switch ────────────────────────────────────────────────────────────────────────────────────────────

@@ -79,6 +79,9 @@ class Outcome:
 class View(Protocol):
     """Where the demonstration shows what it does."""
 
+    def go_on(self) -> None:
+        """It is about to go on, or still waits. Raises KeyboardInterrupt if it is to end."""
+
     def step(self, text: str) -> None:
         """It begins with something."""
 
@@ -94,7 +97,7 @@ class View(Protocol):
         """What the switch answers to show, ports, flows and megaflows."""
 
     def stays_up(self, name: str) -> None:
-        """Until Ctrl-C."""
+        """Until ``go_on`` says that it is to end."""
 
     def log(self, lines: Sequence[str]) -> None:
         """The end of the switch's log, after a failure."""
@@ -121,6 +124,7 @@ class Demonstration:
             bed = Testbed(self._lab.hosts)
             try:
                 with bed:
+                    self._view.go_on()
                     self._work(bed, Path(directory), once=once)
             finally:
                 self.outcome.left_behind = bed.leftovers() + self._still_there()
@@ -173,7 +177,7 @@ class Demonstration:
         while time.monotonic() < end:
             if switch.poll() is not None:
                 raise LabError("the switch ended before it was ready")
-            time.sleep(POLL_SECONDS)
+            self._pause()
             try:
                 answer = client.request("show")
             except ControlError as error:
@@ -189,12 +193,15 @@ class Demonstration:
             problem = "; ".join(f"{item['target']}: {item.get('problem') or item['state']}" for item in answer["controllers"])
         raise LabError(f"the switch was not ready after {READY_SECONDS:.0f} s: {problem or 'no controller has connected'}")
 
-    @staticmethod
-    def _wait_for_first_flow(client: ControlClient) -> None:
+    def _wait_for_first_flow(self, client: ControlClient) -> None:
         """A controller connects some milliseconds before it installs its table-miss. Some install nothing."""
         end = time.monotonic() + FIRST_FLOW_SECONDS
         while time.monotonic() < end and not client.request("show")["flows"]:
-            time.sleep(POLL_SECONDS)
+            self._pause()
+
+    def _pause(self) -> None:
+        self._view.go_on()
+        time.sleep(POLL_SECONDS)
 
     # ── traffic ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _traffic(self, bed: Testbed, client: ControlClient) -> None:
@@ -204,10 +211,12 @@ class Demonstration:
             for result in bed.ping_all([family]):
                 outcome.pings.append(result)
                 view.ping(result)
+                view.go_on()
                 if not result.ok:
                     path = f"{result.source} to {result.destination} (IPv{family})"
                     outcome.failures.append(f"ping from {path}: {result.received} of {result.sent} came back")
         self._transfer(bed, client)
+        view.go_on()
         for port in self._lab.blocked_tcp_ports:
             view.step(f"TCP port {port} is to be out of reach")
             for family in (4, 6):
@@ -235,7 +244,8 @@ class Demonstration:
     def _stay_up(self, switch: Popen[Any]) -> None:
         self._view.stays_up(self._config.name)
         try:
-            switch.wait()
+            while switch.poll() is None:
+                self._pause()
         except KeyboardInterrupt:
             self._view.step("Stopping")
 
