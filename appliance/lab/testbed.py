@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,8 @@ T = TypeVar("T")
 
 HOST_INTERFACE = "eth0"
 TERMINATE_SECONDS = 30.0
+UP_SECONDS = 30.0
+POLL_SECONDS = 0.005
 _A_DAY_MS = 86_400_000
 _IFA_F_NODAD = 0x02
 _serial = count()
@@ -153,6 +156,7 @@ class Testbed:
                 namespace.inside(host.namespace, partial(_set_up_host, host, plan))
                 # Last: the kernel sees to a link at once that comes up by its other end, and else up to a second later.
                 namespace.inside(self.switch_namespace, partial(_set_up, host.switch_interface))
+                namespace.inside(host.namespace, partial(_wait_until_up, host.interface))
         except (OSError, NetlinkError) as error:
             raise LabError(f"cannot build the network: {error}") from error
 
@@ -254,6 +258,16 @@ class Testbed:
 def _set_up(interface: str) -> None:
     with IPRoute() as ip:
         ip.link("set", index=ip.link_lookup(ifname=interface)[0], state="up")
+
+
+def _wait_until_up(interface: str) -> None:
+    """Before that the kernel throws away what the interface is to send. Raises LabError."""
+    end = time.monotonic() + UP_SECONDS
+    with IPRoute() as ip:
+        while ip.link("get", ifname=interface)[0].get_attr("IFLA_OPERSTATE") != "UP":
+            if time.monotonic() > end:
+                raise LabError(f"the link of {interface} did not come up in {UP_SECONDS:.0f} s")
+            time.sleep(POLL_SECONDS)
 
 
 def _prepare_host() -> None:

@@ -16,7 +16,7 @@ from random import Random
 import pipeline_cases as cases
 import pytest
 from hypothesis import given, settings
-from support.waiting import SECONDS
+from support.waiting import SECONDS, until
 from switch_shell import DESCRIPTION, Shell, port
 from test_switch_tiers import GROUPS, METERS, PORTS, Both, alike, flow_mod, group_mod, like, message, meter_mod
 
@@ -88,6 +88,10 @@ class Wires:
             for number in PORTS:
                 netlink.attach_xdp(socket.if_nametoindex(f"h{number}"), passes)
             os.close(passes)
+        for number in PORTS:  # before that the kernel throws away what leaves by an interface
+            for name in (f"p{number}", f"h{number}"):
+                shown = ("ip", "-o", "link", "show", name)
+                until(lambda shown=shown: " state UP " in subprocess.run(shown, capture_output=True, text=True).stdout, name)
         return {number: packet_socket(f"h{number}") for number in PORTS}
 
     def begin(self) -> None:
