@@ -23,7 +23,7 @@ from appliance.lab.testbed import Testbed
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(os.environ.get("OFSWITCH_FAUCET", ROOT / ".venv-faucet")) / "bin"
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(1800)]
 
 FAUCET_PORT, GAUGE_PORT = 6653, 6654
 ETH_P_ALL = 3

@@ -22,7 +22,7 @@ from support.waiting import SECONDS, until
 from appliance.config import LabHost
 from appliance.lab.testbed import Testbed
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(1800)]
 
 STOCK = Path(__file__).parent / "stock" / "ryu"
 DATAPATH_ID = 1

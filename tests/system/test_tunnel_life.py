@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from support.overlay import Overlay, ip, tunnel, underlay4
 from support.running_switch import READY_SECONDS, RunningSwitch
-from support.waiting import lost, until
+from support.waiting import SECONDS, lost, until
 
 from appliance.datapath import keeper, netlink
 from appliance.ports import PortError
@@ -58,16 +57,15 @@ def test_packets_go_on_without_an_agent_and_a_new_one_takes_the_device_over(tmp_
         assert device(overlay, 1)["ifindex"] == made["ifindex"]
         # Another one, with another tunnel besides: the device stays, the one that is new comes.
         more = port(2) + tunnel("second", 3, remote_ip=underlay4(2), dst_port=4790)
-        pinging = overlay.beds[0].start(
-            ["ping", "-n", "-i", "0.02", address], host="a1", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        with (tmp_path / "pings").open("wb") as out:  # no pipe, which would be full before it is read
+            pinging = overlay.beds[0].start(["ping", "-n", "-i", "0.02", address], host="a1", stdout=out, stderr=out)
         with overlay.switch(1, tmp_path, more) as switch:
             # Both ways in one flow entry: ovs-ofctl has a barrier behind each, and with the first the new agent takes over.
             switch.add_flows("actions=output:1,output:2")
             assert overlay.ping("a1", "b1") == 3
             pinging.send_signal(signal.SIGINT)
-            output, _ = pinging.communicate(timeout=60)
-            assert lost(output) == []
+            pinging.wait(SECONDS)
+            assert lost((tmp_path / "pings").read_text()) == []
             assert device(overlay, 1)["ifindex"] == made["ifindex"]
             assert "vxlan_of_4790" in ip("link", inside=overlay.beds[0].switch_namespace)
             assert switch.packets()["tc"] > 0
