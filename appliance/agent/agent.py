@@ -242,6 +242,9 @@ class Agent:
         waiting: deque[events.Event] | None = None
         while True:
             for effect in self.switch.step(event, now):
+                if type(effect) is effects.SendFrame:
+                    self._send(effect)
+                    continue
                 answer = self._perform(effect)
                 if answer is not None:
                     waiting = waiting or deque()
@@ -253,10 +256,10 @@ class Agent:
     def _perform(self, effect: effects.Effect) -> events.Event | None:
         """Do one effect; returns what the switch has to be told of it. One that fails is in the log, and the next is done."""
         try:
-            if isinstance(effect, effects.SendFrame):  # the quickest way to it: somebody waits for the first packet of a flow
-                port, frame, gso_size, queue_id, tunnel = effect
-                if self._datapath.send(port, frame, gso_size, queue_id, tunnel):
-                    self.ports.sent(port, len(frame))
+            if isinstance(effect, effects.InstallMegaflow):
+                if not self._datapath.install(effect.megaflow):
+                    return events.InstallRefused(effect.megaflow.id)
+                self._catching_up.append(effect.megaflow.id)
                 return None
             if isinstance(effect, effects.SendMessage):
                 self.connections.send(effect.connection, effect.message)
@@ -264,10 +267,6 @@ class Agent:
             match effect:
                 case effects.SendPacketIns(connection=connection, packet_ins=packet_ins):
                     self.connections.send_packet_ins(connection, packet_ins)
-                case effects.InstallMegaflow(megaflow=megaflow):
-                    if not self._datapath.install(megaflow):
-                        return events.InstallRefused(megaflow.id)
-                    self._catching_up.append(megaflow.id)
                 case effects.TellWhenSent():
                     return events.FramesSent()
                 case effects.RemoveMegaflows(megaflow_ids=ids):
@@ -289,6 +288,14 @@ class Agent:
             if isinstance(effect, effects.InstallMegaflow):
                 return events.InstallRefused(effect.megaflow.id)
         return None
+
+    def _send(self, effect: effects.SendFrame) -> None:
+        port, frame, gso_size, queue_id, tunnel = effect
+        try:
+            if self._datapath.send(port, frame, gso_size, queue_id, tunnel):
+                self.ports.sent(port, len(frame))
+        except Exception:
+            self._fault("SendFrame")
 
     def _fault(self, what: str) -> None:
         """Called where an exception is being handled that must not end the agent."""

@@ -36,15 +36,15 @@ class Gates:
 
     def served(self, megaflow_ids: Iterable[int]) -> None:
         """One packet of each of these, or all of its misses, have been sent on. Ids without a closed gate are passed over."""
-        closed, slots = self._closed, self._slots
+        closed, serve = self._closed, self._slots.serve
+        late = time.monotonic() - GATE_SECONDS
         for megaflow_id in megaflow_ids:
             gate = closed.get(megaflow_id)
             if gate is None:
                 continue
             slot, flags, closed_at, served = gate
             served += 1
-            if slots.serve(slot, served) or time.monotonic() - closed_at > GATE_SECONDS:
-                slots.set_flags(slot, flags)
+            if serve(slot, served, flags, at_last=closed_at < late):
                 del closed[megaflow_id]
             else:
                 closed[megaflow_id] = slot, flags, closed_at, served

@@ -78,6 +78,8 @@ class Index:
     _tags: set[int] = field(default_factory=set)
     """Those in use, each behind the number of its bucket."""
     _subtables: dict[int, Subtable] = field(default_factory=dict)
+    _last: Subtable | None = None
+    """Asked for last."""
     _free_numbers: list[int] = field(default_factory=lambda: list(range(MAX_SUBTABLES - 1, -1, -1)))
 
     @property
@@ -90,7 +92,10 @@ class Index:
 
     def subtable(self, mask: int) -> Subtable | None:
         """The subtable for a mask, made, and the last in order, if there is none; None if there are too many masks."""
-        subtable = self._subtables.get(mask)
+        last = self._last
+        if last is not None and last.mask == mask:
+            return last  # quicker than to hash the mask
+        self._last = subtable = self._subtables.get(mask)
         if subtable is None and self._free_numbers:
             raw = mask.to_bytes(_WORDS.size, "big")
             terms = tuple((number, self.constants[number]) for number, word in enumerate(_WORDS.unpack(raw)) if word)
@@ -103,6 +108,7 @@ class Index:
         kept = [subtable for subtable in self._subtables.values() if subtable.megaflows]
         kept.sort(key=lambda subtable: -subtable.hits)
         self._subtables = {subtable.mask: subtable for subtable in kept}
+        self._last = None
         for subtable in kept:
             subtable.hits //= 2
 

@@ -30,7 +30,6 @@ from appliance.datapath.loader import Programs, Sizes
 from appliance.datapath.transmit import Transmitter
 from appliance.datapath.tunnels import Tunnels
 from appliance.model.ports import Hook
-from appliance.model.tunnel import NO_TUNNEL, Tunnel
 
 _BESIDES_MTU = 18
 """Bytes of a frame that the kernel allows for besides: Ethernet's header and one tag."""
@@ -52,13 +51,15 @@ class Ports:
         self._ports: dict[int, DatapathPort] = {}
         self._counters = programs.shared_memory("port_counters", PORT_PLACES * sizes.cpus * _COUNTERS_BYTES)
         self._settings = memoryview(programs.shared_memory("settings", ctypes.sizeof(Settings))).cast("I")
-        self._transmitter = Transmitter()
         self._keeper = Keeper(programs.map_fd(array) for array in _KEPT)
         self._attached: set[int] = set()
         """Indices of the interfaces that have our program."""
         self._waiting: set[int] = set()
         """Numbers of ports where an earlier agent's programs go on."""
         self.tunnels = Tunnels(programs, programs.shared_memory("injection", Tunnels.MEMORY_BYTES))
+        self._transmitter = Transmitter(self.tunnels)
+        self.send = self._transmitter.send
+        """See ``driver.Datapath``."""
 
     # ── that come and go ───────────────────────────────────────────────────────────────────────────────────────────────
     def attach(self, port: DatapathPort, *, wait: bool) -> bool:
@@ -164,7 +165,7 @@ class Ports:
             self._programs.update("flood_list", place, _word(port_place(number)))
         self._settings[_SETTING] = len(ports)
 
-    # ── what it counts, what leaves by them ────────────────────────────────────────────────────────────────────────────
+    # ── what it counts ────────────────────────────────────────────────────────────────────────────
     def counters(self) -> Mapping[int, TierCounters]:
         """By port number."""
         return {number: self._counted(number) for number in self._ports}
@@ -180,14 +181,6 @@ class Ports:
     def _counters_at(self, number: int) -> list[int]:
         """Where they are, on each CPU."""
         return [(port_place(number) + cpu * PORT_PLACES) * _COUNTERS_BYTES for cpu in range(self._sizes.cpus)]
-
-    def send(self, port: int, frame: bytes, gso_size: int = 0, queue_id: int | None = None, tunnel: Tunnel = NO_TUNNEL) -> bool:
-        """See ``driver.Datapath``."""
-        known = self._ports.get(port)
-        if known is None or known.tunnel is None:
-            return self._transmitter.send(port, frame, gso_size, queue_id)
-        with self.tunnels.sending(port, frame, tunnel):
-            return self._transmitter.send(port, frame, gso_size, queue_id)
 
 
 def _flags(port: DatapathPort) -> PortFlag:

@@ -97,11 +97,12 @@ class Slots:
         """From here on nothing fits it: no bucket's way, no entry of the cache."""
         self._slot_words[slot * _SLOT_WORDS + _SUBTABLE_WORD] = NO_SUBTABLE
 
-    def set_flags(self, slot: int, flags: int) -> None:
-        self._slot_words[slot * _SLOT_WORDS + _FLAGS] = flags
-
-    def serve(self, slot: int, served: int) -> bool:
-        """So many of the packets that drew a ticket have been served: whether none waits."""
+    def serve(self, slot: int, served: int, flags: int, *, at_last: bool) -> bool:
+        """So many of the packets that drew a ticket have been served. If none waits, or ``at_last``, these are the slot's flags
+        from now on: whether that is so."""
         words, at = self._body_words, slot * _BODY_WORDS
         words[at + _SERVED] = served
-        return words[at + _TICKET] == served
+        if words[at + _TICKET] != served and not at_last:
+            return False
+        self._slot_words[slot * _SLOT_WORDS + _FLAGS] = flags
+        return True

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 
 from appliance.datapath.driver import DatapathError
+from appliance.datapath.tunnels import Tunnels
 from appliance.model.fields import Layer
 from appliance.model.queues import queue_class
+from appliance.model.tunnel import NO_TUNNEL, Tunnel
 from appliance.packet.checksum import TCP_CHECKSUM, UDP_CHECKSUM
 from appliance.packet.parse import parse
 
@@ -39,17 +42,22 @@ def _vnet_header(frame: bytes, gso_size: int) -> bytes:
 
 
 class Transmitter:
-    """Sockets by port number."""
+    """Sockets by port number. ``tunnels`` are those of tunnel ports."""
 
-    def __init__(self) -> None:
+    def __init__(self, tunnels: Tunnels | None = None) -> None:
+        self._tunnels = tunnels
         self._sockets: dict[int, socket.socket] = {}
+        self._marked: set[int] = set()
+        """Tunnel ports."""
+        self._plain: dict[int, Callable[[bytes], int]] = {}
+        """``send`` of the sockets that a frame can be given to with nothing but an empty header."""
         self._classes: dict[int, int] = {}
         """Traffic class of each socket, 0 for none."""
         self.failed = 0
         """Frames that the kernel did not take."""
 
     def open(self, port: int, ifindex: int, mark: int = 0) -> None:
-        """``mark`` is that of the frames (SO_MARK). Raises DatapathError."""
+        """``mark`` is that of the frames of a tunnel port (SO_MARK). Raises DatapathError."""
         self.close(port)
         out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         try:
@@ -63,25 +71,47 @@ class Transmitter:
             raise DatapathError(f"cannot send by interface {ifindex}: {error.strerror}") from error
         self._sockets[port] = out
         self._classes[port] = 0
+        if mark:
+            self._marked.add(port)
+        else:
+            self._plain[port] = out.send
 
-    def send(self, port: int, frame: bytes, gso_size: int, queue_id: int | None = None) -> bool:
-        """Whether the kernel took it."""
-        out = self._sockets.get(port)
-        if out is None:
-            return False
-        header = _vnet_header(frame, gso_size) if gso_size else _PLAIN
-        traffic_class = 0 if queue_id is None else queue_class(queue_id)
+    def send(self, port: int, frame: bytes, gso_size: int = 0, queue_id: int | None = None, tunnel: Tunnel = NO_TUNNEL) -> bool:
+        """See ``driver.Datapath``."""
+        plain = self._plain.get(port)
         try:
-            if traffic_class != self._classes[port]:
-                out.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, traffic_class)
-                self._classes[port] = traffic_class
-            out.send(header + frame)
+            if plain is None or gso_size or queue_id is not None:
+                return self._send(port, frame, gso_size, queue_id, tunnel)
+            plain(_PLAIN + frame)
         except OSError:
             self.failed += 1
             return False
         return True
 
+    def _send(self, port: int, frame: bytes, gso_size: int, queue_id: int | None, tunnel: Tunnel) -> bool:
+        """Raises OSError."""
+        out = self._sockets.get(port)
+        if out is None:
+            return False
+        header = _vnet_header(frame, gso_size) if gso_size else _PLAIN
+        traffic_class = 0 if queue_id is None else queue_class(queue_id)
+        if traffic_class != self._classes[port]:
+            out.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, traffic_class)
+            self._classes[port] = traffic_class
+            if traffic_class:
+                self._plain.pop(port, None)
+            elif port not in self._marked:
+                self._plain[port] = out.send
+        if self._tunnels is None or port not in self._marked:
+            out.send(header + frame)
+        else:
+            with self._tunnels.sending(port, frame, tunnel):
+                out.send(header + frame)
+        return True
+
     def close(self, port: int) -> None:
+        self._plain.pop(port, None)
+        self._marked.discard(port)
         out = self._sockets.pop(port, None)
         if out is not None:
             out.close()

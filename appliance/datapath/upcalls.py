@@ -22,13 +22,9 @@ from appliance.model.tunnel import NO_TUNNEL, Tunnel
 
 _MAP = "upcalls"
 _RECORD_BYTES = ctypes.sizeof(UpcallRecord)
-_ABOUT = struct.Struct("=QII")
-"""Megaflow, port, reason."""
 _ORIGIN = struct.Struct("=8sHH")
 """Of a copy cookie, table, and reason of the packet-in. Of others in the cookie's place: ``_came``."""
-_RECORD = struct.Struct(f"={KEY_BYTES}s{_ABOUT.size}sIIHHHH{_ORIGIN.size}sI")
-_MISS = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH")
-"""The same, as far as a miss needs it."""
+_RECORD = struct.Struct(f"={KEY_BYTES}sQIIIIHHHH{_ORIGIN.size}sI")
 _MAC_BYTES = 12
 _METADATA_BYTES = 8
 """The first of a key."""
@@ -37,7 +33,7 @@ _WAY_BYTES = 28
 _REASONS = tuple(UpcallReason)
 # Plain integers, and no calls of Field's: this is in the way of each flow's first packet.
 _new = tuple.__new__
-_MISS_REASON = UpcallReason.MISS
+_MISS = UpcallReason.MISS
 _COPY = int(UpcallReason.COPY)
 _IN_BURSTS = frozenset(int(reason) for reason in IN_BURSTS)
 _IN_PORT_SHIFT = IN_PORT.shift
@@ -46,6 +42,9 @@ _SERVED_OF_ALL = 1
 """Where ``upcall_shares`` has what was taken out for all ports together: in the place of port 0."""
 
 
+_About = tuple[int, int, int]
+"""Megaflow, port, reason."""
+_NOTHING = (0, 0, 0)
 _Open = tuple[bytes, tuple[int, bytes] | None, int, list[bytes], list[bytes]]
 """A burst: the part of the key that its packets agree in, what its copies say, the port, keys, frames."""
 
@@ -72,25 +71,32 @@ class Upcalls:
         if not found:
             self._ring.release()
             return ()
-        if len(found) == 1:
-            alone = self._alone(*found[0])
-            if alone is not None:
-                return (alone,)
         memory = self._ring.memory
         received: list[Upcall | Burst] = []
         units = self._units
-        bursts: dict[bytes, _Open] = {}
+        bursts: dict[_About, _Open] = {}
         """That may go on, by what their packets are about; one a port, for between ports no order is kept."""
-        of_port: dict[int, bytes] = {}
+        of_port: dict[int, _About] = {}
         lines = self._taken
+        unpack, from_bytes = _RECORD.unpack_from, int.from_bytes
         for at, size in found:
-            key, about, length, gso_size, vlan_present, tpid, tci, line, origin, octets = _RECORD.unpack_from(memory, at)
+            key, megaflow_id, in_port, reason, length, gso_size, vlan_present, tpid, tci, line, origin, octets = unpack(memory, at)
             at += _RECORD_BYTES
+            if not (reason or gso_size or vlan_present or bursts):
+                number = from_bytes(key, "big")
+                if number >> _IN_PORT_SHIFT & _IN_PORT_ONES == in_port:
+                    # As most are: what follows comes to the same.
+                    lines.append(line)
+                    units[in_port] = units.get(in_port, 0) + -(-size // UPCALL_UNIT)
+                    received.append(
+                        _new(Upcall, (in_port, _MISS, megaflow_id, number, memory[at : at + length], 0, None, 0, NO_TUNNEL))
+                    )
+                    continue
             if vlan_present:
                 frame = memory[at : at + _MAC_BYTES] + struct.pack(">HH", tpid, tci) + memory[at + _MAC_BYTES : at + length]
             else:
                 frame = memory[at : at + length]
-            burst = bursts.get(about) if bursts else None
+            burst = bursts.get((megaflow_id, in_port, reason)) if bursts else None
             if burst is not None:
                 way, said, in_port, keys, frames = burst
                 if key[:_WAY_BYTES] == way and not gso_size and (said is None or said == (line, origin)):
@@ -100,13 +106,12 @@ class Upcalls:
                     frames.append(frame)
                     units[in_port] += -(-size // UPCALL_UNIT)
                     continue
-            megaflow_id, in_port, reason = _ABOUT.unpack(about)
             if reason == _COPY:
                 controller = _controller(key, line, origin)
             else:
                 controller = None
                 lines.append(line)
-            number = int.from_bytes(key, "big")
+            number = from_bytes(key, "big")
             if number >> _IN_PORT_SHIFT & _IN_PORT_ONES == in_port:
                 octets, came = 0, NO_TUNNEL
             else:
@@ -114,8 +119,9 @@ class Upcalls:
             upcall = _new(Upcall, (in_port, _REASONS[reason], megaflow_id, number, frame, gso_size, controller, octets, came))
             units[in_port] = units.get(in_port, 0) + -(-size // UPCALL_UNIT)
             if bursts:
-                bursts.pop(of_port.get(in_port, b""), None)
+                bursts.pop(of_port.get(in_port, _NOTHING), None)
             if reason in _IN_BURSTS and not gso_size and not octets:
+                about = megaflow_id, in_port, reason
                 keys, frames = [key], [frame]
                 said = (line, origin) if controller is not None else None
                 bursts[about] = key[:_WAY_BYTES], said, in_port, keys, frames
@@ -123,23 +129,11 @@ class Upcalls:
                 received.append(Burst(upcall, keys, frames))
             else:
                 received.append(upcall)
-        self._give_back()
+        if len(found) > 1:  # else somebody may be waiting for this one packet: it is sent before anything is done that can wait
+            self._give_back()
         if not of_port:
             return received  # there was no burst
         return [item.first if isinstance(item, Burst) and len(item.frames) == 1 else item for item in received]
-
-    def _alone(self, at: int, size: int) -> Upcall | None:
-        """The one record that there was, if it is a common miss: nothing is done for it that can wait until it has been sent on.
-        What ``take`` does with many is the same."""
-        memory = self._ring.memory
-        key, megaflow_id, in_port, reason, length, gso_size, vlan_present, _, _, line = _MISS.unpack_from(memory, at)
-        number = int.from_bytes(key, "big")
-        if reason or gso_size or vlan_present or number >> _IN_PORT_SHIFT & _IN_PORT_ONES != in_port:
-            return None
-        at += _RECORD_BYTES
-        self._taken.append(line)
-        self._units[in_port] = -(-size // UPCALL_UNIT)
-        return _new(Upcall, (in_port, _MISS_REASON, megaflow_id, number, memory[at : at + length], 0, None, 0, NO_TUNNEL))
 
     def _give_back(self) -> None:
         self._ring.release()

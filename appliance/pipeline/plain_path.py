@@ -65,24 +65,22 @@ def begin(pipeline: Pipeline, key: int) -> Translation | Begun:
         if entry is None:
             break
         program = entry.program
-        worked_out = _OUTPUTS.get((id(program), in_port))
-        applied = _outputs(program, in_port) if worked_out is None else worked_out[1]
+        _, applied, clear, written, kept, metadata, goto = _STEPS.get((id(program), in_port)) or _step(program, in_port)
         if applied is None:
             return Begun(entry, at, known & _NO_METADATA, tuple(met), outputs, in_set)
         if applied:
             outputs += applied
-        if program.clear:
+        if clear:
             in_set = None
-        for action in program.write:
-            if isinstance(action, Output):
-                in_set = action, table_id, entry
-        if program.metadata_mask:
-            at = at & ~(program.metadata_mask << METADATA.shift) | program.metadata << METADATA.shift
-        if program.goto is None:
+        if written is not None:
+            in_set = written, table_id, entry
+        if kept:
+            at = at & kept | metadata
+        if goto is None:
             if in_set is not None:
                 outputs += _output(in_set[0], in_port) or ()
             break
-        table_id = program.goto
+        table_id = goto
     return _translation(key, known, outputs, met)
 
 
@@ -104,21 +102,33 @@ def only_outputs(action: Action) -> bool:
     return _output(action, 0) is not None
 
 
-_OUTPUTS: dict[tuple[int, int], tuple[Program, tuple[DatapathAction, ...] | None]] = {}
-"""What ``_outputs`` returned lately, by the identity of the program, which lives as long as it is in use here, and the port."""
-_MAX_OUTPUTS = 4096
+_Step = tuple[Program, tuple[DatapathAction, ...] | None, bool, Output | None, int, int, int | None]
+"""What an entry does to a packet of one port: its program, which lives as long as its identity is in use here; what it does at
+once, None if that or its part of the action set is more than outputs; whether it clears the action set; what it writes to that; the
+bits of the key that it keeps, 0 if it keeps all, and those that it sets; the next table."""
+_STEPS: dict[tuple[int, int], _Step] = {}
+"""Those worked out lately, by the identity of the program and the port."""
+_MAX_STEPS = 4096
+
+
+def _step(program: Program, in_port: int) -> _Step:
+    if len(_STEPS) >= _MAX_STEPS:
+        _STEPS.clear()
+    written = [action for action in program.write if isinstance(action, Output)]
+    bits = program.metadata_mask << METADATA.shift
+    step = _STEPS[id(program), in_port] = (
+        program,
+        _outputs(program, in_port),
+        program.clear,
+        written[-1] if written else None,
+        KEY_MASK & ~bits if bits else 0,
+        program.metadata << METADATA.shift,
+        program.goto,
+    )
+    return step
 
 
 def _outputs(program: Program, in_port: int) -> tuple[DatapathAction, ...] | None:
-    """What an entry does to the packet at once; None if it or its part of the action set is more than outputs."""
-    outputs = _found_outputs(program, in_port)
-    if len(_OUTPUTS) >= _MAX_OUTPUTS:
-        _OUTPUTS.clear()
-    _OUTPUTS[id(program), in_port] = program, outputs
-    return outputs
-
-
-def _found_outputs(program: Program, in_port: int) -> tuple[DatapathAction, ...] | None:
     if program.meter_id is not None:
         return None
     outputs: tuple[DatapathAction, ...] = ()

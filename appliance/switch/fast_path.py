@@ -5,7 +5,7 @@ Invariant: the ids in ``InstallMegaflow`` and ``RemoveMegaflows`` effects, in th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from appliance.model.fields import IN_PORT, IP_FRAG
 from appliance.model.megaflow import FIRST_AGAIN, LAST_AGAIN, Again, MegaflowStatistics, is_again
@@ -13,7 +13,7 @@ from appliance.pipeline import group_table, mac_table, xlate
 from appliance.pipeline.first_part import first_part, is_first_part
 from appliance.pipeline.flow_table import Pipeline
 from appliance.pipeline.mac_table import MacChange, MacTable
-from appliance.pipeline.plain_path import begin
+from appliance.pipeline.plain_path import Begun, begin
 from appliance.pipeline.translation import Continuation, Translation
 from appliance.switch.cross_product import CrossProduct, Parts
 from appliance.switch.effects import Effect, InstallMegaflow, ReadStatistics, RemoveMegaflows
@@ -47,12 +47,8 @@ class FastPath:
         self.standalone = standalone
         self.drops_fragments = False
         """OFPC_FRAG_DROP: fragments of IP packets do not come to the tables."""
-        self._passed: list[tuple[Translation, int]] = []
-        """Packets still to be counted: translation, bytes."""
-        self._asked: list[tuple[Translation, int]] = []
-        """Packets that want a megaflow, by translation and key (``want``)."""
-        self._firsts: dict[int, set[int]] = {}
-        """What is asked for that is the first part of a way: by mask, the masked keys."""
+        self.asked: list[tuple[Translation, int, int]] = []
+        """Packets that came up and want a megaflow: see ``want``."""
         self._made: dict[int, LiveMegaflow] = {}
         """Live for the switch, but not told to the fast path yet (``install``)."""
 
@@ -61,8 +57,9 @@ class FastPath:
         """What OFPP_NORMAL does at this time."""
         return lambda key: mac_table.normal(key, self.mac_table, now)
 
-    def translate(self, key: int, now: float, *, one_packet: bool = False) -> Translation:
-        """What becomes of a packet with this flow key that comes in. ``one_packet``: see ``xlate.translate``."""
+    def translate(self, key: int, now: float, *, one_packet: bool = False, begun: Translation | Begun | None = None) -> Translation:
+        """What becomes of a packet with this flow key that comes in. ``one_packet``: see ``xlate.translate``. ``begun`` is what
+        ``plain_path`` has said of it."""
         if FIRST_AGAIN <= key >> _IN_PORT_SHIFT & _IN_PORT_ONES <= LAST_AGAIN:
             return self._translate_again(key, now, one_packet=one_packet)
         if self.drops_fragments and IP_FRAG.get(key):
@@ -70,7 +67,7 @@ class FastPath:
         if self.standalone:
             translation = mac_table.normal(key, self.mac_table, now)
         else:
-            begun = begin(self.pipeline, key)
+            begun = begun or begin(self.pipeline, key)
             if isinstance(begun, Translation) and not (one_packet or self.drops_fragments):
                 return begun  # as most are
             translation = xlate.translate(
@@ -80,12 +77,9 @@ class FastPath:
             translation = self._placed(translation, IN_PORT.get(key), 1)
         return self._of_no_fragment(translation)
 
-    def plain_path(self, key: int) -> Translation | None:
-        """What ``translate`` says of a packet that has not been parsed again, if it takes the short way through the tables."""
-        if self.standalone or self.drops_fragments:
-            return None
-        begun = begin(self.pipeline, key)
-        return begun if isinstance(begun, Translation) else None
+    def plain_path(self, key: int) -> Translation | Begun | None:
+        """What ``translate`` says of a packet that has not been parsed again, or how far the short way through the tables leads."""
+        return None if self.standalone or self.drops_fragments else begin(self.pipeline, key)
 
     def _translate_again(self, key: int, now: float, *, one_packet: bool) -> Translation:
         """Of a packet that has been parsed again."""
@@ -142,47 +136,48 @@ class FastPath:
     def conclude(self, now: float) -> None:
         """What was wanted has been made by now, or else something went wrong: it will not be made of what may not hold any more.
         Its packets are counted all the same."""
-        self._asked.clear()
-        self._firsts.clear()
-        self._count_passed(now)
+        if self.asked:
+            self._take_asked(now)
 
-    def want(self, translation: Translation, key: int, octets: int, now: float) -> bool:
+    def want(self, translation: Translation, key: int, octets: int) -> bool:
         """A packet with this key and translation came up, for which none is known to be live: it counts for one that ``install``
         makes, if there is to be one. Whether that may be for other packets too; if so, and unless ``octets`` is 0, the packet is
-        counted then, which need not be before it is sent."""
+        counted then, which need not be before it is sent. What takes the plain path may be put among the ``asked`` unseen."""
         if not installable(translation):
             return False
-        if octets:
-            self._passed.append((translation, octets))
-        table_id = self._cross_product.table
-        if table_id is None or self.standalone or all(lookup.table_id != table_id for lookup in translation.lookups):
-            self._asked.append((translation, key))
-        else:
-            self._want_parts(translation, key, table_id, now)
+        self.asked.append((translation, key, octets))
         return True
 
-    def _want_parts(self, translation: Translation, key: int, table_id: int, now: float) -> None:
-        """The first part of the packet's way, and if that is new, the rest: else that may well be there, or comes up by itself."""
-        for mask, regions in self._firsts.items():
-            if key & mask in regions:
-                return
-        first = self._first_part(key, table_id)
-        if first is None:
-            self._asked.append((translation, key))
-            return
-        if self.megaflows.at(self.megaflows.masks.choose(first.mask), key) is None:
-            rest = self._rest(first, now)
-            if not installable(rest):
-                self._asked.append((translation, key))
-                return
-            self._asked.append((rest, rest.key))
-        self._asked.append((first, key))
-        self._firsts.setdefault(first.mask, set()).add(key & first.mask)
+    def _in_parts(
+        self, asked: Iterable[tuple[Translation, int, int]], table_id: int, now: float
+    ) -> Iterator[tuple[Translation, int, int]]:
+        """In the place of a way through this table its first part, and if that is new, the rest: else that may well be there, or
+        comes up by itself."""
+        known: dict[int, set[int]] = {}
+        """First parts that are asked for: by mask, the masked keys."""
+        for translation, key, _ in asked:
+            if all(lookup.table_id != table_id for lookup in translation.lookups):
+                yield translation, key, 0
+                continue
+            if any(key & mask in regions for mask, regions in known.items()):
+                continue
+            first = self._first_part(key, table_id)
+            if first is None:
+                yield translation, key, 0
+                continue
+            if self.megaflows.at(self.megaflows.masks.choose(first.mask), key) is None:
+                rest = self._rest(first, now)
+                if not installable(rest):
+                    yield translation, key, 0
+                    continue
+                yield rest, rest.key, 0
+            yield first, key, 0
+            known.setdefault(first.mask, set()).add(key & first.mask)
 
     @property
     def is_wanted(self) -> bool:
         """Whether ``install`` has something to do."""
-        return bool(self._asked or self._made or self._passed)
+        return bool(self.asked or self._made)
 
     def install(self, now: float) -> list[Effect]:
         """Make the megaflows that were wanted, and tell the fast path of those that still are."""
@@ -196,9 +191,16 @@ class FastPath:
         effects: list[Effect] = []
         megaflows = self.megaflows
         before = len(self._made)
-        self._count_passed(now)
         choose = megaflows.masks.choose
-        for translation, key in self._asked:
+        asked, table_id = self._take_asked(now), self._cross_product.table
+        if table_id is not None and not self.standalone:
+            asked = list(self._in_parts(asked, table_id, now))
+        for translation, key, _ in asked:
+            new = megaflows.came_up(translation, key, now, self._made)
+            if new is not None:
+                if new:
+                    self._prefetch.came(translation)
+                continue
             mask = choose(translation.mask)
             live = megaflows.at(mask, key)
             if live is None:
@@ -213,8 +215,6 @@ class FastPath:
                 if mask == translation.mask:
                     self._prefetch.came(translation)
             megaflows.punted(live, now)
-        self._asked.clear()
-        self._firsts.clear()
         self._judge_ways(len(self._made) - before, now)
         return effects
 
@@ -252,12 +252,17 @@ class FastPath:
         self._judge_ways(made, now)
         return self.install(now)
 
-    def _count_passed(self, now: float) -> None:
-        for translation, octets in self._passed:
-            self.pipeline.count(translation.lookups, 1, octets, now)
-            if translation.hits:
-                group_table.count(translation.hits, 1, octets)
-        self._passed.clear()
+    def _take_asked(self, now: float) -> list[tuple[Translation, int, int]]:
+        """Counted."""
+        asked = self.asked[:]
+        self.asked.clear()
+        count = self.pipeline.count
+        for translation, _, octets in asked:
+            if octets:
+                count(translation.lookups, 1, octets, now)
+                if translation.hits:
+                    group_table.count(translation.hits, 1, octets)
+        return asked
 
     def refused(self, megaflow_id: int, now: float) -> list[Effect]:
         """The fast path found no place for a megaflow. With a finer mask it may, which is something for packets like this one."""

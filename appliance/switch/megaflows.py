@@ -47,6 +47,8 @@ _SPARE = 32
 _AT_ONCE = 256
 """Removing so many takes a millisecond or two."""
 
+_new = tuple.__new__
+_NONE: dict[int, int] = {}
 _NOTHING_COUNTED = MegaflowStatistics(0, 0, 0.0)
 
 Translate = Callable[[Translation], Translation]
@@ -104,11 +106,16 @@ class Megaflows:
         """Removed; their last statistics are still to come."""
         self._credit_changed: set[int] = set()
         """Their ``credit`` is not that of their translation."""
-        self._by_region: dict[tuple[int, int], int] = {}
+        self._by_mask: dict[int, dict[int, int]] = {}
+        """By mask and masked key. To hash such a number takes as long as fifteen bytecodes: the last mask is asked for once."""
+        self._last_mask = -1
+        self._of_last_mask: dict[int, int] = {}
         self._by_entry: dict[FlowEntry, set[int]] = {}
         """Whose translation or credit has the entry, also of those that are leaving."""
         self._by_table: dict[int, dict[int, Lookups]] = {}
         """By table and known bits."""
+        self._last_lookups: dict[int, tuple[int, Lookups]] = {}
+        """Those that were added to last, by table."""
         self._by_address: dict[int, set[int]] = {}
         """MAC addresses in the translation's ``normal_keys``."""
         self._by_group: dict[int, set[int]] = {}
@@ -141,7 +148,7 @@ class Megaflows:
 
     def at(self, mask: int, key: int) -> LiveMegaflow | None:
         """The live megaflow that ``add`` would make for this packet with this mask, if there is one."""
-        megaflow_id = self._by_region.get((mask, key & mask))
+        megaflow_id = self._by_mask.get(mask, _NONE).get(key & mask)
         return None if megaflow_id is None else self._live[megaflow_id]
 
     def earned(self, mask: int, key: int) -> bool:
@@ -167,15 +174,44 @@ class Megaflows:
         self._last_id = megaflow_id = self._last_id + 1
         if mask != translation.mask and translation.key != key:
             translation = translation._replace(key=key)  # it was another packet's, for which this megaflow is not
+        regions = self._by_mask.get(mask)
+        if regions is None:
+            regions = self._by_mask[mask] = {}
+            self.masks.take(mask)
         masked = key & mask
+        regions[masked] = megaflow_id
+        return self._add(megaflow_id, masked, mask, translation, now)
+
+    def _add(self, megaflow_id: int, masked: int, mask: int, translation: Translation, now: float) -> LiveMegaflow:
+        """One that has its place."""
         actions = translation.for_fast_path if translation.recirculation else translation.actions
-        live = LiveMegaflow(Megaflow(megaflow_id, masked, mask, actions), translation, now)
+        live = LiveMegaflow(_new(Megaflow, (megaflow_id, masked, mask, actions)), translation, now)
         self._live[megaflow_id] = live
         self._order.add(megaflow_id)
-        self.masks.take(mask)
-        self._by_region[mask, masked] = megaflow_id
         self._index_translation(megaflow_id, translation)
         return live
+
+    def came_up(self, translation: Translation, key: int, now: float, made: dict[int, LiveMegaflow]) -> bool | None:
+        """A packet with this key and translation came up: it counts for the live megaflow that it is in, which is added here and to
+        ``made`` if there is none. Whether it is new; None if that takes more thought, because of the mask or for want of room:
+        nothing is done then."""
+        mask = translation.mask
+        if mask != self._last_mask:
+            if mask not in self._by_mask:
+                return None
+            self._last_mask, self._of_last_mask = mask, self._by_mask[mask]
+        if len(self._live) >= self.limit.now:
+            return None
+        megaflow_id = self._last_id + 1
+        masked = key & mask
+        found = self._of_last_mask.setdefault(masked, megaflow_id)
+        if found != megaflow_id:
+            self.punted(self._live[found], now)
+            return False
+        self._last_id = megaflow_id
+        made[megaflow_id] = live = self._add(megaflow_id, masked, mask, translation, now)
+        live.punted = 1
+        return True
 
     def remove(self, megaflow_ids: Iterable[int]) -> None:
         """They are no longer live; ``count_final`` or ``conclude`` closes their accounts. Each must be live."""
@@ -185,8 +221,13 @@ class Megaflows:
             self._leaving[megaflow_id] = live
             self._credit_changed.discard(megaflow_id)
             self._touched.discard(megaflow_id)
-            del self._by_region[live.megaflow.mask, live.megaflow.key]
-            self.masks.release(live.megaflow.mask)
+            _, masked, mask, _ = live.megaflow
+            regions = self._by_mask[mask]
+            del regions[masked]
+            if not regions:
+                del self._by_mask[mask]
+                self.masks.release(mask)
+                self._last_mask = -1
             self._unindex_translation(megaflow_id, live.translation)
             self._index_entries(megaflow_id, live.credit.lookups)
 
@@ -197,7 +238,7 @@ class Megaflows:
             return None
         self.remove((megaflow_id,))
         self._close(megaflow_id)
-        if not live.punted or live.megaflow.mask == EXACT or (EXACT, live.translation.key & EXACT) in self._by_region:
+        if not live.punted or live.megaflow.mask == EXACT or self.at(EXACT, live.translation.key) is not None:
             return None
         return self.add(live.translation, live.translation.key, now, EXACT)
 
@@ -363,16 +404,19 @@ class Megaflows:
 
     # ── indexes ────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _index_translation(self, megaflow_id: int, translation: Translation) -> None:
-        self._index_entries(megaflow_id, translation.lookups)
+        by_entry, last_lookups = self._by_entry, self._last_lookups
         for lookup in translation.lookups:
-            table_id, _, known, _ = lookup
-            groups = self._by_table.get(table_id)
-            if groups is None:
-                groups = self._by_table[table_id] = {}
-            group = groups.get(known)
-            if group is None:
-                group = groups[known] = Lookups(known)
-            group.add(megaflow_id, lookup)
+            table_id, _, known, entry = lookup
+            if entry is not None:
+                ids = by_entry.get(entry)
+                if ids is None:
+                    by_entry[entry] = {megaflow_id}
+                else:
+                    ids.add(megaflow_id)
+            last = last_lookups.get(table_id)
+            if last is None or last[0] != known:
+                last = last_lookups[table_id] = known, self._lookups(table_id, known)
+            last[1].add(megaflow_id, lookup)
         for key in translation.normal_keys:
             for address in (ETH_SRC.get(key), ETH_DST.get(key)):
                 self._by_address.setdefault(address, set()).add(megaflow_id)
@@ -380,6 +424,15 @@ class Megaflows:
             for index, numbers in self._dependencies(translation):
                 for number in numbers:
                     index.setdefault(number, set()).add(megaflow_id)
+
+    def _lookups(self, table_id: int, known: int) -> Lookups:
+        groups = self._by_table.get(table_id)
+        if groups is None:
+            groups = self._by_table[table_id] = {}
+        group = groups.get(known)
+        if group is None:
+            group = groups[known] = Lookups(known)
+        return group
 
     def _unindex_translation(self, megaflow_id: int, translation: Translation) -> None:
         self._unindex_entries(megaflow_id, translation.lookups)
@@ -389,6 +442,7 @@ class Megaflows:
             group.remove(megaflow_id)
             if not group:
                 del groups[lookup.known]
+                self._last_lookups.pop(lookup.table_id, None)
         for key in translation.normal_keys:
             for address in (ETH_SRC.get(key), ETH_DST.get(key)):
                 _discard(self._by_address, address, megaflow_id)

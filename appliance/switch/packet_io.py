@@ -113,13 +113,18 @@ class PacketIo:
         meter: MeterPackets,
         plugins: Plugins,
     ) -> None:
-        self.upcalls_by_reason = dict.fromkeys(UpcallReason, 0)
+        self._counts = [0] * len(UpcallReason)
+        """Upcalls by reason."""
         self._fast_path = fast_path
         self._ports = ports
         self._controllers = controllers
         self._validator = validator
         self._meter = meter
         self._plugins = plugins
+
+    def upcalls_by_reason(self) -> dict[UpcallReason, int]:
+        """How many there were."""
+        return dict(zip(UpcallReason, self._counts, strict=True))
 
     # ── from the fast path ─────────────────────────────────────────────────────────────────────────────────────────────
     def short_way(self, upcall: Upcall) -> PassedOn | None:
@@ -128,25 +133,29 @@ class PacketIo:
         if reason or gso_size or octets or key & _TUNNEL_ID_BITS:
             return None
         translation = self._fast_path.plain_path(key)
-        if translation is None:
+        if type(translation) is not Translation:
             return None
+        ports = self._ports_of(translation, key, frame)
+        return _new(PassedOn, (upcall, translation, ports)) if ports else None
+
+    def _ports_of(self, translation: Translation, key: int, frame: bytes) -> tuple[int, ...]:
+        """Where a miss that is no segmentation-offload frame is put out as it is, by a plain translation; none if something else is
+        to be done, or nothing."""
         forwarding = self._ports.forwarding
         ports: tuple[int, ...] = ()
         for action in translation.actions:
             if type(action) is not Forward:
-                return None
+                return ()
             port = action.port
             if port in forwarding:
                 ports += (port,)
-        if not ports or (key & _CHECKSUMMED and checksum.may_be_partial(frame)):
-            return None
-        return _new(PassedOn, (upcall, translation, ports))
+        return () if key & _CHECKSUMMED and checksum.may_be_partial(frame) else ports
 
     def passed_on(self, event: PassedOn, now: float) -> list[Effect]:
         """What is left to do when it has been sent."""
         upcall, translation, _ = event
-        self.upcalls_by_reason[upcall.reason] += 1
-        self._fast_path.want(translation, upcall.key, len(upcall.frame), now)
+        self._counts[upcall.reason] += 1
+        self._fast_path.asked.append((translation, upcall.key, len(upcall.frame)))
         return self._fast_path.install(now)
 
     def upcalls(self, upcalls: tuple[Upcall | Burst, ...], now: float) -> list[Effect]:
@@ -157,10 +166,28 @@ class PacketIo:
         """Translations of this batch by mask and masked key."""
         several = len(upcalls) > 1
         each = self._each(upcalls, now, effects) if Burst in map(type, upcalls) else cast(tuple[Upcall, ...], upcalls)
+        counts, asked = self._counts, fast_path.asked
+        last_mask = -1
+        of_last_mask: dict[int, Translation] = {}
         for upcall in each:
-            self.upcalls_by_reason[upcall.reason] += 1
-            if upcall.controller is not None:
-                self._copied(upcall, upcall.controller, now, effects)
+            _, reason, _, key, frame, gso_size, controller, octets, _ = upcall
+            counts[reason] += 1
+            begun = None
+            if not (reason or gso_size or octets or key & _TUNNEL_ID_BITS or (made and _find(made, key))):
+                # As most are: what follows comes to the same.
+                begun = fast_path.plain_path(key)
+                if type(begun) is Translation and (ports := self._ports_of(begun, key, frame)):
+                    for port in ports:
+                        effects.append(_new(SendFrame, (port, frame, 0, None, NO_TUNNEL)))
+                    asked.append((begun, key, len(frame)))
+                    if several:
+                        mask = begun.mask
+                        if mask != last_mask:
+                            last_mask, of_last_mask = mask, made.setdefault(mask, {})
+                        of_last_mask[key & mask] = begun
+                    continue
+            if controller is not None:
+                self._copied(upcall, controller, now, effects)
                 continue
             live = fast_path.megaflows.get(upcall.megaflow_id) if upcall.megaflow_id != NO_MEGAFLOW else None
             # A first part says what becomes of the packet when it has been looked up again, but that can be known now.
@@ -169,7 +196,7 @@ class PacketIo:
             else:
                 translation = live.translation
             if translation is None:
-                translation = fast_path.translate(upcall.key, now)
+                translation = fast_path.translate(key, now, begun=begun)
             own = translation
             unchanged = _only_outputs(translation, _PORTS if upcall.gso_size else _ANYWHERE)
             if not unchanged and may_run_out(translation.actions, upcall.key):
@@ -181,13 +208,14 @@ class PacketIo:
                 if learned:
                     # It may be about this very packet's megaflow.
                     made.clear()
+                    last_mask = -1
                     live, lasting = None, fast_path.translate(upcall.key, now)
             cut = upcall.gso_size and (upcall.key & _LABELLED or not _leaves_segmentation(own))
             plain = unchanged and not cut and not upcall.octets
             count = True
             if live is not None:
                 fast_path.megaflows.punted(live, now)
-            elif fast_path.want(lasting, upcall.key, octets := len(upcall.frame) if plain and lasting is own else 0, now):
+            elif fast_path.want(lasting, upcall.key, octets := len(upcall.frame) if plain and lasting is own else 0):
                 count = not octets
                 if several:
                     made.setdefault(lasting.mask, {})[lasting.key & lasting.mask] = lasting
@@ -238,7 +266,7 @@ class PacketIo:
             octets = sum(map(len, frames))
             self._fast_path.pipeline.count(translation.lookups, len(frames), octets, now)
             group_table.count(translation.hits, len(frames), octets)
-        self.upcalls_by_reason[first.reason] += len(frames)
+        self._counts[first.reason] += len(frames)
         in_port = first.in_port
         if self._shows(action, in_port):
             frames = [mpls.finished(each, parse(each, in_port)) if checksum.may_be_partial(each) else each for each in frames]

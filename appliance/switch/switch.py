@@ -206,7 +206,7 @@ class Switch:
     @property
     def upcalls(self) -> Mapping[UpcallReason, int]:
         """Packets that came up, by reason."""
-        return self._packets.upcalls_by_reason
+        return self._packets.upcalls_by_reason()
 
     @property
     def is_behind(self) -> bool:
