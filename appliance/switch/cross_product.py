@@ -21,6 +21,8 @@ from appliance.pipeline.translation import Translation
 
 FEWEST, MOST = 1024, 4096
 """New megaflows that are looked at together."""
+LAST = 4 * MOST
+"""So many are made between two looks that were in vain: a look takes a quarter of what it takes to make those that it is at."""
 _TIMES = 4
 """So many times fewer first parts, and so many times fewer rests, than ways: then a cut pays."""
 _FEW = 256
@@ -86,7 +88,7 @@ class CrossProduct:
         if self.table is not None:
             self.table, self._due = None, FEWEST
             return
-        self._due = min(2 * self._due, MOST)
+        self._due = min(2 * self._due, LAST)
         by_table = _ways(islice(newest, MOST))
         tables = sorted(by_table, key=lambda table_id: by_table[table_id].parts / by_table[table_id].count)
         for table_id in tables:
@@ -115,8 +117,11 @@ def _ways(translations: Iterable[Translation]) -> dict[int, _Ways]:
             if before is None or not only_goes_on(before.program):
                 break
             lookup = lookups[at]
-            first, rest = (in_port, entries[:at]), (in_port, lookup.key & METADATA.mask, entries[at:])
-            found.setdefault(lookup.table_id, _Ways()).add(translation, first, rest)
+            first, rest = (in_port, entries[:at]), (in_port, METADATA.get(lookup.key), entries[at:])
+            ways = found.get(lookup.table_id)
+            if ways is None:
+                ways = found[lookup.table_id] = _Ways()
+            ways.add(translation, first, rest)
     return found
 
 

@@ -26,6 +26,8 @@ _ALIKE = 0.75
 """So many of those that are looked at together must be."""
 _KINDS = 1024
 """Tables' entries with one mask that are remembered."""
+_LONGEST_PAUSE = 240
+"""To look at one takes as long as a tenth of all that it takes to make one: where nothing is alike, one in sixteen is looked at."""
 _UNFIT = 64
 """So many entries more that were of no use than of use, and the rest is left."""
 
@@ -72,6 +74,8 @@ class Prefetch:
         self._kind = _Kind(fewest)
         """What ``_ahead`` is of."""
         self._made = self._unfit = 0
+        self._pause = self._passed_over = 0
+        """So many are not looked at after some that had little in common; how many of these are still to come."""
 
     def __bool__(self) -> bool:
         """Whether there are any to be made."""
@@ -81,9 +85,13 @@ class Prefetch:
         """A packet came up, and a megaflow has been made of this."""
         if self._ahead is not None:
             return
+        if self._passed_over:
+            self._passed_over -= 1
+            return
         self._newest.append(translation)
         if len(self._newest) >= self._fewest:
-            self._judge()
+            self._pause = 0 if self._judge() else min(2 * self._pause + self._fewest, _LONGEST_PAUSE)
+            self._passed_over = self._pause
             self._newest.clear()
 
     def next(self) -> Ahead | None:
@@ -119,11 +127,12 @@ class Prefetch:
         self._kind.due = self._fewest if self._made >= self._fewest else min(2 * self._kind.due, MOST)
         self._ahead = None
 
-    def _judge(self) -> None:
+    def _judge(self) -> bool:
+        """Whether most of the newest are alike."""
         patterns = Counter(pattern for translation in self._newest for pattern, _ in _patterns(translation))
         pattern, count = max(patterns.items(), key=lambda item: item[1], default=(None, 0))
         if pattern is None or count < _ALIKE * len(self._newest):
-            return
+            return False
         if len(self._kinds) >= _KINDS:
             self._kinds.clear()
         kind = self._kind = self._kinds.setdefault((pattern.table_id, pattern.entry_mask), _Kind(self._fewest))
@@ -138,6 +147,7 @@ class Prefetch:
             )
             self._made = self._unfit = 0
             self._ahead = self._others(pattern, entry, like)
+        return True
 
     def _others(self, pattern: _Pattern, entry: FlowEntry, like: Translation) -> Iterator[Ahead]:
         """From the entry on, in the order in which they were added, and then those before."""
