@@ -173,10 +173,10 @@ class Agent:
             self.ports.take_over()
             LOG.info("took over from an agent that died; %d flow entries", self.switch.flow_count)
 
-    def hear_of_tables(self, message: Message) -> None:
+    def _hear_of_tables(self, message: Message, now: float) -> None:
         """A controller's message, before it is stepped, while an agent that died is still to be taken over from."""
         if isinstance(message, FlowMod):
-            self._tables_changed_at = time.monotonic()
+            self._tables_changed_at = now
         elif isinstance(message, BarrierRequest) and self.switch.flow_count:
             self.take_over()
 
@@ -212,11 +212,15 @@ class Agent:
         """Step one event, with what the switch must know before it, and do all that follows from it."""
         now = time.monotonic()
         try:
+            if self.ports.waiting and isinstance(event, events.MessageReceived):
+                self._hear_of_tables(event.message, now)
             need = self.switch.needs(event, now)
             if need is not _NOTHING:
                 self._read(need, event, now)
                 now = time.monotonic()
-            self._step(event, now)
+            wanted = self.switch.step(event, now)
+            if wanted:
+                self._do(wanted, now)
         except Exception:
             self._fault(type(event).__name__)
 
@@ -239,19 +243,24 @@ class Agent:
             self._step(events.StatisticsRead(self._datapath.statistics(part)), time.monotonic())
 
     def _step(self, event: events.Event, now: float) -> None:
-        waiting: deque[events.Event] | None = None
+        """The same for one that needs nothing."""
+        self._do(self.switch.step(event, now), now)
+
+    def _do(self, wanted: Iterable[effects.Effect], now: float) -> None:
+        """What a step wanted done, and then what the switch wants when it is told what came of it."""
+        answers: deque[events.Event] | None = None
         while True:
-            for effect in self.switch.step(event, now):
+            for effect in wanted:
                 if type(effect) is effects.SendFrame:
                     self._send(effect)
                     continue
                 answer = self._perform(effect)
                 if answer is not None:
-                    waiting = waiting or deque()
-                    waiting.append(answer)
-            if not waiting:
+                    answers = answers or deque()
+                    answers.append(answer)
+            if not answers:
                 return
-            event = waiting.popleft()
+            wanted = self.switch.step(answers.popleft(), now)
 
     def _perform(self, effect: effects.Effect) -> events.Event | None:
         """Do one effect; returns what the switch has to be told of it. One that fails is in the log, and the next is done."""
@@ -462,15 +471,10 @@ class _SwitchSide:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
+        self.message: Callable[[events.MessageReceived], None] = agent.step
 
     def opened(self, connection: int, version: int, auxiliary_id: int, main: int | None) -> None:
         self._agent.step(events.ConnectionOpened(connection, version, auxiliary_id, main))
-
-    def message(self, event: events.MessageReceived) -> None:
-        agent = self._agent
-        if agent.ports.waiting:
-            agent.hear_of_tables(event.message)
-        agent.step(event)
 
     def closed(self, connection: int) -> None:
         self._agent.step(events.ConnectionClosed(connection))

@@ -119,6 +119,8 @@ class Requests:
                     self._flow_mods.apply(message, now)
                     return []
                 return self._flow_mod_with_packet(controller, message, now)
+            if isinstance(message, BarrierRequest):
+                return [SendMessage(connection, BarrierReply(xid=message.xid))]
             return self._request(controller, connection, message, now)
         except ProtocolError as error:
             quoted = (error.data or raw)[:_QUOTED_BYTES]
@@ -127,8 +129,6 @@ class Requests:
     def _request(self, controller: Controller, connection: int, message: Message, now: float) -> list[Effect]:
         """Raises ProtocolError, having changed nothing."""
         match message:
-            case BarrierRequest(xid=xid):
-                return [SendMessage(connection, BarrierReply(xid=xid))]
             case PacketOut():
                 return self._packets.packet_out(controller.buffers, message, now)
             case PortMod():
