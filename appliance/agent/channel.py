@@ -234,6 +234,7 @@ class Channel:
                 if quick >= wanted:
                     if self._readable.soon(LINGER_SECONDS):
                         wanted = max(LINGER_AFTER, wanted // 2)
+                        began_at = time.monotonic()  # nobody else wanted a turn
                         continue
                     wanted = min(LINGER_AFTER_AT_MOST, wanted * 4)
                 self._readable.wait()

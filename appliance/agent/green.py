@@ -110,9 +110,9 @@ class Readable:
         now = time.monotonic()
         end = min(now + seconds, hub.timers[0][0]) if hub.timers else now + seconds
         while now < end:
-            found = ready(0, 1)
+            found = ready(0, 2)
             if found:
-                return bool(found[0][0] == self._fd)
+                return len(found) == 1 and bool(found[0][0] == self._fd)
             now = time.monotonic()
         return False
 

@@ -41,6 +41,8 @@ _ENCODERS: dict[type[Message], tuple[MessageType, Callable[[Any], bytes]]] = {
     row.message: (row.kind, row.encode) for row in _CODECS
 }
 
+_BARE = {row.message: HEADER.pack(OFP_VERSION, row.kind, HEADER_BYTES, 0)[:-4] for row in _CODECS if row.is_bare}
+"""Headers, but for the xid, of messages that have nothing else."""
 _IN_PARTS = (MultipartRequest, MultipartReply)
 
 ANY_VERSION = frozenset({MessageType.HELLO, MessageType.ERROR})
@@ -83,9 +85,12 @@ def encode(message: Message) -> bytes:
 
     Raises ValueError for a value that is too wide, a field that OpenFlow 1.3 does not have, or a message that gets too long.
     """
-    if isinstance(message, _IN_PARTS):
-        return b"".join(encode_in_parts(message))
+    bare = _BARE.get(type(message))
     try:
+        if bare is not None:
+            return bare + message.xid.to_bytes(4, "big")
+        if isinstance(message, _IN_PARTS):
+            return b"".join(encode_in_parts(message))
         kind, encoder = _ENCODERS[type(message)]
         version = message.version if isinstance(message, Hello) else OFP_VERSION
         return _frame(version, kind, encoder(message), message.xid)

@@ -96,8 +96,12 @@ def flow_mod_flags(bits: int) -> FlowModFlags:
     """FLOW_MOD_FAILED/BAD_FLAGS for a bit that OpenFlow 1.3 does not know."""
     flags = _FLAGS.get(bits)
     if flags is None:
-        raise ProtocolError(ErrorType.FLOW_MOD_FAILED, FlowModFailed.BAD_FLAGS, f"flags {bits:#x}")
+        raise _bad_flags(bits)
     return flags
+
+
+def _bad_flags(bits: int) -> ProtocolError:
+    return ProtocolError(ErrorType.FLOW_MOD_FAILED, FlowModFailed.BAD_FLAGS, f"flags {bits:#x}")
 
 
 def decode_flow_mod(data: bytes, xid: int) -> FlowMod:
@@ -106,13 +110,14 @@ def decode_flow_mod(data: bytes, xid: int) -> FlowMod:
     (cookie, cookie_mask, table_id, command, idle_timeout, hard_timeout, priority, buffer_id, out_port, out_group, flags) = (
         _FLOW_MOD.unpack_from(data, HEADER_BYTES)
     )
-    known = _COMMANDS.get(command)
+    known, known_flags = _COMMANDS.get(command), _FLAGS.get(flags)
     if known is None:
         raise ProtocolError(ErrorType.FLOW_MOD_FAILED, FlowModFailed.BAD_COMMAND, f"command {command}")
     if len(data) > MAX_FLOW_MOD_BYTES:
         raise ProtocolError(ErrorType.BAD_ACTION, BadAction.TOO_MANY, f"a flow-mod of {len(data)} bytes")
     match, length = decode_match(data, _MATCH_BEGINS)
-    known_flags = flow_mod_flags(flags)
+    if known_flags is None:
+        raise _bad_flags(flags)
     instructions = decode_instructions(data, _MATCH_BEGINS + length, len(data))
     return _new(
         FlowMod,

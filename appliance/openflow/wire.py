@@ -21,13 +21,15 @@ TYPE_LENGTH = Struct("!HH")
 class Codec(NamedTuple):
     """How one type of message is read and written.
 
-    ``decode(data, xid)`` gets the whole message, whose header has been checked; ``encode(message)`` gives what follows the header.
+    ``decode(data, xid)`` gets the whole message, whose header has been checked; ``encode(message)`` gives what follows the header,
+    which is nothing if the message ``is_bare``.
     """
 
     kind: MessageType
     message: type[Message]
     decode: Callable[[bytes, int], Message]
     encode: Callable[[Any], bytes]
+    is_bare: bool = False
 
 
 class BodyCodec(NamedTuple):
@@ -67,7 +69,7 @@ def empty_message(kind: MessageType, message: type[MessageBase]) -> Codec:
             raise bad_length(f"{len(data)} bytes where a header belongs")
         return message(xid=xid)
 
-    return Codec(kind, message, decode, lambda _: b"")
+    return Codec(kind, message, decode, lambda _: b"", is_bare=True)
 
 
 def empty_body(kind: MultipartType, body: type[object]) -> BodyCodec:

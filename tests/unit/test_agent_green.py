@@ -152,6 +152,20 @@ def test_what_is_due_is_not_kept_waiting(registered: Readable, seconds: float) -
     assert done
 
 
+def test_what_came_for_others_meanwhile_is_not_kept_waiting_either(pipe: tuple[int, int], registered: Readable) -> None:
+    _, sink = pipe
+    other, others_sink = os.pipe()
+    with closing(Readable(other)) as readable:
+        reader = spawn(readable.wait)
+        sleep(0)  # it waits now
+        os.write(sink, b"for this one")
+        os.write(others_sink, b"for others")
+        assert not registered.soon(LONG)
+        reader.wait()
+    os.close(other)
+    os.close(others_sink)
+
+
 def test_what_others_may_read_is_not_kept_waiting(registered: Readable) -> None:
     other, sink = os.pipe()
     with closing(Readable(other)) as readable:

@@ -55,7 +55,7 @@ from appliance.packet import checksum
 from appliance.packet.parse import parse
 from appliance.packet.segment import segment
 from appliance.switch.effects import Effect, InstallMegaflow, SendFrame, SendMessage, Served, TellWhenSent
-from appliance.switch.events import Upcalls
+from appliance.switch.events import FramesSent, Upcalls
 
 NO_COOKIE = 0xFFFFFFFFFFFFFFFF
 
@@ -120,6 +120,15 @@ def test_a_packet_that_was_sent_is_counted_though_nobody_says_that_it_was() -> N
     assert isinstance(stats, FlowStatsReply)
     assert [entry.packet_count for entry in stats.entries] == [1]
     assert len(shell.switch.megaflows) == 0, "which would be made of what may not hold any more"
+
+
+def test_what_was_wanted_before_a_flow_mod_is_not_made_behind_it() -> None:
+    shell = Shell()
+    add(shell, Output(2))
+    shell.switch.step(Upcalls((upcall(frame()),)), shell.now)
+    assert shell.receive(FlowMod(command=FlowModCommand.DELETE)) == []
+    assert shell.switch.step(FramesSent(), shell.now) == [], "it comes too late"
+    assert len(shell.switch.megaflows) == 0
 
 
 def test_a_miss_that_waited_while_its_megaflow_was_made_makes_none() -> None:
