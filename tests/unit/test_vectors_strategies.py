@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import get_args
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -28,12 +29,18 @@ def parts(made: Iterable[DatapathAction]) -> Iterator[DatapathAction]:
                     yield from parts(way.actions)
 
 
-def generated(lists: st.SearchStrategy[tuple[DatapathAction, ...]]) -> list[DatapathAction]:
-    """All that is in some hundred lists, the same each time."""
-    seen: list[DatapathAction] = []
+class AllSeenError(Exception):
+    """No more lists are needed."""
+
+
+def generated(
+    lists: st.SearchStrategy[tuple[DatapathAction, ...]], of: Callable[[DatapathAction], object], wanted: set[object]
+) -> set[object]:
+    """``of`` the actions in lists, until all that is wanted has been seen; in so many that it is, whatever Hypothesis prefers."""
+    seen: set[object] = set()
 
     @settings(
-        max_examples=700,
+        max_examples=7000,
         derandomize=True,
         database=None,
         deadline=None,
@@ -42,16 +49,21 @@ def generated(lists: st.SearchStrategy[tuple[DatapathAction, ...]]) -> list[Data
     )
     @given(lists)
     def draw(made: tuple[DatapathAction, ...]) -> None:
-        seen.extend(parts(made))
+        seen.update(map(of, parts(made)))
+        if seen >= wanted:
+            raise AllSeenError
 
-    draw()
+    with suppress(AllSeenError):
+        draw()
     return seen
 
 
 def test_every_action() -> None:
-    assert {type(action) for action in generated(whole())} == set(get_args(DatapathAction)) - set(ELSEWHERE)
+    wanted = set(get_args(DatapathAction)) - set(ELSEWHERE)
+    assert generated(whole(), type, wanted) == wanted
 
 
 def test_every_field_that_can_be_set() -> None:
     assert {field.name for field in SETTABLE} == {name for name, field in BY_NAME.items() if field.settable}
-    assert {action.field.name for action in generated(actions()) if isinstance(action, SetField)} == {f.name for f in SETTABLE}
+    wanted = {None, *(field.name for field in SETTABLE)}
+    assert generated(actions(), lambda action: action.field.name if isinstance(action, SetField) else None, wanted) == wanted
