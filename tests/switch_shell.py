@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from appliance.datapath.driver import DatapathPort
 from appliance.datapath.fake import FakeDatapath
-from appliance.model.megaflow import Burst, MegaflowStatistics, Upcall
+from appliance.model.megaflow import MegaflowStatistics, Upcall
 from appliance.model.plugin import NO_PLUGINS, Plugins
 from appliance.model.ports import Hook, Port, PortCounters
 from appliance.model.queues import QueueCounters
@@ -47,6 +47,7 @@ from appliance.switch.events import (
     MessageReceived,
     MeterCountersRead,
     Need,
+    PassedOn,
     PortAdded,
     PortCountersRead,
     QueueCountersRead,
@@ -172,22 +173,24 @@ class Shell:
     def pump(self) -> None:
         """Work off all upcalls."""
         while upcalls := self.datapath.upcalls(64):
-            if len(upcalls) > 1 or not self.send_at_once(upcalls[0]):
+            alone = upcalls[0] if len(upcalls) == 1 else None
+            if isinstance(alone, Upcall):
+                self.work_off(alone)
+            else:
                 self.step(Upcalls(tuple(upcalls)))
             self.datapath.dealt_with()
         while self.switch.looks_ahead:
             self.step(SpareTime())
         self.datapath.caught_up(self.switch.megaflow_ids)
 
-    def send_at_once(self, upcall: Upcall | Burst) -> bool:
-        """One that came up alone, if it may take the short way."""
-        passed = self.switch.short_way(upcall) if isinstance(upcall, Upcall) else None
-        if passed is None:
-            return False
-        for number in passed.ports:
-            self.datapath.send(number, passed.upcall.frame)
-        self.step(passed)
-        return True
+    def work_off(self, upcall: Upcall) -> Event:
+        """One that came up alone. Returns what was stepped for it."""
+        event = self.switch.short_way(upcall)
+        if isinstance(event, PassedOn):
+            for number in event.ports:
+                self.datapath.send(number, upcall.frame)
+        self.step(event)
+        return event
 
     # ── what tests do ──────────────────────────────────────────────────────────────────────────────────────────────────
     def open(self, connection: int) -> None:

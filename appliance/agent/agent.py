@@ -336,10 +336,16 @@ class Agent:
         """Those that wake the thread, before the greenlet is switched to; whether that has more to do."""
         try:
             upcalls = self._datapath.upcalls(UPCALL_BATCH)
-            if len(upcalls) == 1 and self._pass_on(upcalls[0]):
-                self._read_some_upcalls()
-            else:
-                self._deal_with(upcalls)
+            alone = upcalls[0] if len(upcalls) == 1 else None
+            if isinstance(alone, Upcall):
+                event = self.switch.short_way(alone)
+                if isinstance(event, events.PassedOn):
+                    self._pass_on(event)
+                    self._read_some_upcalls()
+                else:
+                    self._deal_with(event)
+            elif upcalls:
+                self._deal_with(events.Upcalls(tuple(upcalls)))
         except Exception:
             self._fault("reading upcalls")
             return True
@@ -350,7 +356,7 @@ class Agent:
         installed = tuple(self._catching_up) if self._catching_up else ()
         upcalls = self._datapath.upcalls(UPCALL_BATCH)
         if upcalls:
-            self._deal_with(upcalls)
+            self._deal_with(events.Upcalls(tuple(upcalls)))
         packets = sum([len(upcall.frames) if isinstance(upcall, Burst) else 1 for upcall in upcalls])
         if packets < UPCALL_BATCH and installed:
             # The ring buffer was empty: every packet that came before these were installed has been sent on.
@@ -358,25 +364,22 @@ class Agent:
             del self._catching_up[: len(installed)]
         return packets
 
-    def _pass_on(self, upcall: Upcall | Burst) -> bool:
-        """A packet that came up alone, the short way: it leaves before anything else is done. False if it has to take the other."""
-        passed = self.switch.short_way(upcall) if isinstance(upcall, Upcall) else None
-        if passed is None:
-            return False
+    def _pass_on(self, event: events.PassedOn) -> None:
+        """Its packet leaves before anything else is done."""
+        frame = event.upcall.frame
         try:
-            for port in passed.ports:
-                if self._datapath.send(port, passed.upcall.frame):
-                    self.ports.sent(port, len(passed.upcall.frame))
-            self._step(passed, time.monotonic())
+            for port in event.ports:
+                if self._datapath.send(port, frame):
+                    self.ports.sent(port, len(frame))
+            self._step(event, time.monotonic())
         except Exception:
             self._fault("PassedOn")
         self._datapath.dealt_with()
-        return True
 
-    def _deal_with(self, upcalls: Sequence[Upcall | Burst]) -> None:
+    def _deal_with(self, event: events.Upcalls) -> None:
         self.connections.gather()
         try:
-            self._step(events.Upcalls(tuple(upcalls)), time.monotonic())  # which needs nothing to be read before
+            self._step(event, time.monotonic())  # which needs nothing to be read before
         except Exception:
             self._fault("Upcalls")
         self._datapath.dealt_with()

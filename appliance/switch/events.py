@@ -16,6 +16,7 @@ from appliance.model.megaflow import Burst, MegaflowStatistics, MeterCounters, U
 from appliance.model.ports import Hook, Port, PortCounters
 from appliance.model.queues import QueueCounters
 from appliance.openflow.connection import MessageReceived as MessageReceived  # one message from a controller
+from appliance.pipeline.plain_path import Begun
 from appliance.pipeline.translation import Translation
 
 
@@ -59,6 +60,8 @@ class Upcalls:
     """Packets that the fast path sent up, oldest first."""
 
     upcalls: tuple[Upcall | Burst, ...]
+    begun: Translation | Begun | None = None
+    """If this comes of ``Switch.short_way``: how far it was followed, with no other event in between."""
 
 
 class PassedOn(NamedTuple):

@@ -42,10 +42,11 @@ from appliance.packet.segment import segment
 from appliance.pipeline import group_table, xlate
 from appliance.pipeline.action_list import leading_meters, may_run_out
 from appliance.pipeline.first_part import is_first_part
+from appliance.pipeline.plain_path import Begun
 from appliance.pipeline.translation import Translation
 from appliance.switch.controllers import Controllers
 from appliance.switch.effects import Effect, SendFrame, Served, TellWhenSent
-from appliance.switch.events import PassedOn
+from appliance.switch.events import PassedOn, Upcalls
 from appliance.switch.fast_path import FastPath
 from appliance.switch.packet_buffers import BufferedPacket, PacketBuffers
 from appliance.switch.ports import Ports
@@ -127,16 +128,17 @@ class PacketIo:
         return dict(zip(UpcallReason, self._counts, strict=True))
 
     # ── from the fast path ─────────────────────────────────────────────────────────────────────────────────────────────
-    def short_way(self, upcall: Upcall) -> PassedOn | None:
+    def short_way(self, upcall: Upcall) -> PassedOn | Upcalls:
         """See ``Switch.short_way``. With ``passed_on`` it comes to what ``upcalls`` does with this packet."""
         _, reason, _, key, frame, gso_size, _, octets, _ = upcall
         if reason or gso_size or octets or key & _TUNNEL_ID_BITS:
-            return None
-        translation = self._fast_path.plain_path(key)
-        if type(translation) is not Translation:
-            return None
-        ports = self._ports_of(translation, key, frame)
-        return _new(PassedOn, (upcall, translation, ports)) if ports else None
+            return Upcalls((upcall,))
+        begun = self._fast_path.plain_path(key)
+        if type(begun) is Translation:
+            ports = self._ports_of(begun, key, frame)
+            if ports:
+                return _new(PassedOn, (upcall, begun, ports))
+        return Upcalls((upcall,), begun)
 
     def _ports_of(self, translation: Translation, key: int, frame: bytes) -> tuple[int, ...]:
         """Where a miss that is no segmentation-offload frame is put out as it is, by a plain translation; none if something else is
@@ -158,8 +160,8 @@ class PacketIo:
         self._fast_path.asked.append((translation, upcall.key, len(upcall.frame)))
         return self._fast_path.install(now)
 
-    def upcalls(self, upcalls: tuple[Upcall | Burst, ...], now: float) -> list[Effect]:
-        """Work off a batch."""
+    def upcalls(self, upcalls: tuple[Upcall | Burst, ...], now: float, given: Translation | Begun | None = None) -> list[Effect]:
+        """Work off a batch. ``given`` is what ``plain_path`` has said of the only one, which is not to be put out as it is."""
         fast_path = self._fast_path
         effects: list[Effect] = []
         made: dict[int, dict[int, Translation]] = {}
@@ -172,8 +174,8 @@ class PacketIo:
         for upcall in each:
             _, reason, _, key, frame, gso_size, controller, octets, _ = upcall
             counts[reason] += 1
-            begun = None
-            if not (reason or gso_size or octets or key & _TUNNEL_ID_BITS or (made and _find(made, key))):
+            begun = given
+            if not (begun or reason or gso_size or octets or key & _TUNNEL_ID_BITS or (made and _find(made, key))):
                 # As most are: what follows comes to the same.
                 begun = fast_path.plain_path(key)
                 if type(begun) is Translation and (ports := self._ports_of(begun, key, frame)):

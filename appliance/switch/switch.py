@@ -267,9 +267,9 @@ class Switch:
     def _needs_statistics(self) -> Need:
         return Need.MEGAFLOW_STATISTICS if len(self._megaflows) else Need.NOTHING
 
-    def short_way(self, upcall: Upcall) -> PassedOn | None:
-        """What becomes of a packet that came up alone, if that is soon said: put it out on the ports, as it is, and step this then.
-        None for any other; step ``Upcalls`` with it. Nothing is changed: who waits for a flow's first packet gets it before that.
+    def short_way(self, upcall: Upcall) -> PassedOn | Upcalls:
+        """What to step for a packet that came up alone, with no other event in between. ``PassedOn``: once it has been put out on
+        the ports, as it is. Nothing has changed so far: who waits for a flow's first packet gets it before that.
         """
         return self._packets.short_way(upcall)
 
@@ -303,8 +303,8 @@ class Switch:
 
     def _dispatch(self, event: Event, now: float) -> list[Effect]:
         match event:
-            case Upcalls(upcalls):
-                return self._packets.upcalls(upcalls, now)
+            case Upcalls(upcalls, begun):
+                return self._packets.upcalls(upcalls, now, begun)
             case PassedOn():
                 return self._packets.passed_on(event, now)
             case FramesSent():
