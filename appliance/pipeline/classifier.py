@@ -113,15 +113,20 @@ class Classifier(Generic[R]):
         When two of the same priority match, which one wins is not defined (specification 1.3.5, section 5.3), but it is always the
         same one.
         """
-        best: R | None = None
-        best_priority = -1
-        consulted = 0
-        missed = []
         order = self._order
         if order is None:
             order = self._sort()
         if self._partitioned and not METADATA_BITS & ~known:
             order = self._partition(order, key & METADATA_BITS)
+        if len(order) == 1:  # what follows comes to the same
+            mask = order[0].mask
+            best = order[0].rules.get(key & mask)
+            if best is not None:
+                return best, mask
+        best = None
+        best_priority = -1
+        consulted = 0
+        missed = []
         for subtable in order:
             if subtable.highest <= best_priority:
                 break

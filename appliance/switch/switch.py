@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from appliance.config.model import FailMode
-from appliance.model.megaflow import Upcall, UpcallReason
+from appliance.model.megaflow import UpcallReason
 from appliance.model.plugin import NO_PLUGINS, Plugins
 from appliance.model.ports import Hook, Port
 from appliance.model.queues import Queue
@@ -132,6 +132,10 @@ class Switch:
         self._meter_mods = MeterMods(self._pipeline, self._megaflows, self._flow_mods)
         self._group_mods = GroupMods(self._pipeline, self._megaflows, validator, self._flow_mods)
         self._packets = PacketIo(self._fast_path, self._ports, self._controllers, validator, meter, plugins)
+        self.short_way = self._packets.short_way
+        """What to step for a packet that came up alone, with no other event in between. ``PassedOn``: once it has been put out on
+        the ports, as it is. Nothing has changed so far: who waits for a flow's first packet gets it before that.
+        """
         self._port_changes = PortChanges(self._ports, self._fast_path, self._controllers)
         self._requests = Requests(
             datapath_id,
@@ -266,12 +270,6 @@ class Switch:
 
     def _needs_statistics(self) -> Need:
         return Need.MEGAFLOW_STATISTICS if len(self._megaflows) else Need.NOTHING
-
-    def short_way(self, upcall: Upcall) -> PassedOn | Upcalls:
-        """What to step for a packet that came up alone, with no other event in between. ``PassedOn``: once it has been put out on
-        the ports, as it is. Nothing has changed so far: who waits for a flow's first packet gets it before that.
-        """
-        return self._packets.short_way(upcall)
 
     def step(self, event: Event, now: float) -> list[Effect]:
         """One event. What it does to the switch is done when this returns; what it does to the world is in the effects."""
