@@ -155,8 +155,12 @@ def test_a_match_decides(switch: RunningSwitch) -> None:
         sink.settimeout(0.3)
         with pytest.raises(TimeoutError):
             sink.recv(100)
-    shown = switch.control.request("megaflows")["megaflows"]
-    assert any("plugin_bits" in megaflow["match_text"] and megaflow["actions"] == "drop" for megaflow in shown)
+
+    def dropping() -> bool:
+        shown = switch.control.request("megaflows")["megaflows"]
+        return any("plugin_bits" in megaflow["match_text"] and megaflow["actions"] == "drop" for megaflow in shown)
+
+    until(dropping, "a megaflow that drops")
 
 
 def test_what_is_told(switch: RunningSwitch) -> None:

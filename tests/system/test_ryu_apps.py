@@ -8,6 +8,7 @@ import socket
 import struct
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -206,7 +207,14 @@ def test_rest_router_routes_between_networks(tmp_path: Path) -> None:
     hosts = [LabHost(name=f"h{n}", address4=f"10.0.{n}.1/24", address6=f"fd00:{n}::1/64") for n in (1, 2)]
     with running("rest_router.py", tmp_path, hosts) as switch:
         until(lambda: listens(switch), "the REST API")
-        until(lambda: any("internal_network" in router for router in rest(switch, "/router/all")), "the router")
+
+        def routes() -> bool:
+            try:
+                return any("internal_network" in router for router in rest(switch, "/router/all"))
+            except urllib.error.HTTPError:  # the app listens, and has not seen the switch yet
+                return False
+
+        until(routes, "the router")
         for n in (1, 2):
             done = rest(switch, f"/router/{DATAPATH_ID:016x}", {"address": f"10.0.{n}.254/24"})
             assert done[0]["command_result"][0]["result"] == "success", done
