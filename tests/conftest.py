@@ -7,6 +7,7 @@ so only processes (which carry a mark) fail it, and the rest is a warning.
 
 from __future__ import annotations
 
+import gc
 import glob
 import os
 import shutil
@@ -81,6 +82,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 # ---- the guard
 
 _MARK = "OFSWITCH_TEST_RUN"
+_KEPT_DESCRIPTORS = 64  # what libraries open once and keep
 _SETTLE_SECONDS = 60.0 if IN_CI else 2.0  # the kernel takes namespaces and programs apart some time after the last user has gone
 
 
@@ -135,6 +137,12 @@ def _snapshot(mark: str) -> dict[str, set[str]]:
     }
 
 
+def _descriptors() -> int:
+    """How many this process has open, that nobody can take for a leak because they only wait to be collected."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
 def _left(before: dict[str, set[str]], mark: str) -> dict[str, set[str]]:
     return {kind: names - before[kind] for kind, names in _snapshot(mark).items() if names - before[kind]}
 
@@ -147,8 +155,10 @@ def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     mark = uuid.uuid4().hex
     os.environ[_MARK] = mark
-    before = _snapshot(mark)
+    before, descriptors = _snapshot(mark), _descriptors()
     yield
+    if (leaked := _descriptors() - descriptors) > _KEPT_DESCRIPTORS:
+        pytest.fail(f"the run left {leaked} descriptors open", pytrace=False)
     end = time.monotonic() + _SETTLE_SECONDS
     while (left := _left(before, mark)) and time.monotonic() < end:
         time.sleep(0.1)

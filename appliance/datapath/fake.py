@@ -8,6 +8,7 @@ is counted once, as forwarded, dropped or punted.
 from __future__ import annotations
 
 import os
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -96,6 +97,7 @@ class FakeDatapath:
         self._counters: dict[int, TierCounters] = {}
         self._drops: Counter[DropReason] = Counter()
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._close_event = weakref.finalize(self, os.close, self._event)
 
     # ── for tests ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def inject(self, in_port: int, frame: bytes, tunnel: Tunnel = NO_TUNNEL) -> None:
@@ -212,7 +214,7 @@ class FakeDatapath:
         if not self.closed:
             self.closed = True
             self.ports.clear()
-            os.close(self._event)
+            self._close_event()
 
     # ── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     def _look_up(self, packet: _Packet) -> None:

@@ -4,14 +4,13 @@ slow path whole, and leave it whole, on real veth pairs (a test run has room for
 
 from __future__ import annotations
 
-import select
 import socket
 import time
 from collections.abc import Iterator
 
 import pytest
 from support.big_frames import GSO_SIZE, LONGEST, SOURCE, Wire, big_frame, needs_big_tcp
-from support.waiting import SECONDS
+from support.waiting import SECONDS, readable
 
 from appliance.datapath.bpf import BpfDatapath
 from appliance.datapath.driver import DatapathPort
@@ -72,7 +71,7 @@ def upcall(datapath: BpfDatapath) -> Upcall:
     """The next of our own."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
-        select.select([datapath.fileno()], [], [], 0.1)
+        readable(datapath, 0.1)
         for found in datapath.upcalls(1):
             if found.frame[6:12] == SOURCE:
                 return found

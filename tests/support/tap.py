@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
+import selectors
 import struct
 import threading
 from collections.abc import Iterator
@@ -36,15 +36,18 @@ def tap_cable(*ends: tuple[str | None, str]) -> Iterator[None]:
     stop, tell = os.pipe()
 
     def carry() -> None:
-        while True:
-            readable, _, _ = select.select([*fds, stop], [], [])
-            if stop in readable:
-                return
-            for fd in readable:
-                try:
-                    os.write(other[fd], os.read(fd, _LONGEST))
-                except OSError:
-                    continue  # the other end is down
+        with selectors.DefaultSelector() as selector:
+            for fd in (*fds, stop):
+                selector.register(fd, selectors.EVENT_READ)
+            while True:
+                readable = {key.fd for key, _ in selector.select()}
+                if stop in readable:
+                    return
+                for fd in readable:
+                    try:
+                        os.write(other[fd], os.read(fd, _LONGEST))
+                    except OSError:
+                        continue  # the other end is down
 
     thread = threading.Thread(target=carry, name="tap cable")
     thread.start()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import select
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
 SECONDS = 60.0
 """For anything that comes at once on a machine with nothing else to do: on one that has, it comes all the same."""
@@ -18,6 +22,13 @@ def until(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> 
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.05)
     return result
+
+
+def readable(source: FileDescriptorLike, seconds: float) -> bool:
+    """Whether there is something to read, now or within so many seconds; whatever the number of its descriptor."""
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def lost(output: str) -> list[int]:

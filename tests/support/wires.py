@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 import time
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from support.bursts import one_by_one
-from support.waiting import SECONDS
+from support.waiting import SECONDS, readable
 
 from appliance.datapath.bpf import BpfDatapath
 from appliance.datapath.driver import DatapathPort
@@ -75,7 +74,7 @@ def wait_upcalls(datapath: BpfDatapath, number: int) -> list[Upcall]:
     upcalls: list[Upcall] = []
     deadline = time.monotonic() + SECONDS
     while len(upcalls) < number and time.monotonic() < deadline:
-        select.select([datapath.fileno()], [], [], 0.1)
+        readable(datapath, 0.1)
         upcalls += [upcall for upcall in one_by_one(datapath.upcalls(1000)) if upcall.frame[12:14] == QUIET.to_bytes(2, "big")]
     return upcalls
 

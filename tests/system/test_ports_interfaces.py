@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import select
 import socket
 from collections.abc import Callable, Iterator
 
 import own_namespace
 import pytest
 from pyroute2 import IPRoute
-from support.waiting import SECONDS
+from support.waiting import SECONDS, readable
 
 from appliance import ports
 from appliance.model.ports import UNKNOWN_COUNT, Hook, PortConfig, PortState
@@ -139,8 +138,7 @@ def settle(watcher: LinkWatcher, done: Callable[[list[LinkChange]], bool]) -> li
     """The changes until ``done`` says so; the kernel tells of carrier changes up to a second late."""
     found: list[LinkChange] = []
     while not done(found):
-        readable, _, _ = select.select([watcher], [], [], SECONDS)
-        assert readable, f"nothing came after {found}"
+        assert readable(watcher, SECONDS), f"nothing came after {found}"
         found.extend(watcher.changes())
     return found
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import select
 import socket
 import struct
 import time
@@ -20,7 +19,7 @@ import own_namespace
 import pytest
 from pyroute2 import IPRoute
 from support.running_switch import RunningSwitch, running_switch
-from support.waiting import until
+from support.waiting import readable, until
 
 from appliance.agent.links import KernelLinks
 from appliance.datapath import netlink, programs
@@ -109,7 +108,7 @@ def test_who_may_not_hear_of_the_other_end_goes_by_the_queue() -> None:
 def test_what_happens_beside_an_interface_is_heard() -> None:
     with Testbed.of(2) as bed, bed.inside(None, LinkWatcher) as watcher:
         assert watcher.hears_other_ends
-        while select.select([watcher], [], [], 1)[0]:
+        while readable(watcher, 1):
             watcher.changes()  # links come up a while after they were told to
         mine = next(interface for interface in watcher.known.values() if interface.name == bed["h1"].switch_interface)
 
