@@ -3,6 +3,8 @@
  * sends the packet on, with or without a struct edit, or drops it. It is parsed, found and sent in registers, by the first program; only
  * fields are rewritten by another one at TC.
  *
+ * The packet that came last, once more, is not even parsed: the bytes that its key is made of are compared (struct repeated).
+ *
  * Whatever is another way is left to the other programs, which do the same with any packet: this one never decides differently, it only
  * decides sooner. It leaves them what it has found out.
  */
@@ -98,6 +100,50 @@ static __always_inline int parse_common(struct common *c, void *data, void *end,
 	c->w6 = join32(*(u32 *)l4, join16(*(u16 *)&ip->ttl, join8(FRAGMENT_NONE, ip->tos))); /* ports, TTL and protocol, TOS */
 	c->w9 = *(u64 *)(data + sizeof(*eth) + 12); /* both addresses */
 	return 1;
+}
+
+#define FRAGMENT_BITS join16(bpf_htons(0x3fff), 0xffff) /* of bytes 20 to 23: all but "don't fragment", which is no matter of the key */
+#define TCP_FLAG_BITS bpf_htons(0x0fff)
+
+/* Whether the packet is the one that has been repeated; `c` is that one's key then. Addresses come first, by which most others differ. */
+static __always_inline int is_repeated(const struct repeated *r, struct common *c, void *data, void *end, u32 in_port, u16 vlan_tci)
+{
+	struct ipv4_header *ip = data + sizeof(struct eth_header);
+	void *l4 = ip + 1;
+
+	if (l4 + 20 > end || *(u64 *)(l4 - 8) != r->word_9)
+		return 0;
+	c->w3 = r->word_3;
+	c->w4 = r->word_4;
+	c->w5 = r->word_5;
+	c->w6 = r->word_6;
+	c->w9 = r->word_9;
+	c->w11 = join32(0, join16(r->tcp_flags, 0));
+	return !((c->w3 ^ join32(in_port, join16(vlan_tci, 0))) | (c->w4 ^ *(u64 *)data) | (r->middle ^ *(u64 *)(data + 8)) |
+		 (r->ip ^ (*(u32 *)&ip->fragment & FRAGMENT_BITS)) | (first32(c->w6) ^ *(u32 *)l4) |
+		 (r->tcp_flags ^ (*(u16 *)(l4 + 12) & r->tcp_mask)));
+}
+
+/* A packet has been looked up and found. The second of a burst is what the others are compared with. */
+static __always_inline void remember(struct repeated *r, const struct common *c, void *data, void *end, u32 slot, u32 hint)
+{
+	struct ipv4_header *ip = data + sizeof(struct eth_header);
+	void *l4 = ip + 1;
+
+	if (r->hint != hint || l4 + 20 > end) {
+		r->hint = hint;
+		return;
+	}
+	r->word_3 = c->w3;
+	r->word_4 = c->w4;
+	r->word_5 = c->w5;
+	r->word_6 = c->w6;
+	r->word_9 = c->w9;
+	r->middle = *(u64 *)(data + 8);
+	r->ip = *(u32 *)&ip->fragment & FRAGMENT_BITS;
+	r->slot = slot + 1;
+	r->tcp_mask = ip->proto == PROTO_TCP ? TCP_FLAG_BITS : 0;
+	r->tcp_flags = *(u16 *)(l4 + 12) & r->tcp_mask;
 }
 
 /* hash_hint and differ of lookup.h for it. */
@@ -281,31 +327,65 @@ static __always_inline int express_act(struct hook hook, struct common *c, void 
 	return 1;
 }
 
+/* The megaflow in a slot, while one is there. */
+static __always_inline struct megaflow *live_megaflow(u32 slot)
+{
+	struct megaflow *megaflow = megaflows_at(slot);
+
+	if (!megaflow)
+		return NULL;
+	opaque(megaflow); /* one address, in a register: the compiler would reckon it anew */
+	return *(volatile u32 *)&megaflow->subtable == NO_SUBTABLE ? NULL : megaflow;
+}
+
+/* The packet's, if the cache has it. */
+static __always_inline struct megaflow *cached_megaflow(const struct common *c, u32 cpu, u32 *slot, struct repeated *last, void *data,
+							void *end)
+{
+	u64 hint = common_hint(c);
+	struct cache_set *set = cache_set(hint, cpu);
+
+	*slot = set ? cached_slot(set, hint) : NO_SLOT;
+	struct megaflow *megaflow = megaflows_at(*slot);
+	if (!megaflow)
+		return NULL;
+	opaque(megaflow); /* as above */
+	struct subtable *subtable = subtables_at(*(volatile u32 *)&megaflow->subtable);
+	if (!subtable || common_differ(c, subtable, megaflow))
+		return NULL;
+	remember(last, c, data, end, *slot, hint >> 32);
+	return megaflow;
+}
+
 /* Whether the packet is done with; if not, `way` says what is left to do. `in` is a port that may be received from. */
 static __always_inline int express(struct hook hook, void *data, void *end, const struct ingress *in, u32 cpu, u64 bytes, u16 vlan_tci,
 				   volatile u32 *way, struct verdict *v)
 {
 	struct common c;
+	struct megaflow *megaflow = NULL;
+	struct repeated *last = repeated_at(cpu);
+	u32 slot;
 	int done = 0;
 
-	if (!parse_common(&c, data, end, in->in_port, vlan_tci)) {
+	if (!last) { /* cannot be */
 		*way = EXPRESS_NO;
 		return 0;
 	}
-	u64 hint = common_hint(&c);
-	struct cache_set *set = cache_set(hint, cpu);
-	u32 slot = set ? cached_slot(set, hint) : NO_SLOT;
-	struct megaflow *megaflow = megaflows_at(slot);
-	if (megaflow) {
-		opaque(megaflow); /* one address, in a register: the compiler would reckon it anew */
-		struct subtable *subtable = subtables_at(*(volatile u32 *)&megaflow->subtable);
-		if (subtable && !common_differ(&c, subtable, megaflow))
-			done = express_act(hook, &c, data, end, megaflow, slot, in->place, cpu, bytes, vlan_tci, way, v);
-		else
-			*way = EXPRESS_PARSED;
-	} else {
-		*way = EXPRESS_PARSED;
+	if (is_repeated(last, &c, data, end, in->in_port, vlan_tci)) {
+		slot = last->slot - 1;
+		megaflow = live_megaflow(slot);
 	}
+	if (!megaflow) {
+		if (!parse_common(&c, data, end, in->in_port, vlan_tci)) {
+			*way = EXPRESS_NO;
+			return 0;
+		}
+		megaflow = cached_megaflow(&c, cpu, &slot, last, data, end);
+	}
+	if (megaflow)
+		done = express_act(hook, &c, data, end, megaflow, slot, in->place, cpu, bytes, vlan_tci, way, v);
+	else
+		*way = EXPRESS_PARSED;
 #ifndef TEST_RUN
 	if (done)
 		return 1;

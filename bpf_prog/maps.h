@@ -36,6 +36,8 @@ DIRECT_TABLE(struct subtable_order, subtable_orders, 2)
 BPF_TABLE("array", u32, struct packet, scratch, CPUS + 1);
 /* eBPF's own */
 DIRECT_TABLE(struct cache_set, cache, CACHE_SETS *CPUS)
+/* eBPF's own, but for the slot. Index: CPU */
+DIRECT_TABLE(struct repeated, repeated, CPUS)
 /* Python writes; eBPF reads. Index: place of the port */
 DIRECT_TABLE(struct port, ports, PORT_PLACES)
 /* Python writes; eBPF reads. Interface index → port; the direct table for small indices, the hash for others */

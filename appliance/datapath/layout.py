@@ -271,6 +271,22 @@ class CacheSet(ctypes.Structure):
     _fields_ = (("way", ctypes.c_uint64 * CACHE_WAYS),)
 
 
+class Repeated(ctypes.Structure):
+    _fields_ = (
+        ("word_3", ctypes.c_uint64),
+        ("word_4", ctypes.c_uint64),
+        ("word_5", ctypes.c_uint64),
+        ("word_6", ctypes.c_uint64),
+        ("word_9", ctypes.c_uint64),
+        ("middle", ctypes.c_uint64),
+        ("ip", ctypes.c_uint32),
+        ("slot", ctypes.c_uint32),
+        ("hint", ctypes.c_uint32),
+        ("tcp_mask", ctypes.c_uint16),
+        ("tcp_flags", ctypes.c_uint16),
+    )
+
+
 class Way(ctypes.Structure):
     _fields_ = (("value", ctypes.c_uint32), ("slot", ctypes.c_uint32))
 

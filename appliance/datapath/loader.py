@@ -33,6 +33,7 @@ from appliance.datapath.layout import (
     Port,
     PortCounters,
     ProgramIndex,
+    Repeated,
     Subtable,
     SubtableOrder,
 )
@@ -164,6 +165,7 @@ def _direct_tables(sizes: Sizes) -> Iterator[tuple[str, type[ctypes.Structure], 
     yield "subtables", Subtable, MAX_SUBTABLES
     yield "subtable_orders", SubtableOrder, 2
     yield "cache", CacheSet, sizes.cache_sets * sizes.cpus
+    yield "repeated", Repeated, sizes.cpus
     yield "ports", Port, PORT_PLACES
     yield "small_ifindex", Ingress, sizes.small_ifindex
     yield "port_counters", PortCounters, PORT_PLACES * sizes.cpus

@@ -201,6 +201,7 @@ class Megaflows:
         if not known:
             return {}
         wait_for_packets_under_way()
+        self._slots.forget({self.installed[megaflow_id].slot for megaflow_id in known})
         final = self.statistics(known)
         now = time.monotonic()
         for megaflow_id in known:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from appliance.datapath.compile import PUNTED, Compiled
 from appliance.datapath.edit import Edit
-from appliance.datapath.layout import EDIT_OPS, NO_SUBTABLE, Megaflow, MegaflowBody, Op, words
+from appliance.datapath.layout import EDIT_OPS, NO_SUBTABLE, Megaflow, MegaflowBody, Op, Repeated, words
 from appliance.datapath.loader import Programs, Sizes
 from appliance.datapath.slot_statistics import SlotStatistics
 from appliance.model.fields import KEY_BYTES
@@ -31,6 +31,7 @@ _NO_WORDS = words(bytes(KEY_BYTES))
 _SUBTABLE_WORD, _FLAGS = (int(getattr(Megaflow, member).offset) // 4 for member in ("subtable", "flags"))
 _SERVED, _TICKET = (int(getattr(MegaflowBody, member).offset) // 4 for member in ("served", "ticket"))
 _SLOT_WORDS = _SLOT_BYTES // 4
+_REPEATED_BYTES = ctypes.sizeof(Repeated)
 _BODY_WORDS = _BODY_BYTES // 4
 _EDIT = int(MegaflowBody.ops.offset) + EDIT_OPS * ctypes.sizeof(Op)
 
@@ -44,6 +45,9 @@ class Slots:
         self._slot_words = memoryview(self._slots).cast("I")
         self._bodies = programs.shared_memory("megaflow_bodies", sizes.megaflows * _BODY_BYTES)
         self._body_words = memoryview(self._bodies).cast("I")
+        repeated = programs.shared_memory("repeated", sizes.cpus * _REPEATED_BYTES)
+        self._repeated = memoryview(repeated).cast("I")[int(Repeated.slot.offset) // 4 :: _REPEATED_BYTES // 4]
+        """Of each CPU, the slot of the packet that was repeated last, plus one."""
         self._free = deque((slot, float("-inf")) for slot in range(sizes.megaflows))
         """In the order in which they were given back, and when."""
 
@@ -58,6 +62,12 @@ class Slots:
         """One, if there is one."""
         free = self._free
         return free.popleft()[0] if free and free[0][1] <= now - REST_SECONDS else None
+
+    def forget(self, slots: Container[int]) -> None:
+        """No packet is taken for one that these were for. They have been retired, and none is under way by them any more."""
+        for cpu, repeated in enumerate(self._repeated):
+            if repeated - 1 in slots:
+                self._repeated[cpu] = 0
 
     def give_back(self, slots: Iterable[int], now: float) -> None:
         """No packet is under way by them any more."""

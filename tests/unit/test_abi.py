@@ -28,6 +28,7 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "subtable_order": layout.SubtableOrder,
     "bucket": layout.Bucket,
     "cache_set": layout.CacheSet,
+    "repeated": layout.Repeated,
     "way": layout.Way,
     "choice": layout.Choice,
     "band": layout.Band,
