@@ -295,20 +295,23 @@ struct cache_set {
 	u64 way[CACHE_WAYS]; /* tag << 32 | slot + 1, the latest first */
 };
 
-/* The common packet that came twice in a row lately, on one CPU, and where its megaflow is: one cache line. Packets come in bursts, and
- * the rest of a burst is known by the bytes that its key is made of. eBPF writes, and Python takes the slot away. */
+/* The common packet that came twice in a row lately, on one CPU, and where its megaflow is. Packets come in bursts, and the rest of a
+ * burst is known by the bytes that its key is made of: what is compared is one cache line. eBPF writes, and Python takes the slot away. */
 struct repeated {
-	u64 word_3; /* of its key */
-	u64 word_4;
+	u64 word_3;   /* of its key */
+	u64 bytes_0;  /* eight of the frame, from here on; also word 4 of the key */
+	u64 bytes_8;
+	u64 bytes_16; /* of these and the next, what REPEATED_16 and mask_40 leave */
+	u64 bytes_26; /* also word 9 */
+	u64 bytes_30;
+	u64 bytes_40;
+	u64 mask_40;  /* which bits belong to the key: TCP's flags, or none */
 	u64 word_5;
 	u64 word_6;
-	u64 word_9;
-	u64 middle;    /* bytes 8 to 15 of the frame */
-	u32 ip;	       /* bytes 20 to 23, without what FRAGMENT_BITS leaves out */
-	u32 slot;      /* plus one; 0 for none */
-	u32 hint;      /* of the last packet that was looked up */
-	u16 tcp_mask;  /* which bits of bytes 46 and 47 belong to the key: none, but of TCP */
-	u16 tcp_flags; /* these bits */
+	u64 word_11;
+	u32 slot; /* plus one; 0 for none */
+	u32 hint; /* of the last packet that was looked up */
+	u64 pad[4];
 };
 
 enum port_flag {

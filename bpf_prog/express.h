@@ -102,48 +102,54 @@ static __always_inline int parse_common(struct common *c, void *data, void *end,
 	return 1;
 }
 
-#define FRAGMENT_BITS join16(bpf_htons(0x3fff), 0xffff) /* of bytes 20 to 23: all but "don't fragment", which is no matter of the key */
-#define TCP_FLAG_BITS bpf_htons(0x0fff)
+/* Of bytes 16 to 23 and 40 to 47 of a frame, the bits that keys depend on: of the fragment all but "don't fragment", TTL and protocol; of
+ * TCP the flags. */
+#define REPEATED_16 join32(0, join16(bpf_htons(0x3fff), 0xffff))
+#define REPEATED_40_TCP join32(0, join16(0, bpf_htons(0x0fff)))
+#define REPEATED_BYTES 54
 
-/* Whether the packet is the one that has been repeated; `c` is that one's key then. Addresses come first, by which most others differ. */
-static __always_inline int is_repeated(const struct repeated *r, struct common *c, void *data, void *end, u32 in_port, u16 vlan_tci)
+/* Whether the packet is the one that has been repeated. Addresses come first, by which most others differ. */
+static __always_inline int is_repeated(const struct repeated *r, void *data, void *end, u32 in_port, u16 vlan_tci)
 {
-	struct ipv4_header *ip = data + sizeof(struct eth_header);
-	void *l4 = ip + 1;
-
-	if (l4 + 20 > end || *(u64 *)(l4 - 8) != r->word_9)
+	if (data + REPEATED_BYTES > end || *(u64 *)(data + 26) != r->bytes_26)
 		return 0;
-	c->w3 = r->word_3;
-	c->w4 = r->word_4;
-	c->w5 = r->word_5;
-	c->w6 = r->word_6;
-	c->w9 = r->word_9;
-	c->w11 = join32(0, join16(r->tcp_flags, 0));
-	return !((c->w3 ^ join32(in_port, join16(vlan_tci, 0))) | (c->w4 ^ *(u64 *)data) | (r->middle ^ *(u64 *)(data + 8)) |
-		 (r->ip ^ (*(u32 *)&ip->fragment & FRAGMENT_BITS)) | (first32(c->w6) ^ *(u32 *)l4) |
-		 (r->tcp_flags ^ (*(u16 *)(l4 + 12) & r->tcp_mask)));
+	return !((r->word_3 ^ join32(in_port, join16(vlan_tci, 0))) | (r->bytes_0 ^ *(u64 *)data) | (r->bytes_8 ^ *(u64 *)(data + 8)) |
+		 (r->bytes_16 ^ (*(u64 *)(data + 16) & REPEATED_16)) | (r->bytes_30 ^ *(u64 *)(data + 30)) |
+		 (r->bytes_40 ^ (*(u64 *)(data + 40) & r->mask_40)));
 }
 
 /* A packet has been looked up and found. The second of a burst is what the others are compared with. */
 static __always_inline void remember(struct repeated *r, const struct common *c, void *data, void *end, u32 slot, u32 hint)
 {
 	struct ipv4_header *ip = data + sizeof(struct eth_header);
-	void *l4 = ip + 1;
 
-	if (r->hint != hint || l4 + 20 > end) {
+	if (r->hint != hint || data + REPEATED_BYTES > end) {
 		r->hint = hint;
 		return;
 	}
 	r->word_3 = c->w3;
-	r->word_4 = c->w4;
+	r->bytes_0 = c->w4;
+	r->bytes_8 = *(u64 *)(data + 8);
+	r->bytes_16 = *(u64 *)(data + 16) & REPEATED_16;
+	r->bytes_26 = c->w9;
+	r->bytes_30 = *(u64 *)(data + 30);
+	r->mask_40 = ip->proto == PROTO_TCP ? REPEATED_40_TCP : 0;
+	r->bytes_40 = *(u64 *)(data + 40) & r->mask_40;
 	r->word_5 = c->w5;
 	r->word_6 = c->w6;
-	r->word_9 = c->w9;
-	r->middle = *(u64 *)(data + 8);
-	r->ip = *(u32 *)&ip->fragment & FRAGMENT_BITS;
+	r->word_11 = c->w11;
 	r->slot = slot + 1;
-	r->tcp_mask = ip->proto == PROTO_TCP ? TCP_FLAG_BITS : 0;
-	r->tcp_flags = *(u16 *)(l4 + 12) & r->tcp_mask;
+}
+
+/* What parse_common made of it. */
+static __always_inline void recall(struct common *c, const struct repeated *r)
+{
+	c->w3 = r->word_3;
+	c->w4 = r->bytes_0;
+	c->w5 = r->word_5;
+	c->w6 = r->word_6;
+	c->w9 = r->bytes_26;
+	c->w11 = r->word_11;
 }
 
 /* hash_hint and differ of lookup.h for it. */
@@ -269,6 +275,20 @@ static __always_inline int retag_express(struct common *c, struct hook hook, con
 	return bpf_skb_vlan_pop(hook.skb);
 }
 
+/* Sends a packet of a megaflow that does nothing else, if nothing speaks against it. */
+static __always_inline int send_if_direct(struct hook hook, const struct megaflow *megaflow, u32 slot, u64 first, u64 tcp_flags, u32 number,
+					  u32 cpu, u64 bytes, struct verdict *v)
+{
+	u32 out = megaflow->xdp_port;
+	const struct port *port = ports_at(out);
+
+	if ((megaflow->flags & (MEGAFLOW_DIRECT | MEGAFLOW_GATED)) != MEGAFLOW_DIRECT || !port || hindrances(hook, port, out, bytes))
+		return 0;
+	count_slot(slot, cpu, bytes, tcp_flags);
+	send_direct(hook, port, first, out, number, cpu, bytes, 0, v);
+	return 1;
+}
+
 /* What a packet's megaflow, the one in `slot`, does with it. 0 if it is left to others; `way` has said what for. */
 static __always_inline int express_act(struct hook hook, struct common *c, void *data, void *end, const struct megaflow *megaflow, u32 slot,
 				       u32 number, u32 cpu, u64 bytes, u16 vlan_tci, volatile u32 *way, struct verdict *v)
@@ -371,9 +391,15 @@ static __always_inline int express(struct hook hook, void *data, void *end, cons
 		*way = EXPRESS_NO;
 		return 0;
 	}
-	if (is_repeated(last, &c, data, end, in->in_port, vlan_tci)) {
+	opaque(last); /* one address, in a register */
+	if (is_repeated(last, data, end, in->in_port, vlan_tci)) {
 		slot = last->slot - 1;
 		megaflow = live_megaflow(slot);
+#ifndef TEST_RUN /* which has more to note */
+		if (megaflow && send_if_direct(hook, megaflow, slot, last->bytes_0, last->word_11, in->place, cpu, bytes, v))
+			return 1;
+#endif
+		recall(&c, last);
 	}
 	if (!megaflow) {
 		if (!parse_common(&c, data, end, in->in_port, vlan_tci)) {

@@ -274,16 +274,19 @@ class CacheSet(ctypes.Structure):
 class Repeated(ctypes.Structure):
     _fields_ = (
         ("word_3", ctypes.c_uint64),
-        ("word_4", ctypes.c_uint64),
+        ("bytes_0", ctypes.c_uint64),
+        ("bytes_8", ctypes.c_uint64),
+        ("bytes_16", ctypes.c_uint64),
+        ("bytes_26", ctypes.c_uint64),
+        ("bytes_30", ctypes.c_uint64),
+        ("bytes_40", ctypes.c_uint64),
+        ("mask_40", ctypes.c_uint64),
         ("word_5", ctypes.c_uint64),
         ("word_6", ctypes.c_uint64),
-        ("word_9", ctypes.c_uint64),
-        ("middle", ctypes.c_uint64),
-        ("ip", ctypes.c_uint32),
+        ("word_11", ctypes.c_uint64),
         ("slot", ctypes.c_uint32),
         ("hint", ctypes.c_uint32),
-        ("tcp_mask", ctypes.c_uint16),
-        ("tcp_flags", ctypes.c_uint16),
+        ("pad", ctypes.c_uint64 * 4),
     )
 
 
