@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-import pipeline_cases as cases
 import pytest
 from hypothesis import given, settings
+from support import pipeline_cases as cases
 
 from appliance.model.fields import BY_NAME, IN_PORT, KEY_MASK, METADATA
 from appliance.model.match import Match

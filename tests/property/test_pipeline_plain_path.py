@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-import pipeline_cases as cases
 from hypothesis import event, given, settings
+from support import pipeline_cases as cases
 
 from appliance.model.actions import (
     ApplyActions,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-import pipeline_cases as cases
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from support import pipeline_cases as cases
 
 from appliance.model.actions import Output
 from appliance.model.fields import BY_NAME, ETH_SRC, IN_PORT, METADATA

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-import pipeline_cases as cases
 from hypothesis import event, given
+from support import pipeline_cases as cases
 
 from appliance.model.fields import METADATA
 from appliance.model.match import Match

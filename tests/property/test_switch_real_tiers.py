@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import subprocess
 import time
 from collections import Counter
@@ -13,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
-import pipeline_cases as cases
 import pytest
 from hypothesis import given, settings
+from support import pipeline_cases as cases
+from support.packet_sockets import packet_socket, waiting_at
 from support.waiting import SECONDS, until
 from switch_shell import DESCRIPTION, Shell, port
 from test_switch_tiers import GROUPS, METERS, PORTS, Both, alike, flow_mod, group_mod, like, message, meter_mod
@@ -36,34 +36,12 @@ from appliance.switch.switch import Switch
 
 pytestmark = pytest.mark.root
 
-ETH_P_ALL, SOL_PACKET, AUXDATA, IGNORE_OUTGOING = 3, 263, 8, 23
-TAG_IS_BESIDE = 0x10
 XDP_PASS = 2
 SHORTEST = 24
 """Of shorter frames with a tag the kernel drops some."""
 NEVER, ALWAYS = 2**31, 1
 """Rates of meters: packets a second that exceed none, and that every packet exceeds once ``MANY`` have come."""
 MANY = 1_000_000
-
-
-def packet_socket(interface: str) -> socket.socket:
-    raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-    raw.setsockopt(SOL_PACKET, AUXDATA, 1)
-    raw.setsockopt(SOL_PACKET, IGNORE_OUTGOING, 1)
-    raw.bind((interface, ETH_P_ALL))
-    raw.setblocking(False)
-    return raw
-
-
-def waiting_at(wire: socket.socket) -> Iterator[bytes]:
-    """The frames that have arrived, with the tag that the kernel put beside them."""
-    while True:
-        try:
-            frame, beside, _, _ = wire.recvmsg(1 << 16, 256)
-        except BlockingIOError:
-            return
-        status, tci, tpid = struct.unpack_from("I12xHH", beside[0][2])
-        yield frame[:12] + struct.pack(">HH", tpid, tci) + frame[12:] if status & TAG_IS_BESIDE else frame
 
 
 class Wires:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-import pipeline_cases as cases
 import test_switch_tiers as tiers
 from hypothesis import event, given
+from support import pipeline_cases as cases
 from switch_shell import Shell
 
 from appliance.model.actions import (

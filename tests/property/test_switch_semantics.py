@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from random import Random
 
-import pipeline_cases as cases
 import pytest
 from hypothesis import event, given
+from support import pipeline_cases as cases
+from support.flow_mod_model import FlowModModel
 from switch_shell import Shell
 
 from appliance.model.actions import (
@@ -53,69 +53,6 @@ TABLES = 3
 
 
 # ── flow-mods against a list ───────────────────────────────────────────────────────────────────────────────────────────
-@dataclass
-class Row:
-    """One entry of the model."""
-
-    mod: FlowMod
-    at: float
-    instructions: tuple[Instruction, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.instructions = self.mod.instructions
-
-    def outputs(self) -> set[int]:
-        (apply,) = self.instructions
-        assert isinstance(apply, ApplyActions)
-        return {action.port for action in apply.actions if isinstance(action, Output)}
-
-
-class Model:
-    """The specification's sentences (6.4), one by one, on a list."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self.removed: list[FlowMod] = []
-
-    def apply(self, mod: FlowMod, now: float) -> bool:
-        """Whether it is accepted."""
-        if mod.command == ADD:
-            same = [row for row in self.rows if row.mod.table_id == mod.table_id and row.mod.priority == mod.priority]
-            if mod.flags & FlowModFlags.CHECK_OVERLAP and any(overlap(row.mod.match, mod.match) for row in same):
-                return False
-            self.rows = [row for row in self.rows if not (row in same and row.mod.match == mod.match)]
-            self.rows.append(Row(mod, now))
-            return True
-        for row in [row for row in self.rows if self.covers(mod, row)]:
-            if mod.command in (MODIFY, MODIFY_STRICT):
-                row.instructions = mod.instructions
-            else:
-                self.rows.remove(row)
-                if row.mod.flags & FlowModFlags.SEND_FLOW_REM:
-                    self.removed.append(row.mod)
-        return True
-
-    @staticmethod
-    def covers(mod: FlowMod, row: Row) -> bool:
-        if mod.table_id not in (OFPTT_ALL, row.mod.table_id) or (row.mod.cookie ^ mod.cookie) & mod.cookie_mask:
-            return False
-        if mod.command in (DELETE, DELETE_STRICT) and mod.out_port != PortNo.ANY and mod.out_port not in row.outputs():
-            return False
-        if mod.command in (MODIFY_STRICT, DELETE_STRICT):
-            return row.mod.match == mod.match and row.mod.priority == mod.priority
-        wide, narrow = of(mod.match), of(row.mod.match)
-        return all(name in narrow and narrow[name] == value for name, value in wide.items())
-
-
-def of(match: Match) -> dict[str, int]:
-    return {item.field.name: item.value for item in match.fields}
-
-
-def overlap(a: Match, b: Match) -> bool:
-    ours, theirs = of(a), of(b)
-    return all(ours[name] == theirs[name] for name in ours.keys() & theirs.keys())
-
-
 def small_match(rnd: Random) -> Match:
     names = [name for name in ("in_port", "eth_dst", "vlan_vid") if rnd.random() < 0.5]
     return Match.of(MatchField(BY_NAME[name], rnd.choice(cases.POOLS[name][:2])) for name in names)
@@ -139,7 +76,7 @@ def random_mod(rnd: Random) -> FlowMod:
 
 @given(cases.RANDOMS)
 def test_flow_mods_do_what_the_specification_says(rnd: Random) -> None:
-    shell, model = Shell(), Model()
+    shell, model = Shell(), FlowModModel()
     for _ in range(25):
         mod = random_mod(rnd)
         shell.now += 1

@@ -8,8 +8,8 @@ from ipaddress import IPv4Address
 from random import Random
 from typing import Any
 
-import pipeline_cases as cases
 from hypothesis import event, given
+from support import pipeline_cases as cases
 from switch_shell import Shell, port
 
 from appliance.model.actions import (
