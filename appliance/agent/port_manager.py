@@ -39,6 +39,7 @@ class AttachedPort:
     baseline: PortCounters
     """The kernel's counters when it was added."""
     made_promiscuous: bool
+    """By us, or by an agent that died."""
     output_reason: str = ""
     """Why frames go straight to the interface's other end, or not; empty where there is nothing to choose."""
     sent_packets: int = 0
@@ -206,6 +207,7 @@ class PortManager:
         claim = _claim(interface.ifindex)
         if spec.tunnel is None:
             self._links.claim(claim)
+        left_behind = self._datapath.left_behind(interface.ifindex)
         try:
             placement, port, waits = self._meet(spec, interface)
         except (DatapathError, PortError):
@@ -217,7 +219,7 @@ class PortManager:
             port = replace(port, xdp_transmit=self._links.xdp_transmit(interface), other_end=output.other_end)
             if port.xdp_transmit or port.other_end:
                 self._datapath.update(port)
-            made_promiscuous = spec.tunnel is None and self._links.set_promiscuous(interface.ifindex, True)
+            made_promiscuous = spec.tunnel is None and (self._links.set_promiscuous(interface.ifindex, True) or left_behind)
         except (DatapathError, PortError):
             self._datapath.detach(spec.number)
             self._links.release(claim)

@@ -40,6 +40,9 @@ class BpfDatapath:
         self.upcalls, self.send, self.install = self._upcalls.take, self.ports.send, self.megaflows.install
         self._drops = memoryview(programs.shared_memory("drops", len(DropReason) * sizes.cpus * 8)).cast("Q")
 
+    def left_behind(self, ifindex: int) -> bool:
+        return self.ports.left_behind(ifindex)
+
     def attach(self, port: DatapathPort, *, wait: bool = False) -> bool:
         return self.ports.attach(port, wait=wait)
 

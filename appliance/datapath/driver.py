@@ -73,6 +73,9 @@ class Datapath(Protocol):
     def plugins(self) -> Plugins:
         """Those that it was made with."""
 
+    def left_behind(self, ifindex: int) -> bool:
+        """Whether an earlier ofswitch that died has left its program on the interface, as it does until ``attach`` takes over."""
+
     def attach(self, port: DatapathPort, *, wait: bool = False) -> bool:
         """Start taking packets from the interface. Takes over a program that an earlier ofswitch left there.
 

@@ -88,6 +88,8 @@ class FakeDatapath:
         self.tunnels: list[tuple[int, Tunnel]] = []
         """The tunnels by which what left by tunnel ports did."""
         self.ports: dict[int, DatapathPort] = {}
+        self.left: set[int] = set()
+        """Interfaces with a program of an agent that died."""
         self.closed = False
         self._now = now
         self._capacity = capacity
@@ -121,6 +123,9 @@ class FakeDatapath:
         return [entry.megaflow for entry in self._installed.values()]
 
     # ── driver.Datapath ────────────────────────────────────────────────────────────────────────────────────────────────
+    def left_behind(self, ifindex: int) -> bool:
+        return ifindex in self.left
+
     def attach(self, port: DatapathPort, *, wait: bool = False) -> bool:
         if port.number in self.ports:
             raise DatapathError(f"port {port.number} is attached already")

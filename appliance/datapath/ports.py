@@ -62,6 +62,10 @@ class Ports:
         """See ``driver.Datapath``."""
 
     # ── that come and go ───────────────────────────────────────────────────────────────────────────────────────────────
+    def left_behind(self, ifindex: int) -> bool:
+        """See ``driver.Datapath``."""
+        return ifindex not in self._attached and netlink.is_ours(ifindex)
+
     def attach(self, port: DatapathPort, *, wait: bool) -> bool:
         """See ``driver.Datapath``."""
         if not self._ports.get(port.number):

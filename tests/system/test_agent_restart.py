@@ -37,6 +37,7 @@ def test_packets_go_on_without_an_agent_and_a_new_one_takes_over(tmp_path: Path)
             filters = bed.inside(None, lambda: [netlink.tc_filters(socket.if_nametoindex(name)) for name in bed.interfaces])
             assert [len(of_port) for of_port in filters] == [1, 1]
         assert bed.inside(None, lambda: [netlink.tc_filters(socket.if_nametoindex(name)) for name in bed.interfaces]) == [[], []]
+        assert "PROMISC" not in bed.run(["ip", "link", "show"]).stdout
 
 
 def test_an_agent_that_stops_before_it_took_over_leaves_nothing(tmp_path: Path) -> None:

@@ -230,6 +230,16 @@ def test_an_effect_that_fails_does_not_keep_the_others_from_being_done(tmp_path)
 
 
 # ── life ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def test_a_stop_takes_back_what_an_agent_that_died_has_changed_and_nothing_else(tmp_path):
+    box = Box(tmp_path)
+    box.links.promiscuous = {101, 102}
+    box.datapath.left = {101}
+    box.agent.start()
+    assert box.links.promiscuous == {101, 102, 103}
+    box.agent.close()
+    assert box.links.promiscuous == {102}
+
+
 def test_a_stop_leaves_nothing(tmp_path):
     box = Box(tmp_path, listen=(f"ptcp:{(port := free_port())}",))
     ready = []
