@@ -64,8 +64,11 @@ class Links(Protocol):
     def finish_frames(self, interface: Interface, *, generic: bool) -> Finished:
         """Have frames come to XDP with their checksums finished and their tags in them; whether they do."""
 
+    def adopt_offloads(self, interface: Interface, *, generic: bool) -> None:
+        """What an agent that died did by ``finish_frames`` counts as done by us."""
+
     def restore_offloads(self, ifindex: int) -> None:
-        """Take back what ``finish_frames`` did."""
+        """Take back what ``finish_frames`` did. XDP must have been taken off the interface."""
 
     def ends(self, interface: Interface) -> Sequence[End]:
         """The interface and, of a veth, its other end, as far as there is one."""
@@ -117,7 +120,8 @@ class Links(Protocol):
     def remove_tunnel_devices(self, switch: str, keep: Collection[str] = ()) -> list[str]:
         """All of this switch's but those named in ``keep``; returns their names. Raises PortError."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Once the fast path has been taken off all interfaces: take back what ``finish_frames`` did, too."""
 
 
 class KernelLinks:
@@ -151,6 +155,9 @@ class KernelLinks:
 
     def finish_frames(self, interface: Interface, *, generic: bool) -> Finished:
         return self._offloads.finish(interface, generic=generic)
+
+    def adopt_offloads(self, interface: Interface, *, generic: bool) -> None:
+        self._offloads.adopt(interface, generic=generic)
 
     def restore_offloads(self, ifindex: int) -> None:
         self._offloads.restore(ifindex)
@@ -207,5 +214,6 @@ class KernelLinks:
         return ports.remove_tunnel_devices(switch, keep)
 
     def close(self) -> None:
+        self._offloads.restore_all()
         self._claims.close()
         self._watcher.close()

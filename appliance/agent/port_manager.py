@@ -188,7 +188,8 @@ class PortManager:
             LOG.error("%s: cannot be added: %s", title(spec), error)
 
     def restore(self) -> None:
-        """Leave the interfaces as they were found; the fast path is taken off them by ``Datapath.close``."""
+        """Leave the interfaces as they were found. The fast path is taken off them by ``Datapath.close``, and what was turned off
+        for its sake is turned on again by ``Links.close``."""
         self.big_tcp.close()
         for attached in self._attached.values():
             self._restore(attached)
@@ -296,6 +297,8 @@ class PortManager:
         placement = self._links.place(interface, spec.hook) if spec.tunnel is None else self._tunnels.placement(spec)
         if placement.hook is Hook.TC:
             return placement, True
+        if self._datapath.left_behind(interface.ifindex):
+            self._links.adopt_offloads(interface, generic=placement.generic)
         finished = self._links.finish_frames(interface, generic=placement.generic)
         if finished.yes:
             return replace(placement, reason=f"{placement.reason}; {finished.reason}"), True
@@ -325,6 +328,7 @@ class PortManager:
             self._datapath.detach(number)
         except DatapathError as error:
             LOG.error("%s: %s", title(attached.spec), error)
+        self._links.restore_offloads(attached.port.ifindex)
         self._links.release(_claim(attached.port.ifindex))
         self._step(PortRemoved(number))
 
@@ -335,14 +339,6 @@ class PortManager:
                 self._links.set_promiscuous(ifindex, False)
             except PortError as error:
                 LOG.warning("%s: stays promiscuous: %s", title(attached.spec), error)
-        if attached.port.hook is Hook.XDP:
-            # XDP goes on until the fast path is taken off: from here on its frames may be unfinished again.
-            attached.port = replace(attached.port, finished=False)
-            try:
-                self._datapath.update(attached.port)
-            except DatapathError as error:
-                LOG.warning("%s: %s", title(attached.spec), error)
-            self._links.restore_offloads(ifindex)
         if attached.spec.queues:
             try:
                 self._links.set_queues(ifindex, (), 0)

@@ -5,7 +5,7 @@ sees the frame alone. So before a port's XDP program may send frames on, these o
 on the interface itself, or, for a veth, on its other end, which may be in another namespace. Where that cannot be done, XDP passes
 all on to TC.
 
-Invariant: what was turned off here, and nothing else, is turned on again by ``restore``.
+Invariant: what was turned off here, or by an agent that died, and nothing else, is turned on again by ``restore``.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Offloads:
 
     def __init__(self) -> None:
         self._off: dict[int, list[tuple[Place, tuple[str, ...]]]] = {}
+        self._adopted: dict[int, list[tuple[Place, Callable[[str], bool]]]] = {}
+        """What an agent that died has turned off: which of the offloads, as far as they turn out to be off."""
 
     def finish(self, interface: Interface, *, generic: bool) -> Finished:
         """Have the interface's frames come to XDP finished. ``generic``: the program runs behind the driver, on skbs."""
@@ -71,11 +73,35 @@ class Offloads:
                 return Finished(False, f"{', '.join(left)} cannot be turned off")
         return Finished(True, f"{whose} offloads are off, so that frames come finished")
 
+    def adopt(self, interface: Interface, *, generic: bool) -> None:
+        """An agent that died has had the interface at XDP: what is off, and on by default, it has turned off (as ``finish`` does).
+
+        Not the merging of received frames, which is off by default on some interfaces.
+        """
+        kind = interface.kind
+        adopted = self._adopted.setdefault(interface.ifindex, [])
+        if kind == "" or (kind == "veth" and generic):
+            adopted.append((Place(None, interface.ifindex), _own(False)))
+        peer = other_end_of(interface.ifindex) if kind == "veth" else None
+        if peer is not None:
+            adopted.append((peer, _sending))
+
     def restore(self, ifindex: int) -> None:
-        """Turn on again what ``finish`` turned off for this interface; where that is gone, there is nothing to do."""
+        """Turn on again what is off for this interface's sake; where that is gone, there is nothing to do.
+
+        XDP must have been taken off it: a veth cannot segment while there is a program at its other end.
+        """
         for place, names in reversed(self._off.pop(ifindex, [])):
             with suppress(NetlinkError, OSError):
                 inside(place.namespace, lambda at=place, names=names: _set(at.ifindex, names, on=True))  # type: ignore[misc]
+        for place, which in self._adopted.pop(ifindex, []):
+            with suppress(NetlinkError, OSError):
+                inside(place.namespace, lambda at=place, which=which: _turn_on(at.ifindex, which))  # type: ignore[misc]
+
+    def restore_all(self) -> None:
+        """The same for all interfaces."""
+        for ifindex in self._off.keys() | self._adopted.keys():
+            self.restore(ifindex)
 
 
 def _own(generic: bool) -> Callable[[str], bool]:
@@ -125,8 +151,23 @@ def _ask(command: int, ifindex: int, attributes: Iterable[Any] = ()) -> list[Any
 
 
 def _active(ifindex: int) -> set[str]:
-    bits = _ask(_FEATURES_GET, ifindex)[0].get_nested("ETHTOOL_A_FEATURES_ACTIVE", "ETHTOOL_A_BITSET_BITS")
-    return {bit.get_attr("ETHTOOL_A_BITSET_BIT_NAME") for _, bit, *_ in bits["attrs"]} if bits else set()
+    return {name for name, _ in _bits(_ask(_FEATURES_GET, ifindex)[0], "ETHTOOL_A_FEATURES_ACTIVE")}
+
+
+def _turn_on(ifindex: int, which: Callable[[str], bool]) -> None:
+    """Those of them that are off and could be on."""
+    features = _ask(_FEATURES_GET, ifindex)[0]
+    able = {name for name, is_set in _bits(features, "ETHTOOL_A_FEATURES_HW") if is_set}
+    active = {name for name, _ in _bits(features, "ETHTOOL_A_FEATURES_ACTIVE")}
+    if names := sorted(filter(which, able - active)):
+        _set(ifindex, names, on=True)
+
+
+def _bits(features: Any, of: str) -> list[tuple[str, bool]]:
+    """Name and value of each. Where all that are listed are set, no value is told."""
+    bits = features.get_nested(of, "ETHTOOL_A_BITSET_BITS")
+    listed = [bit for _, bit, *_ in bits["attrs"]] if bits else []
+    return [(bit.get_attr("ETHTOOL_A_BITSET_BIT_NAME"), bool(bit.get_attr("ETHTOOL_A_BITSET_BIT_VALUE"))) for bit in listed]
 
 
 def _set(ifindex: int, names: Iterable[str], *, on: bool) -> None:

@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import own_namespace
 import pytest
 from pyroute2 import IPRoute
+from support.running_switch import running_switch
 
 from appliance.lab import namespace
+from appliance.lab.testbed import Testbed
 from appliance.ports import Interface, Offloads, find
 from appliance.ports.offloads import _active
 
@@ -63,6 +66,39 @@ def test_what_was_off_before_stays_off() -> None:
         assert offloads.finish(interface("ofsa"), generic=False).yes
         offloads.restore(interface("ofsa").ifindex)
         assert _active(interface("ofsb").ifindex) == off
+
+
+@pytest.mark.parametrize("generic", [False, True])
+def test_what_an_agent_that_died_has_turned_off_is_turned_on_again(generic: bool) -> None:
+    with container() as inside, own_namespace.entered(), IPRoute() as ip:
+        ip.link("add", ifname="ofsa", kind="veth", peer={"ifname": "eth0", "net_ns_fd": inside})
+        peer = namespace.inside(inside, lambda: interface("eth0").ifindex)
+        own, following = interface("ofsa"), Offloads()
+        before = namespace.inside(inside, partial(_active, peer)), _active(own.ifindex)
+        Offloads().finish(own, generic=generic)
+        following.adopt(own, generic=generic)
+        assert following.finish(own, generic=generic).yes
+        following.restore(own.ifindex)
+        assert (namespace.inside(inside, partial(_active, peer)), _active(own.ifindex)) == before
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_switch_at_xdp_leaves_the_hosts_offloads_as_they_were(tmp_path: Path, crashes: bool) -> None:
+    """Which the kernel lets nobody turn on while XDP is there."""
+    with Testbed.of(2) as bed:
+
+        def active() -> list[set[str]]:
+            ends = [(host.name, host.interface) for host in bed.hosts] + [(None, name) for name in bed.interfaces]
+            return [bed.inside(place, lambda name=name: _active(interface(name).ifindex)) for place, name in ends]  # type: ignore[misc]
+
+        before = active()
+        if crashes:
+            with running_switch(bed, tmp_path, "--hook", "xdp") as switch:
+                switch.process.kill()
+                switch.process.wait()
+        with running_switch(bed, tmp_path, "--hook", "xdp"):
+            assert not active()[0] & LEFT_TO_OTHERS
+        assert active() == before
 
 
 @pytest.mark.parametrize("header", [False, True])

@@ -129,6 +129,9 @@ class FakeLinks:
     def finish_frames(self, interface: Interface, *, generic: bool) -> Finished:
         return Finished(True, "a test's frames are finished")
 
+    def adopt_offloads(self, interface: Interface, *, generic: bool) -> None:
+        pass
+
     def restore_offloads(self, ifindex: int) -> None:
         pass
 

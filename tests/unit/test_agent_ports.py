@@ -195,12 +195,14 @@ def test_xdp_is_left_or_passes_on_where_frames_are_not_whole(tmp_path, hook, pla
 def test_offloads_that_were_off_for_xdp_are_on_again_when_it_has_stopped(tmp_path):
     box = Box(tmp_path, ports=({"interface": "eth1", "hook": "xdp"},))
     box.links.place = lambda interface, requested: Placement(Hook.XDP, "a test")
-    seen = []
-    box.links.restore_offloads = lambda ifindex: seen.append((ifindex, box.datapath.ports[1].finished))
+    seen, close = [], box.links.close
+    box.links.restore_offloads = lambda ifindex: seen.append((ifindex, 1 in box.datapath.ports))
+    box.links.close = lambda: (seen.append(("all", not box.datapath.closed)), close())
     box.agent.start()
-    assert box.datapath.ports[1].finished
+    box.links.change(101, None)
+    until(lambda: seen)
     box.agent.close()
-    assert seen == [(101, False)], "from then on XDP passes all on, until it is taken off"
+    assert seen == [(101, False), ("all", False)], "the fast path has been taken off before"
 
 
 def test_the_datapath_id_is_the_first_ports_address_unless_one_is_given(tmp_path):
