@@ -5,14 +5,16 @@ FOR_USER := scripts/for-user
 CONFIG ?= configs/lab.yaml
 PYTEST_ARGS ?=
 CONFORMANCE_ARGS ?=
+SOAK_ARGS ?=
 
-.PHONY: help run setup check test conformance bench bench-guest guest-test docker-test clean root
+.PHONY: help run setup check test conformance soak bench bench-guest guest-test docker-test clean root
 help:
 	@echo "sudo make run          three hosts in namespaces, the switch and an L2-learning controller, with real traffic, until Ctrl-C"
 	@echo "                       ONCE=1 shows the traffic once and exits 0 only if all of it worked; CONFIG=FILE for another lab"
 	@echo "sudo make test         everything: check, then all tests (PYTEST_ARGS='-k name' for some of them)"
 	@echo "make check             ruff, ruff format, mypy --strict, import-linter"
 	@echo "sudo make conformance  Ryu's switch tests of OpenFlow 1.3 (CONFORMANCE_ARGS='--target ovs' for Open vSwitch beside it)"
+	@echo "sudo make soak         a random life of the switch, for ten minutes (SOAK_ARGS='--minutes 60 --seed 7')"
 	@echo "sudo make bench        measures against the kernel's and Open vSwitch's ways"
 	@echo "sudo make bench-guest  counts instructions a packet beside Open vSwitch's kernel module, in guests with other kernels"
 	@echo "sudo make guest-test   runs tests/bpf on Linux 6.1 and on a newer kernel than most have, in guests (PYTEST_ARGS='-k name')"
@@ -42,6 +44,9 @@ test: root setup check
 
 conformance: root setup
 	$(FOR_USER) $(BIN)/python tests/conformance/run.py $(CONFORMANCE_ARGS)
+
+soak: root setup
+	$(FOR_USER) $(BIN)/python tests/soak/run.py $(SOAK_ARGS)
 
 bench: root
 	@scripts/setup bench

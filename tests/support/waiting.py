@@ -24,6 +24,16 @@ def until(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> 
     return result
 
 
+def in_time(condition: Callable[[], Any], seconds: float = SECONDS) -> bool:
+    """Whether ``condition`` gives something true, sooner or later."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 def readable(source: FileDescriptorLike, seconds: float) -> bool:
     """Whether there is something to read, now or within so many seconds; whatever the number of its descriptor."""
     poll = select.poll()
