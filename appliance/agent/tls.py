@@ -175,17 +175,12 @@ class TlsTransport:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server)
         self._rest = memoryview(b"")
         """Encrypted, and not gone out."""
+        self.security = ""
+        """Version of the protocol and the peer's name, for people: from the handshake on, also when TLS has broken."""
 
     @property
     def pending(self) -> int:
         return len(self._rest) + self._outgoing.pending
-
-    @property
-    def security(self) -> str:
-        """Version of the protocol and the peer's name, for people."""
-        subject: Any = (self._tls.getpeercert() or {}).get("subject", ())  # typeshed knows it too loosely
-        names = dict(pair for part in subject for pair in part)
-        return f"{self._tls.version()}, {names.get('commonName', 'a peer without a name')}"
 
     def handshake(self) -> None:
         """Wait until each side has accepted the other (a peer that speaks TLS 1.3 may still refuse us). Raises OSError."""
@@ -202,6 +197,9 @@ class TlsTransport:
                 with contextlib.suppress(OSError):  # the alert that says why
                     self.flush()
                 raise TlsError(_words(error, self._files)) from error
+        subject: Any = (self._tls.getpeercert() or {}).get("subject", ())  # typeshed knows it too loosely
+        names = dict(pair for part in subject for pair in part)
+        self.security = f"{self._tls.version()}, {names.get('commonName', 'a peer without a name')}"
         self._flush_and_wait()
 
     def _flush_and_wait(self) -> None:

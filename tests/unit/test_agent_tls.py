@@ -111,6 +111,18 @@ def test_a_controller_connects_and_is_answered(box, theirs, version, caplog):
     until(lambda: not box.connected())
 
 
+def test_one_whose_tls_breaks_is_told_of_until_it_is_gone(box, theirs):
+    """OpenSSL then knows the peer's certificate no more, as since Python 3.12 where the peer ends without a word."""
+    peer = connect(box.openflow_port, theirs)
+    peer.send(BarrierRequest(xid=3))
+    assert peer.expect(BarrierReply).xid == 3
+    os.write(peer.socket.fileno(), b"\x17\x03\x03\0\x20" + bytes(32))  # a record that nobody has sealed
+    told = []
+    until(lambda: not told.append(box.connected()) and not told[-1])
+    assert {item["security"] for items in told for item in items} <= {"TLSv1.3, controller"}
+    peer.close()
+
+
 def test_it_connects_to_a_controller(tmp_path, ours, theirs):
     listener = Listener()
     with running(tmp_path, controllers=(f"ssl:127.0.0.1:{listener.port}",), tls=ours) as box:
