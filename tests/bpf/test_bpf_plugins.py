@@ -346,7 +346,11 @@ BROKEN = {
         "return PLUGIN_PASES;",
         r"spelt_wrong\.c:\d+:\d+: error: use of undeclared identifier 'PLUGIN_PASES'",
     ),
-    "calls_nothing": ("action", "return no_such_helper(p);", r"calls_nothing\.c:\d+:\d+: error: implicit declaration of function"),
+    "calls_nothing": (
+        "action",
+        "return no_such_helper(p);",
+        r"calls_nothing\.c:\d+:\d+: error: (implicit declaration of|call to undeclared) function",  # clang 14, clang 18
+    ),
     "reads_wild": (
         "action",
         "return *(volatile int *)(long)skb->data;",

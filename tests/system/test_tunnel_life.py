@@ -27,7 +27,7 @@ FLOWS = ("in_port=1,actions=output:2", "in_port=2,actions=output:1")
 def device(overlay: Overlay, site: int) -> dict[str, object]:
     """As `ip` shows it; empty if there is none."""
     inside = overlay.beds[site - 1].switch_namespace
-    links = json.loads(ip("-j", "-d", "link", inside=inside))
+    links = json.loads(ip("-j", "link", inside=inside))  # not -d: what Ubuntu 24.04 says of a VXLAN device is no JSON
     return next((link for link in links if link["ifname"] == DEVICE), {})
 
 
@@ -49,7 +49,7 @@ def test_packets_go_on_without_an_agent_and_a_new_one_takes_the_device_over(tmp_
                 each.until_fast(lambda: overlay.ping("a1", "b1") == 3)
             made = device(overlay, 1)
             assert made["ifalias"] == "ofswitch site1: tunnels"
-            assert made["linkinfo"]["info_data"]["external"] is True  # type: ignore[index]
+            assert "vxlan external" in ip("-d", "link", "show", DEVICE, inside=overlay.beds[0].switch_namespace)
             kill(switch)
         address = overlay.beds[1]["b1"].address(4)
         result = overlay.beds[0].run(["ping", "-n", "-c", "150", "-i", "0.02", address], host="a1")
