@@ -406,7 +406,8 @@ int ofswitch_xdp(struct xdp_md *xdp)
 		xdp_programs.call(xdp, PROGRAM_HANDLE);
 	p->found = 0;
 	verdict(&v, FATE_DROPPED, DROP_RUNT, XDP_DROP);
-	if (parse(p, data, end, 0))
+	/* Loaded again: behind a tail call, kernels from 6.13 to 6.18, and older ones with their mends, know packet pointers no more. */
+	if (parse(p, (void *)(long)xdp->data, (void *)(long)xdp->data_end, 0))
 		xdp_programs.call(xdp, PROGRAM_HANDLE);
 	return finish(p, hook, &v);
 }
