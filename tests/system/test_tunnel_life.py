@@ -49,7 +49,7 @@ def test_packets_go_on_without_an_agent_and_a_new_one_takes_the_device_over(tmp_
                 each.until_fast(lambda: overlay.ping("a1", "b1") == 3)
             made = device(overlay, 1)
             assert made["ifalias"] == "ofswitch site1: tunnels"
-            assert "vxlan external" in ip("-d", "link", "show", DEVICE, inside=overlay.beds[0].switch_namespace)
+            assert " external " in ip("-d", "link", "show", DEVICE, inside=overlay.beds[0].switch_namespace)
             kill(switch)
         address = overlay.beds[1]["b1"].address(4)
         result = overlay.beds[0].run(["ping", "-n", "-c", "150", "-i", "0.02", address], host="a1")
