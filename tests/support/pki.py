@@ -26,7 +26,8 @@ class Authority:
     @classmethod
     def make(cls, folder: Path, name: str = "authority") -> Authority:
         made = cls(folder, name)
-        openssl("req", "-x509", *KEY, "-keyout", made._key, "-out", made.certificate, "-subj", f"/CN={name}", "-days", 2)
+        usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")  # which Python 3.13's default context asks of it
+        openssl("req", "-x509", *KEY, "-keyout", made._key, "-out", made.certificate, "-subj", f"/CN={name}", "-days", 2, *usage)
         return made
 
     @property
@@ -38,7 +39,8 @@ class Authority:
         return self.folder / f"{self.name}.key"
 
     def issue(self, name: str, days: int = 2, stem: str | None = None) -> TlsFiles:
-        """A new key and a certificate for ``name``, in the files ``stem``.key and ``stem``.pem; the authority is this one."""
+        """A new key and a certificate for ``name``, in the files ``stem``.key and ``stem``.pem; the authority is this one.
+        With no ``days`` it has expired."""
         key, certificate, request = (self.folder / f"{stem or name}.{suffix}" for suffix in ("key", "pem", "csr"))
         openssl("req", *KEY, "-keyout", key, "-out", request, "-subj", f"/CN={name}")
         signs = ("-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial")

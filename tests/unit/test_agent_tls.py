@@ -186,7 +186,7 @@ def test_a_controller_without_a_certificate_is_turned_away(box, pki, caplog):
 
 
 def test_an_expired_certificate_is_turned_away(box, pki, caplog):
-    peer = TlsPeer.wrap(Peer.connect(box.openflow_port), context(pki.issue("late", days=-1)), server=False)
+    peer = TlsPeer.wrap(Peer.connect(box.openflow_port), context(pki.issue("late", days=0)), server=False)
     peer.ended()
     until(lambda: "turned away: the peer's certificate is refused: certificate has expired" in caplog.text)
 
