@@ -93,7 +93,7 @@ class Instructions:
         return [
             row("tc.module", OURS_TC, MODULE, Aim("<=", 0.7)),
             row("tc.module.queue", OURS_TC + QUEUED, MODULE, Aim("<=", 0.78)),
-            row("xdp.module", OURS_XDP, MODULE, Aim("<=", 0.33)),
+            row("xdp.module", OURS_XDP, MODULE, Aim("<=", 0.28)),
             row("tc.module.rewrite", OURS_TC + REWRITTEN, MODULE + REWRITTEN),
             row("xdp.module.rewrite", OURS_XDP + REWRITTEN, MODULE + REWRITTEN),
             row("tc.minimal", OURS_TC, MINIMAL_TC),
