@@ -78,7 +78,7 @@ class Kind:
     text: str
     rules: Callable[[int], list[str]]
     foreseen: bool = True
-    """Else the pairs come in no order, and the rows have no aim."""
+    """Else the pairs come in no order, and the rate has no aim."""
 
     def pairs(self, side: int) -> Iterator[tuple[int, int]]:
         """UDP ports of each pair, source and destination."""
@@ -159,7 +159,7 @@ class Misses:
                 ours,
                 OVS,
                 theirs,
-                Aim("<=", 1.5) if kind.foreseen else None,
+                Aim("<=", 1.5),
                 f"{OVS}: {missing}" if missing else "",
             )
 
