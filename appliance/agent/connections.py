@@ -5,15 +5,16 @@ Invariant: a connection's number is never used again, so that a message for one 
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
+from appliance.agent.accept import accept_all
 from appliance.agent.channel import Channel, Owner, TcpTransport, Transport
-from appliance.agent.green import Greenlet, Timeout, sleep, spawn, wait_readable
+from appliance.agent.green import Greenlet, Timeout, sleep, spawn
 from appliance.agent.outgoing import Backoff, Outgoing, describe
 from appliance.agent.tls import Certificates, TlsError, TlsTransport
 from appliance.config import ControllerAddress, ListenAddress
@@ -104,7 +105,8 @@ class Connections(Owner):
             raise OSError(error.errno, f"{address}: cannot listen there: {error.strerror}") from error
         listener.setblocking(False)
         self._listeners.append((str(address), listener))
-        self._greenlets.append(spawn(self._accept, listener, address.tls))
+        begin = partial(self._begin_incoming, tls=address.tls)
+        self._greenlets.append(spawn(accept_all, listener, str(address), begin))
         port: int = listener.getsockname()[1]
         return port
 
@@ -232,26 +234,15 @@ class Connections(Owner):
         self._side.paused()
 
     # ── from outside ───────────────────────────────────────────────────────────────────────────────────────────────────
-    def _accept(self, listener: socket.socket, tls: bool) -> None:
+    def _begin_incoming(self, connected: socket.socket, address: Any, tls: bool) -> None:
         scheme = "ssl" if tls else "tcp"
-        while True:
-            wait_readable(listener.fileno())
-            try:
-                connected, address = listener.accept()
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                LOG.warning("cannot take a connection: %s", error.strerror)
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    sleep(1.0)
-                continue
-            peer = f"{scheme}:[{address[0]}]:{address[1]}" if ":" in address[0] else f"{scheme}:{address[0]}:{address[1]}"
-            if self._incoming >= MAX_INCOMING:
-                LOG.warning("%s: turned away, there are %d connections already", peer, self._incoming)
-                connected.close()
-                continue
-            self._incoming += 1
-            spawn(self._serve_incoming, connected, peer, tls)
+        peer = f"{scheme}:[{address[0]}]:{address[1]}" if ":" in address[0] else f"{scheme}:{address[0]}:{address[1]}"
+        if self._incoming >= MAX_INCOMING:
+            LOG.warning("%s: turned away, there are %d connections already", peer, self._incoming)
+            connected.close()
+            return
+        self._incoming += 1
+        spawn(self._serve_incoming, connected, peer, tls)
 
     def _serve_incoming(self, connected: socket.socket, peer: str, tls: bool) -> None:
         try:

@@ -5,16 +5,14 @@ Invariant: a socket's file is there while the agent listens on it, and what a de
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from appliance.agent.green import wait_readable, wait_writable
-
-LOG = logging.getLogger("ofswitch.control")
+from appliance.agent.accept import accept_all
+from appliance.agent.green import wait_writable
 
 
 class UnixSocketError(Exception):
@@ -31,15 +29,12 @@ class UnixListener:
 
     def accept_all(self, begin: Callable[[socket.socket], None]) -> None:
         """Hand each client's connected socket, which does not block, to ``begin``. Never returns."""
-        while True:
-            wait_readable(self._socket.fileno())
-            try:
-                client, _ = self._socket.accept()
-            except OSError as error:
-                LOG.warning("%s: %s", self.path, error.strerror)
-                continue
+
+        def begin_with(client: socket.socket, _: object) -> None:
             client.setblocking(False)
             begin(client)
+
+        accept_all(self._socket, self.path, begin_with)
 
     def close(self) -> None:
         """Listen no more, and take the socket away."""
