@@ -389,6 +389,7 @@ class Agent:
         while True:
             sleep(TICK_SECONDS)
             self.step(events.Tick())
+            self._put_back()
             try:
                 self.connections.tick(time.monotonic())
             except Exception:
@@ -424,6 +425,13 @@ class Agent:
                     self.ports.changed(change)
                 except Exception:
                     self._fault("a change of an interface")
+            self._put_back()
+
+    def _put_back(self) -> None:
+        try:
+            self.ports.put_back(time.monotonic())
+        except Exception:
+            self._fault("putting programs back")
 
     # ── the control socket's commands (their schema is in ``control``) ─────────────────────────────────────────────────
     def _commands(self) -> dict[str, Callable[[Mapping[str, Any]], Any]]:

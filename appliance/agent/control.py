@@ -22,7 +22,8 @@ command        result
 ``megaflows``  ``{total: n, megaflows: [{id, match, match_text, actions: text, packets, bytes: those of the fast path,
                punted: packets that came up, last_used: s ago, tier: "xdp"|"tc"|"slow_path", why: text (why no
                faster one), exceptions: [text] (packets for a slower one)}]}``; argument ``limit`` (default 1000)
-``ports``      ``[{number, interface, state: "up"|"down"|"missing", link, config: [text], hw_addr, mtu, speed_kbps,
+``ports``      ``[{number, interface, state: "up"|"down"|"missing", link, problem: text (what others took off it, and why that is
+               not back; empty if all is there), config: [text], hw_addr, mtu, speed_kbps,
                hook: "xdp"|"tc", hook_reason, output: "redirect"|"redirect_peer", output_reason, big_tcp: true|false,
                big_tcp_reason, counters: {rx_packets, rx_bytes, tx_packets, tx_bytes, xdp, tc, slow_path,
                dropped, tx_slow_path, lost_copies: of a full queue}}]``; a missing one has the first three only

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 
 from appliance.agent import render
 from appliance.agent.big_tcp import BigTcpPorts
+from appliance.agent.hooks import Hooks
 from appliance.agent.links import Links, Placement
 from appliance.agent.queues import port_speed, rates
 from appliance.agent.tunnel_devices import TunnelDevices, tunnel_of
 from appliance.config import BigTcpChoice, PortSpec
 from appliance.datapath.driver import Datapath, DatapathError, DatapathPort, TierCounters
-from appliance.model.ports import LOCAL_PORT, Hook, Port, PortCounters
+from appliance.model.ports import LOCAL_PORT, Hook, Port, PortCounters, PortState
 from appliance.model.queues import QueueCounters
 from appliance.ports import Interface, LinkChange, LocalSpec, OutputMethod, PortError, since
 from appliance.switch.events import Event, PortAdded, PortChanged, PortRemoved
@@ -87,6 +88,7 @@ class PortManager:
         """Ports on which an earlier agent's programs still forward: see ``take_over``."""
         self._local = local
         self.big_tcp = BigTcpPorts(links, big_tcp)
+        self.hooks = Hooks(datapath)
 
     def __iter__(self) -> Iterator[AttachedPort]:
         return iter(self._attached.values())
@@ -153,13 +155,25 @@ class PortManager:
         return refused, devices
 
     def changed(self, change: LinkChange) -> None:
-        """Something happened to an interface."""
-        self._changed(change)
-        self.big_tcp.settle()
-
-    def _changed(self, change: LinkChange) -> None:
+        """Something happened to an interface. ``put_back`` is to follow."""
         # A tunnel device has several ports.
         there = [item for item in self._attached.values() if item.port.ifindex == change.ifindex]
+        if not change.filters:
+            self._changed(change, there)
+            self.big_tcp.settle()
+        for attached in there:
+            number = attached.spec.number
+            # Until then, the programs there are an earlier agent's.
+            if self._attached.get(number) is attached and number not in self.waiting:
+                self.hooks.heard(number, title(attached.spec))
+
+    def put_back(self, now: float) -> None:
+        """Programs of ours that somebody else has taken off. Wanted after changes, and about once a second."""
+        for number in self.hooks.put_back(now):
+            if attached := self._attached.get(number):
+                self._step(PortChanged(self._describe(attached.spec, attached.interface)))
+
+    def _changed(self, change: LinkChange, there: Sequence[AttachedPort]) -> None:
         after = change.after
         there_still = False
         for attached in there:
@@ -242,10 +256,11 @@ class PortManager:
         self._step(PortAdded(self._describe(spec, interface), placement.hook))
 
     def _describe(self, spec: PortSpec, interface: Interface) -> Port:
-        """The port as OpenFlow shows it; OFPP_LOCAL by the end that is the host's."""
-        if spec.tunnel is not None:
-            return self._tunnels.describe(spec, interface)
-        port = self._links.describe(interface, spec.number)
+        """The port as OpenFlow shows it; OFPP_LOCAL by the end that is the host's. A link by which nothing can come in is down."""
+        tunnel = spec.tunnel is not None
+        port = self._tunnels.describe(spec, interface) if tunnel else self._links.describe(interface, spec.number)
+        if self.hooks.dead(spec.number):
+            port = replace(port, state=PortState.LINK_DOWN)
         if spec.number != LOCAL_PORT or self._local is None:
             return port
         host = self._local.host
@@ -323,6 +338,7 @@ class PortManager:
         del self._attached[number]
         self.waiting.discard(number)
         self.big_tcp.gone(number)
+        self.hooks.gone(number)
         self._restore(attached)
         try:
             self._datapath.detach(number)

@@ -15,7 +15,7 @@ from appliance.agent.port_manager import AttachedPort, PortManager
 from appliance.agent.tier import tier_of
 from appliance.config import PortSpec
 from appliance.datapath.driver import Datapath, DatapathPort, TierCounters
-from appliance.model.ports import PortConfig, PortState
+from appliance.model.ports import PortConfig
 from appliance.openflow.flow import FlowModFlags
 from appliance.pipeline.flow_table import FlowEntry, FlowTable
 from appliance.switch.megaflows import LiveMegaflow
@@ -155,13 +155,13 @@ def ports(manager: PortManager, switch: Switch, datapath: Datapath) -> Iterator[
             continue
         port = known.get(spec.number)
         config = PortConfig.NONE if port is None else port.config
-        state = PortState.NONE if port is None else port.state
         big_tcp, big_tcp_reason = manager.big_tcp.state(spec.number)
         yield {
             "number": spec.number,
             "interface": spec.interface if port is None else port.name,
             "state": "down" if port is None or not port.up else "up",
-            "link": "down" if state & PortState.LINK_DOWN else "up",
+            "link": "up" if attached.interface.up else "down",
+            "problem": manager.hooks.problem(spec.number),
             "config": [str(bit.name).lower() for bit in PortConfig if config & bit],
             "hw_addr": (attached.interface.mac if port is None else port.hw_addr).hex(":"),
             "mtu": attached.interface.mtu,

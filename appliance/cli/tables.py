@@ -268,8 +268,9 @@ def ports(answer: Sequence[Json]) -> RenderableType:
         if port["output_reason"]:
             reasons.setdefault(f"output by {port['output']}: {port['output_reason']}", []).append(_number(port))
         reasons.setdefault(f"{'' if port['big_tcp'] else 'no '}BIG TCP: {port['big_tcp_reason']}", []).append(_number(port))
+    problems = [Text(f"port {_number(port)}: {port['problem']}", style="red") for port in answer if port.get("problem")]
     notes = [Text(f"port {', '.join(numbers)}: {reason}", style="dim") for reason, numbers in reasons.items()]
-    return Group(table, *notes)
+    return Group(table, *problems, *notes)
 
 
 def plugins(answer: Sequence[Json]) -> RenderableType:

@@ -19,6 +19,7 @@ from appliance.datapath.ports import Ports
 from appliance.datapath.upcalls import Upcalls
 from appliance.model.megaflow import DropReason, MegaflowStatistics, MeterConfig, MeterCounters
 from appliance.model.plugin import PluginFile
+from appliance.model.ports import Hook
 
 
 class BpfDatapath:
@@ -54,6 +55,12 @@ class BpfDatapath:
 
     def detach(self, number: int) -> None:
         self.ports.detach(number)
+
+    def missing(self, number: int) -> frozenset[Hook]:
+        return self.ports.missing(number)
+
+    def put_back(self, number: int) -> None:
+        self.ports.put_back(number)
 
     def port_counters(self) -> Mapping[int, TierCounters]:
         return self.ports.counters()

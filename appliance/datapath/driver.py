@@ -91,6 +91,16 @@ class Datapath(Protocol):
     def detach(self, number: int) -> None:
         """Stop; nothing of ours stays on the interface. The interface may already be gone."""
 
+    def missing(self, number: int) -> frozenset[Hook]:
+        """At which hooks of an attached port's interface our program is not any more, because somebody else took it off.
+
+        Without that at XDP, TC has all of the port's packets; without that at TC, none comes that XDP does not forward. Empty if
+        the interface is gone, and for a port that waits.
+        """
+
+    def put_back(self, number: int) -> None:
+        """Attach again what is ``missing``; what is refused at one hook does not keep it from the other. Raises DatapathError."""
+
     def install(self, megaflow: Megaflow) -> bool:
         """False if the fast path has no room for it: its packets then keep coming up one by one."""
 

@@ -42,6 +42,7 @@ from appliance.model.megaflow import (
     is_again,
 )
 from appliance.model.plugin import NO_PLUGINS, Plugins
+from appliance.model.ports import Hook
 from appliance.model.tunnel import NO_TUNNEL, Tunnel, tunnel_of
 from appliance.packet.execute import INVALID_TTL, execute
 from appliance.packet.meter import METER_PASSES, TokenMeter
@@ -90,6 +91,10 @@ class FakeDatapath:
         self.ports: dict[int, DatapathPort] = {}
         self.left: set[int] = set()
         """Interfaces with a program of an agent that died."""
+        self.taken_off: dict[int, frozenset[Hook]] = {}
+        """By port number: the hooks from which somebody else took our program."""
+        self.refusal = ""
+        """Why none can be put back, in words; empty if they can."""
         self.closed = False
         self._now = now
         self._capacity = capacity
@@ -108,6 +113,8 @@ class FakeDatapath:
         if port is None:
             self._drops[DropReason.NOT_A_PORT] += 1
             return
+        if Hook.TC in self.taken_off.get(in_port, ()):
+            return  # it goes where it went before there was a switch
         self._count(in_port, rx_packets=1, rx_bytes=len(frame))
         if not port.receive:
             self._drop(in_port, DropReason.NO_RECV)
@@ -143,7 +150,16 @@ class FakeDatapath:
 
     def detach(self, number: int) -> None:
         self.ports.pop(number, None)
+        self.taken_off.pop(number, None)
         self._counters.pop(number, None)
+
+    def missing(self, number: int) -> frozenset[Hook]:
+        return self.taken_off.get(number, frozenset())
+
+    def put_back(self, number: int) -> None:
+        if self.refusal:
+            raise DatapathError(self.refusal)
+        self.taken_off.pop(number, None)
 
     def install(self, megaflow: Megaflow) -> bool:
         if len(self._installed) >= self._capacity:

@@ -137,17 +137,34 @@ def _at_our_place(filters: list[TcFilter]) -> TcFilter | None:
     return None
 
 
+def attached(ifindex: int, *, egress: bool = False) -> tuple[int, bool] | None:
+    """The id of the program at XDP, ours or not (0 for none), and whether our filter is at ingress; with ``egress``, there as well.
+
+    None if the interface is gone. Raises DatapathError.
+    """
+    with _netlink(f"ask for the programs of {_name(ifindex)}") as ip:
+        at_tc = [_at_our_place(_filters(ip, ifindex, ingress=ingress)) for ingress in ((True, False) if egress else (True,))]
+        try:
+            program_id, _ = _xdp(ip, ifindex)
+        except NetlinkError as error:
+            if error.code in _GONE:
+                return None
+            raise
+        return program_id, all(found is not None and found.ours for found in at_tc)
+
+
 def is_ours(ifindex: int) -> bool:
     """Whether an earlier ofswitch's program takes the interface's packets; no if the interface is gone."""
     holder = _at_our_place([item for item in tc_filters(ifindex) if item.ingress])
     return holder is not None and holder.ours
 
 
-def attach_tc(ifindex: int, prog_fd: int, xdp_program: int = 0, *, egress: bool = False) -> None:
+def attach_tc(ifindex: int, prog_fd: int, xdp_program: int = 0, *, egress: bool = False, made_clsact: bool = False) -> bool:
     """Run a program of type SCHED_CLS, direct-action, at the interface's ingress; or, once one is there, at its egress. A filter
     of an earlier ofswitch is replaced atomically: every packet meets the old program or the new one.
 
-    ``xdp_program`` is the id of ours at XDP on the same interface, so that a later ofswitch knows it. Raises DatapathError.
+    ``xdp_program`` is the id of ours at XDP on the same interface, so that a later ofswitch knows it. ``made_clsact``: an earlier
+    call made the clsact that may be there without our filter. Returns whether we made it, now or then. Raises DatapathError.
     """
     with _netlink(f"attach to {_name(ifindex)} at TC") as ip:
         made = True
@@ -156,7 +173,7 @@ def attach_tc(ifindex: int, prog_fd: int, xdp_program: int = 0, *, egress: bool 
         except NetlinkError as error:
             if error.code != errno.EEXIST:
                 raise
-            made = False
+            made = made_clsact
         holder = _at_our_place(_filters(ip, ifindex, ingress=not egress))
         if holder is not None and not holder.ours:
             raise DatapathError(
@@ -182,6 +199,7 @@ def attach_tc(ifindex: int, prog_fd: int, xdp_program: int = 0, *, egress: bool 
             if made and holder is None:
                 ip.tc("del", "clsact", ifindex)
             raise
+    return made
 
 
 def detach_tc(ifindex: int) -> None:

@@ -27,6 +27,7 @@ from appliance.datapath.layout import (
     tunnel_ingress,
 )
 from appliance.datapath.loader import Programs, Sizes
+from appliance.datapath.programs import describe
 from appliance.datapath.transmit import Transmitter
 from appliance.datapath.tunnels import Tunnels
 from appliance.model.ports import Hook
@@ -52,8 +53,8 @@ class Ports:
         self._counters = programs.shared_memory("port_counters", PORT_PLACES * sizes.cpus * _COUNTERS_BYTES)
         self._settings = memoryview(programs.shared_memory("settings", ctypes.sizeof(Settings))).cast("I")
         self._keeper = Keeper(programs.map_fd(array) for array in _KEPT)
-        self._attached: set[int] = set()
-        """Indices of the interfaces that have our program."""
+        self._attached: dict[int, bool] = {}
+        """Indices of the interfaces that have our program, and whether we made their clsact qdisc."""
         self._waiting: set[int] = set()
         """Numbers of ports where an earlier agent's programs go on."""
         self.tunnels = Tunnels(programs, programs.shared_memory("injection", Tunnels.MEMORY_BYTES))
@@ -117,7 +118,7 @@ class Ports:
         if port.hook is Hook.XDP:
             netlink.detach_xdp(port.ifindex)
         netlink.detach_tc(port.ifindex)
-        self._attached.discard(port.ifindex)
+        self._attached.pop(port.ifindex, None)
         self._keeper.keep(self._attached, freed=(port.ifindex,))
 
     def close(self) -> None:
@@ -130,15 +131,46 @@ class Ports:
     def _hook(self, port: DatapathPort) -> None:
         xdp_program = 0
         if port.hook is Hook.XDP:
-            if port.generic:
-                xdp_program = netlink.attach_xdp(port.ifindex, self._programs.generic_xdp_fd, netlink.XdpMode.GENERIC)
-            else:
-                xdp_program = netlink.attach_xdp(port.ifindex, self._programs.xdp_fd)
+            xdp_program = self._attach_xdp(port)
         else:
             netlink.detach_xdp(port.ifindex)  # an earlier agent's
-        netlink.attach_tc(port.ifindex, self._programs.tc_fd, xdp_program)
-        self._attached.add(port.ifindex)
+        self._attached[port.ifindex] = netlink.attach_tc(port.ifindex, self._programs.tc_fd, xdp_program)
         self._keeper.keep(self._attached)
+
+    def _attach_xdp(self, port: DatapathPort) -> int:
+        mode = netlink.XdpMode.GENERIC if port.generic else netlink.XdpMode.NATIVE
+        return netlink.attach_xdp(port.ifindex, self._xdp_fd(port), mode)
+
+    def _xdp_fd(self, port: DatapathPort) -> int:
+        return self._programs.generic_xdp_fd if port.generic else self._programs.xdp_fd
+
+    # ── that others take our programs off ──────────────────────────────────────────────────────────────────────────────
+    def missing(self, number: int) -> frozenset[Hook]:
+        """See ``driver.Datapath``."""
+        port = self._ports[number]
+        there = netlink.attached(port.ifindex, egress=port.tunnel is not None) if port.ifindex in self._attached else None
+        if there is None:
+            return frozenset()
+        xdp_program, at_tc = there
+        at_xdp = port.hook is not Hook.XDP or xdp_program == describe(self._xdp_fd(port)).id
+        return frozenset(hook for hook, is_there in ((Hook.XDP, at_xdp), (Hook.TC, at_tc)) if not is_there)
+
+    def put_back(self, number: int) -> None:
+        """See ``driver.Datapath``."""
+        port, missing = self._ports[number], self.missing(number)
+        if not missing:
+            return
+        xdp_program = 0
+        try:
+            if Hook.XDP in missing:
+                xdp_program = self._attach_xdp(port)
+            elif port.hook is Hook.XDP:
+                xdp_program = describe(self._xdp_fd(port)).id
+        finally:
+            made = netlink.attach_tc(port.ifindex, self._programs.tc_fd, xdp_program, made_clsact=self._attached[port.ifindex])
+            self._attached[port.ifindex] = made
+            if port.tunnel is not None:
+                netlink.attach_tc(port.ifindex, self._programs.inject_fd, egress=True)
 
     # ── what eBPF knows of them ────────────────────────────────────────────────────────────────────────────────────────
     def update(self, port: DatapathPort) -> None:

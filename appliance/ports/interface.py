@@ -45,6 +45,8 @@ class Interface:
     promiscuous: bool
     other_end: tuple[int, int] | None = None
     """Of a veth whose other end is in another namespace: that one's number in ours, and the index of the interface there."""
+    xdp_program: int = 0
+    """The id of the program at XDP, whoever's; 0 for none."""
 
     @property
     def up(self) -> bool:
@@ -69,6 +71,7 @@ def from_message(message: Any) -> Interface:
         carrier=bool(flags & IFF_LOWER_UP),
         promiscuous=bool(flags & IFF_PROMISC),
         other_end=(namespace, other) if kind == "veth" and other and namespace is not None else None,
+        xdp_program=message.get_nested("IFLA_XDP", "IFLA_XDP_PROG_ID") or 0,
     )
 
 

@@ -1,5 +1,5 @@
 """What happens to interfaces, as it happens: up, down, added, removed, renamed; and to what is beside them: the other end of a
-veth, whichever namespace that is in, and the root qdisc.
+veth, whichever namespace that is in, the root qdisc, and TC's filters.
 
 Invariant: after every ``changes``, ``known`` is what the kernel last said of each interface; a change is told once, and none is
 lost: when the kernel's queue has run over, everything is asked again and compared. There is no thread: the netlink socket itself is
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from pyroute2.netlink.rtnl import RTM_DELLINK, RTM_DELQDISC, RTM_NEWLINK, RTM_NEWQDISC
+from pyroute2.netlink.rtnl import RTM_DELLINK, RTM_DELQDISC, RTM_DELTFILTER, RTM_NEWLINK, RTM_NEWQDISC, RTM_NEWTFILTER
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from appliance.ports.interface import Interface, from_message, interfaces
 
 _RTMGRP_LINK, _RTMGRP_TC = 1 << 0, 1 << 3
 _SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID = 270, 8
-_ROOT = 0xFFFFFFFF
+_ROOT, _CLSACT = 0xFFFFFFFF, 0xFFFFFFF1
 _NAMESPACE = struct.Struct("=i")
 _HEAD = struct.Struct("=4xH10x4xi")
 """Type of a message, and the index of the interface that it is about: struct nlmsghdr, then ifinfomsg or tcmsg."""
@@ -39,6 +39,8 @@ class LinkChange:
 
     before: Interface | None
     after: Interface | None
+    filters: bool = False
+    """All there is to it: TC's filters came or went, as they do with their qdisc."""
 
     @property
     def ifindex(self) -> int:
@@ -88,6 +90,8 @@ class LinkWatcher:
             elif kind in (RTM_NEWLINK, RTM_DELLINK, RTM_NEWQDISC, RTM_DELQDISC):
                 for message in self._marshal.parse(data):
                     found.extend(self._understood(message))
+            elif kind in (RTM_NEWTFILTER, RTM_DELTFILTER):  # there may be many
+                found.extend(self._filters(index))
 
     def _understood(self, message: Any) -> Iterator[LinkChange]:
         kind = message["header"]["type"]
@@ -97,10 +101,16 @@ class LinkWatcher:
                 yield from self._heard(kind, from_message(message))
         elif message["parent"] == _ROOT and message["index"] in self.known:
             yield from self._beside([self.known[message["index"]]])
+        elif message["parent"] == _CLSACT and kind == RTM_DELQDISC:
+            yield from self._filters(message["index"])
 
     @staticmethod
     def _beside(these: Iterable[Interface]) -> Iterator[LinkChange]:
         return (LinkChange(interface, interface) for interface in list(these))
+
+    def _filters(self, ifindex: int) -> Iterator[LinkChange]:
+        if ifindex in self.known:
+            yield LinkChange(self.known[ifindex], self.known[ifindex], filters=True)
 
     def _heard(self, kind: int, interface: Interface) -> Iterator[LinkChange]:
         before = self.known.get(interface.ifindex)

@@ -116,6 +116,30 @@ def test_tc_does_not_take_the_place_of_another(veth: int, tc_program: int) -> No
     assert [f.name for f in netlink.tc_filters(veth)] == ["cilium"]
 
 
+def test_tc_put_back_in_the_qdisc_that_it_made_takes_that_away_with_it(veth: int, tc_program: int) -> None:
+    assert netlink.attach_tc(veth, tc_program)
+    with IPRoute() as ip:
+        ip.tc("del-filter", "bpf", veth, handle=netlink.TC_HANDLE, parent=INGRESS, prio=netlink.TC_PRIORITY)
+    assert not netlink.attach_tc(veth, tc_program), "whose the qdisc is, nobody says"
+    with IPRoute() as ip:
+        ip.tc("del-filter", "bpf", veth, handle=netlink.TC_HANDLE, parent=INGRESS, prio=netlink.TC_PRIORITY)
+    assert netlink.attach_tc(veth, tc_program, made_clsact=True)
+    netlink.detach_tc(veth)
+    assert qdiscs(veth) == []
+
+
+def test_what_is_attached_is_told(veth: int, tc_program: int, xdp_program: int) -> None:
+    assert netlink.attached(veth) == (0, False)
+    program_id = netlink.attach_xdp(veth, xdp_program)
+    netlink.attach_tc(veth, tc_program, program_id)
+    assert netlink.attached(veth) == (program_id, True)
+    assert netlink.attached(veth, egress=True) == (program_id, False)
+    netlink.attach_tc(veth, tc_program, egress=True)
+    assert netlink.attached(veth, egress=True) == (program_id, True)
+    delete_link(veth)
+    assert netlink.attached(veth) is None
+
+
 def test_tc_works_behind_an_ingress_qdisc(veth: int, tc_program: int) -> None:
     with IPRoute() as ip:
         ip.tc("add", "ingress", veth)

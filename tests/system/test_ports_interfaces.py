@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import own_namespace
 import pytest
@@ -11,12 +13,14 @@ from pyroute2 import IPRoute
 from support.waiting import SECONDS, readable
 
 from appliance import ports
+from appliance.datapath import netlink, programs
 from appliance.model.ports import UNKNOWN_COUNT, Hook, PortConfig, PortState
 from appliance.ports import LinkChange, LinkWatcher, XdpFeature, ethtool
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("network")]
 
 GONE = 4_000_000
+INGRESS = 0xFFFFFFF2
 
 
 @pytest.fixture
@@ -164,6 +168,29 @@ def test_the_watcher_tells_of_everything_once() -> None:
         gone = settle(watcher, lambda changes: sum(item.after is None for item in changes) >= 2)
         assert index in [item.ifindex for item in gone if item.after is None]
         assert index not in watcher.known
+
+
+def test_the_watcher_tells_of_filters_and_programs_at_xdp(veth: int) -> None:
+    tc, xdp = (programs.load(kind, "ofswitch", programs.returns(2)) for kind in (programs.SCHED_CLS, programs.XDP))
+    with LinkWatcher() as watcher, IPRoute() as ip:
+        ip.tc("add", "clsact", veth)
+        assert watcher.changes() == [], "nothing is there yet, or gone"
+        filters = [LinkChange(watcher.known[veth], watcher.known[veth], filters=True)]
+        for change_filter in (
+            lambda: netlink.attach_tc(veth, tc),
+            lambda: ip.tc("del-filter", "bpf", veth, handle=netlink.TC_HANDLE, parent=INGRESS, prio=netlink.TC_PRIORITY),
+            lambda: ip.tc("del", "clsact", veth),
+        ):
+            change_filter()
+            assert watcher.changes() == filters
+        for mode in netlink.XdpMode:
+            before = watcher.known[veth]
+            attached = replace(before, xdp_program=netlink.attach_xdp(veth, xdp, mode))
+            assert LinkChange(before, attached) in watcher.changes()
+            ip.link("set", index=veth, xdp={"attrs": [("IFLA_XDP_FD", -1), ("IFLA_XDP_FLAGS", mode.value)]})
+            assert LinkChange(attached, before) in watcher.changes()
+    for fd in (tc, xdp):
+        os.close(fd)
 
 
 def test_leaving_a_bridge_is_not_going_away(veth: int) -> None:

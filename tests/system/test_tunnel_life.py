@@ -120,6 +120,22 @@ def test_a_device_that_is_taken_away_comes_back(tmp_path: Path) -> None:
         assert one.control.request("show")["faults"] == 0
 
 
+def test_programs_that_are_taken_off_a_device_come_back(tmp_path: Path) -> None:
+    """Those of all its ports at once; and the one at egress, which only frames of the slow path need."""
+    ports = port(2) + tunnel("second", 3, remote_ip=underlay4(2), key=6)
+    with Overlay(2) as overlay, overlay.switch(1, tmp_path, ports) as one, overlay.switch(2, tmp_path, port(1)) as other:
+        one.add_flows(*FLOWS)
+        other.add_flows(*FLOWS)
+        assert overlay.ping("a1", "b1") == 3
+        bed, index = overlay.beds[0], int(str(device(overlay, 1)["ifindex"]))
+        for number, command in enumerate((f"qdisc del dev {DEVICE} clsact", f"filter del dev {DEVICE} egress"), 1):
+            assert bed.run(["tc", *command.split()]).returncode == 0
+            until(lambda: bed.inside(None, lambda: netlink.attached(index, egress=True)) == (0, True), "both programs")
+            until(lambda number=number: one.log.count("somebody took our program off at TC") == number, "one warning")
+            assert overlay.ping("a1", "b1") == 3
+        assert one.control.request("show")["faults"] == 0
+
+
 @pytest.mark.parametrize(
     ("ports", "fault"),
     [

@@ -103,6 +103,11 @@ class FakeLinks:
             self.known[ifindex] = after
         os.eventfd_write(self._event, 1)
 
+    def change_filters(self, ifindex: int) -> None:
+        """TC's filters came or went."""
+        self._changes.append(LinkChange(self.known[ifindex], self.known[ifindex], filters=True))
+        os.eventfd_write(self._event, 1)
+
     def fileno(self) -> int:
         return self._event
 

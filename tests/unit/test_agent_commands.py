@@ -90,6 +90,7 @@ def test_ports(box, peer, ask):
         "interface": "eth1",
         "state": "up",
         "link": "up",
+        "problem": "",
         "config": [],
         "hw_addr": "02:00:00:00:00:01",
         "mtu": 1500,

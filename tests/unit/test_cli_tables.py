@@ -164,6 +164,7 @@ def port(number: int, **changed: Any) -> dict[str, Any]:
         "interface": f"eth{number}",
         "state": "up",
         "link": "up",
+        "problem": "",
         "config": [],
         "hw_addr": "02:00:00:00:00:01",
         "mtu": 1500,
@@ -182,7 +183,7 @@ def port(number: int, **changed: Any) -> dict[str, Any]:
 def test_ports() -> None:
     answer = [
         port(1),
-        port(2, state="down", config=["port_down", "no_fwd"], speed_kbps=0),
+        port(2, state="down", config=["port_down", "no_fwd"], speed_kbps=0, problem="somebody took our program off at TC"),
         port(3, hook="xdp", hook_reason="ixgbe has native XDP", output_reason="as configured", big_tcp=True, big_tcp_reason="so"),
         {"number": 4, "interface": "gone", "state": "missing"},
     ]
@@ -193,6 +194,7 @@ def test_ports() -> None:
     assert cells(lines[4]) == ["3", "eth3", "up", "10.0 Gb/s", "xdp", *numbers]
     assert cells(lines[5]) == ["4", "gone", "missing"]
     assert lines[6:] == [
+        "port 2: somebody took our program off at TC",
         "port 1, 2: hook tc: veth is virtual",
         "port 1, 2: no BIG TCP: as configured",
         "port 3: hook xdp: ixgbe has native XDP",
