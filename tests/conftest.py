@@ -83,6 +83,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 _MARK = "OFSWITCH_TEST_RUN"
 _KEPT_DESCRIPTORS = 64  # what libraries open once and keep
+_OF_MODULES = {"erspan0", "gre0", "gretap0", "ip6gre0", "ip6gretap0"}
+"""Interfaces that the kernel makes when it loads the modules of tunnels, and takes away with them only."""
 _SETTLE_SECONDS = 60.0 if IN_CI else 2.0  # the kernel takes namespaces and programs apart some time after the last user has gone
 
 
@@ -131,7 +133,7 @@ def _snapshot(mark: str) -> dict[str, set[str]]:
     return {
         "process": _processes(mark),
         "network namespace": _entries("/run/netns"),
-        "interface": _entries("/sys/class/net"),
+        "interface": _entries("/sys/class/net") - _OF_MODULES,
         "pinned BPF object": _entries("/sys/fs/bpf"),
         "BPF program": _programs(),
     }
