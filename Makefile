@@ -17,7 +17,7 @@ help:
 	@echo "sudo make soak         a random life of the switch, for ten minutes (SOAK_ARGS='--minutes 60 --seed 7')"
 	@echo "sudo make bench        measures against the kernel's and Open vSwitch's ways"
 	@echo "sudo make bench-guest  counts instructions a packet beside Open vSwitch's kernel module, in guests with other kernels"
-	@echo "sudo make guest-test   runs tests/bpf on Linux 6.1, 6.12 and a newer kernel than most have, in guests (PYTEST_ARGS='-k name')"
+	@echo "sudo make guest-test   runs tests/bpf and tunnels on Linux 6.1, 6.12 and a newer kernel than most have, in guests (PYTEST_ARGS='-k name')"
 	@echo "sudo make docker-test  builds the image and forwards packets in containers, with a Docker daemon of its own"
 	@echo "sudo make setup        only the set-up that run and test do themselves"
 	@echo "make clean             removes .venv, caches and build output"

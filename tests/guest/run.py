@@ -4,10 +4,10 @@
     run.py bench [--suite NAME ...] [--jobs N] [--newest] [--output DIRECTORY] [--quick]
     run.py shell [--suite NAME] [--counted] -- COMMAND
 
-``test`` runs tests/bpf on each kernel and writes DIRECTORY/guest-tests.json. ``bench`` counts the instructions that a packet takes
-by our fast path and by Open vSwitch's kernel module (tests/bench/instructions.py) and writes DIRECTORY/instructions.json. The
-kernels are those of Debian 12 and 13 (13's for tests only), and the newest that Debian backports. Needs root; and the network, the
-first time.
+``test`` runs tests/bpf, and what there is of tunnels between switches, on each kernel and writes DIRECTORY/guest-tests.json.
+``bench`` counts the instructions that a packet takes by our fast path and by Open vSwitch's kernel module
+(tests/bench/instructions.py) and writes DIRECTORY/instructions.json. The kernels are those of Debian 12 and 13 (13's for tests
+only), and the newest that Debian backports. Needs root; and the network, the first time.
 
 Invariant: it says of every kernel what came of it, and fails if one of them failed.
 """
@@ -45,6 +45,8 @@ from tested import Tested, read_report  # noqa: E402
 
 SUITES = {"test": ("bookworm", "trixie", "trixie-backports"), "bench": ("bookworm", "trixie-backports"), "shell": ("bookworm",)}
 """Debian 13's is for its verifier, which refuses what older and newer ones take."""
+TESTS = ("/source/tests/bpf", *(f"/source/tests/system/test_{name}.py" for name in ("tunnels", "tunnel_ports", "tunnel_peers")))
+"""The last for Geneve and GRE, which not every kernel has."""
 SOURCES = ("appliance", "bpf_prog", "configs", "ryu_apps", "tests")
 RESULTS = ROOT / "bench" / "results"
 TEST_SECONDS = 3600.0
@@ -105,7 +107,7 @@ class _Progress:
 
 # ── tests ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 def test(guests: Guests, arguments: Sequence[str]) -> list[Tested]:
-    words = shlex.join(arguments) or "/source/tests/bpf"
+    words = shlex.join(arguments or TESTS)
     results = []
     for done in guests.run(f"{_PYTEST} {words}", TEST_SECONDS):
         kernel = done.job.kernel
@@ -126,7 +128,7 @@ def report_tests(results: Sequence[Tested], directory: Path | None) -> int:
     if directory is not None:
         write(
             directory / "guest-tests.json",
-            {"tests": "tests/bpf", "kernels": [{**asdict(result), "ok": result.ok} for result in results]},
+            {"tests": "tests/bpf and tunnels", "kernels": [{**asdict(result), "ok": result.ok} for result in results]},
         )
     print(f"{sum(result.passed for result in results)} passed, {sum(result.failed for result in results)} failed")
     return 0 if all(result.ok for result in results) else 1
@@ -197,9 +199,7 @@ def main() -> int:
         whole = not given.words and not given.quick
         directory = given.output or (RESULTS if whole and suites == SUITES[given.what] else None)
         if given.what == "test":
-            say(
-                f"tests/bpf on {', '.join(kernel.version for kernel in guests.kernels)}{'' if has_kvm() else ', emulated: minutes'}"
-            )
+            say(f"tests on {', '.join(kernel.version for kernel in guests.kernels)}{'' if has_kvm() else ', emulated: minutes'}")
             return report_tests(test(guests, given.words), directory)
         if given.what == "bench":
             return report_bench(bench(guests, quick=given.quick), directory)
