@@ -16,6 +16,7 @@ from support.waiting import until
 
 from appliance.datapath import netlink, programs
 from appliance.lab.testbed import Testbed
+from appliance.ports import xdp_features
 
 pytestmark = pytest.mark.root
 
@@ -53,6 +54,12 @@ def there(switch: RunningSwitch) -> tuple[bool, bool]:
     found = switch.bed.inside(None, lambda: netlink.attached(index(switch)))
     assert found is not None
     return bool(found[0]), found[1]
+
+
+def tier(switch: RunningSwitch, hook: str) -> str:
+    """Which deals with packets: TC also where XDP's redirects may not arrive, for all that a kernel before 6.3 tells of a veth."""
+    features = switch.bed.inside(None, lambda: xdp_features(index(switch)))
+    return "tc" if hook == "tc" or features is None else "xdp"
 
 
 @pytest.fixture(params=["tc", "xdp", "xdp-generic"])
@@ -100,8 +107,7 @@ def test_what_is_taken_off_is_put_back(switch: RunningSwitch, hook: str) -> None
         until(lambda: ping(switch), "packets pass")
         before = switch.packets()
         switch.until_fast(lambda: ping(switch))
-        tier = "tc" if hook == "tc" else "xdp"
-        assert switch.packets()[tier] > before[tier]
+        assert switch.packets()[tier(switch, hook)] > before[tier(switch, hook)]
     assert taken_off(switch)[0].endswith("; it has been put back"), "at once, the first time"
     until(lambda: not port(switch)["problem"], "all is well")
     assert switch.ofctl("show") == shown
@@ -150,9 +156,9 @@ def test_where_another_has_xdp_the_port_lives_by_tc(switch: RunningSwitch, hook:
     run(switch, *commands(hook)[-1][0].format(switch.bed.interfaces[0]).split())
     until(lambda: port(switch)["problem"] == "", "it is put back")
     assert there(switch) == (True, True)
-    before = switch.packets()["xdp"]
+    before = switch.packets()
     switch.until_fast(lambda: ping(switch))
-    assert switch.packets()["xdp"] > before
+    assert switch.packets()[tier(switch, hook)] > before[tier(switch, hook)]
     assert len(taken_off(switch)) == 1
 
 
