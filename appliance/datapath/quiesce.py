@@ -40,21 +40,21 @@ def keep_order() -> None:
 def wait_for_packets_under_way() -> None:
     """Return when every packet whose handling had begun before the call has been handled.
 
-    eBPF programs run with bottom halves disabled: no thread gets the CPU before they end. So once this thread has run on every CPU,
-    all of them have ended: about 20 µs a CPU, where the kernel's own grace period (membarrier) takes some 10 ms. That is what is
-    waited for where the thread may not run on every CPU, or where bottom halves can be preempted (PREEMPT_RT). The thread does not
-    wait its turn on a CPU that is busy, if it may (CAP_SYS_NICE).
+    eBPF programs run with bottom halves disabled: no thread gets the CPU before they end. So once this thread has run on every
+    CPU, all of them have ended: about 20 µs a CPU, where the kernel's own grace period (membarrier) takes some 10 ms. That is
+    what is waited for where the thread may not run on every CPU, or where bottom halves can be preempted (PREEMPT_RT). The thread
+    does not wait its turn on a CPU that is busy, if it may (CAP_SYS_NICE). It goes back to its own before it is one among others
+    again: left on a busy CPU where none of its group had run, it has been seen to get no turn for two seconds.
     """
     allowed = os.sched_getaffinity(0)
     try:
         if "PREEMPT_RT" in platform.version() or not set(cpus := _online_cpus()) <= allowed:
             _membarrier(_MEMBARRIER_CMD_GLOBAL)
             return
-        here = _LIBC.sched_getcpu()  # which has nothing under way, or this thread would not run there
         with _urgently():
-            for cpu in cpus:
-                if cpu != here:
-                    os.sched_setaffinity(0, {cpu})
+            here = _LIBC.sched_getcpu()  # which has nothing under way, or this thread would not run there
+            for cpu in [*(cpu for cpu in cpus if cpu != here), here]:
+                os.sched_setaffinity(0, {cpu})
     except OSError:
         _membarrier(_MEMBARRIER_CMD_GLOBAL)
     finally:

@@ -105,6 +105,12 @@ class Product:
     def is_running(self) -> bool:
         return self._running is not None and self._running.process.poll() is None
 
+    @property
+    def pid(self) -> int | None:
+        """The agent's; None while there is none."""
+        running = self._running
+        return None if running is None else running.process.pid
+
     def start(self) -> None:
         self.agents += 1
         folder = self._folder / f"agent-{self.agents}"

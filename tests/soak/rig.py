@@ -15,6 +15,7 @@ from soak import checks, protected
 from soak.controllers import Controllers
 from soak.network import CHANGING, TALKING, Network
 from soak.product import Product
+from soak.starvation import Starvation
 from soak.tables import Tables
 from soak.talk import Talk
 from support.waiting import SECONDS, until
@@ -30,6 +31,7 @@ class Rig:
         self.product = Product(self.network, folder, "--hook", hook)
         self.controllers = Controllers(self.product.connect)
         self.talk = Talk(self.network, folder)
+        self.starvation = Starvation(lambda: self.product.pid)
         self.tables = Tables()
         self.interfaces: dict[str, dict[str, object]] = {}
         """As they were before the first agent."""
@@ -41,6 +43,7 @@ class Rig:
             stack.enter_context(self.network)
             self.interfaces = self.network.interfaces()
             stack.enter_context(self.product)
+            stack.enter_context(self.starvation)
             stack.callback(self.controllers.go_all)
             self.start()
             stack.enter_context(self.talk)

@@ -96,6 +96,7 @@ def _summary(rounds: list[Round]) -> dict[str, Any]:
         "events": sum(len(item.events) for item in rounds),
         "agents killed": sum("is killed" in event for item in rounds for event in item.events),
         "packets that the kernel had no room for": sum(item.dropped_by_kernel for item in rounds),
+        "rounds in which the agent got no CPU for too long": sum(item.is_starved for item in rounds),
         "packets of streams": sum(item.streamed for item in rounds),
         "packets of talking hosts that came up": sum(item.punted for item in rounds),
         "most of them in a round": max(item.punted for item in rounds),

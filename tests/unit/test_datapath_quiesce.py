@@ -27,6 +27,23 @@ def test_it_is_urgent_where_it_may_be() -> None:
     assert scheduling() == before
 
 
+def test_it_is_back_on_its_cpu_before_it_is_no_longer_urgent(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpus: list[int] = []
+    change = os.sched_setscheduler
+
+    def changed(pid: int, policy: int, parameters: os.sched_param) -> None:
+        if policy != os.SCHED_FIFO:
+            cpus.append(quiesce._LIBC.sched_getcpu())
+        change(pid, policy, parameters)
+        if policy == os.SCHED_FIFO:
+            cpus.append(quiesce._LIBC.sched_getcpu())
+
+    monkeypatch.setattr(os, "sched_setscheduler", changed)
+    quiesce.wait_for_packets_under_way()
+    assert len(cpus) in (0, 2), "0 without the right to be urgent"
+    assert len(set(cpus)) <= 1
+
+
 def test_without_the_right_to_be_urgent_it_waits_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise PermissionError
