@@ -86,6 +86,8 @@ class Guests:
 
 
 _STARTED = time.monotonic()
+_COMMIT = commit()
+"""Of the sources that guests get; it may be another when they have ended."""
 
 
 def say(text: str) -> None:
@@ -162,7 +164,7 @@ def write(path: Path, what: dict[str, Any]) -> None:
     about = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host_kernel": platform.release(),
-        **commit(),
+        **_COMMIT,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**about, **what}, indent=1, ensure_ascii=False) + "\n")
