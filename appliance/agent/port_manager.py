@@ -222,9 +222,9 @@ class PortManager:
         claim = _claim(interface.ifindex)
         if spec.tunnel is None:
             self._links.claim(claim)
-        left_behind = self._datapath.left_behind(interface.ifindex)
         try:
-            placement, port, waits = self._meet(spec, interface)
+            left_behind = self._datapath.left_behind(interface.ifindex)
+            placement, port, waits = self._meet(spec, interface, left_behind)
         except (DatapathError, PortError):
             self._links.release(claim)
             raise
@@ -277,12 +277,12 @@ class PortManager:
             except DatapathError as error:
                 self._detach(self._attached[number], str(error))
 
-    def _meet(self, spec: PortSpec, interface: Interface) -> tuple[Placement, DatapathPort, bool]:
+    def _meet(self, spec: PortSpec, interface: Interface, left_behind: bool) -> tuple[Placement, DatapathPort, bool]:
         """Put the fast path on the interface; where it may choose its hook, TC does if XDP is refused. Raises DatapathError.
 
         The last of what is returned: whether an earlier agent's program goes on there.
         """
-        placement, finished = self._place(spec, interface)
+        placement, finished = self._place(spec, interface, left_behind)
         port = DatapathPort(
             spec.number,
             interface.name,
@@ -307,12 +307,12 @@ class PortManager:
             at_work = self._datapath.attach(port, wait=self._patient)
         return placement, port, not at_work
 
-    def _place(self, spec: PortSpec, interface: Interface) -> tuple[Placement, bool]:
+    def _place(self, spec: PortSpec, interface: Interface, left_behind: bool) -> tuple[Placement, bool]:
         """Where, and whether frames come finished there. Where it may choose, the port does not take a hook that only passes on."""
         placement = self._links.place(interface, spec.hook) if spec.tunnel is None else self._tunnels.placement(spec)
         if placement.hook is Hook.TC:
             return placement, True
-        if self._datapath.left_behind(interface.ifindex):
+        if left_behind:
             self._links.adopt_offloads(interface, generic=placement.generic)
         finished = self._links.finish_frames(interface, generic=placement.generic)
         if finished.yes:

@@ -118,6 +118,17 @@ def test_claims_are_kept_as_long_as_the_interface_is_a_port(box, peer):
     assert "interface/102" not in box.links.claims
 
 
+def test_an_interface_that_cannot_be_asked_for_its_programs_is_not_claimed(tmp_path):
+    def refuse(ifindex: int) -> bool:
+        raise DatapathError("Interrupted system call")
+
+    box = Box(tmp_path)
+    box.datapath.left_behind = refuse
+    with pytest.raises(AgentError, match=r"port 1 \(eth1\): Interrupted system call"):
+        box.agent.start()
+    assert not box.links.claims & {"interface/101", "interface/102", "interface/103"}
+
+
 def test_the_local_port_of_a_switch_of_the_same_name_stays(tmp_path):
     """Also where the second one fails before it comes to its name: there it is not yet its own."""
     for claimed in ({"name/br0"}, set()):
