@@ -103,8 +103,10 @@ def on_one_cpu() -> Iterator[None]:
     """Test runs are on CPU: each has its own memory of the packet that was repeated last."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {CPU})
-    yield
-    os.sched_setaffinity(0, allowed)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def repeated_slot(fast_path: FastPath) -> int:

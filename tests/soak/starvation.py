@@ -21,6 +21,7 @@ class Starvation:
         self._waited = (0, 0.0)
         """The agent's pid, and how long it had waited when it was looked at last."""
         self._longest = 0.0
+        self._telling = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="starvation", daemon=True)
 
@@ -34,7 +35,8 @@ class Starvation:
 
     def longest(self) -> float:
         """The longest wait since this was asked last, in seconds; 0 where the kernel does not tell (CONFIG_SCHED_INFO)."""
-        longest, self._longest = self._longest, 0.0
+        with self._telling:
+            longest, self._longest = self._longest, 0.0
         return longest
 
     def _watch(self) -> None:
@@ -49,4 +51,5 @@ class Starvation:
         waited = int(schedstat.read_text().split()[1]) / 1e9
         before = self._waited[1] if self._waited[0] == pid else waited
         self._waited = pid, waited
-        self._longest = max(self._longest, waited - before)
+        with self._telling:
+            self._longest = max(self._longest, waited - before)

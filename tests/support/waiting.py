@@ -17,21 +17,17 @@ SECONDS = 60.0
 
 def until(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
     """What ``condition`` gives when it gives something true; ``what`` is for the failure's text."""
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
+    result = in_time(condition, seconds)
+    assert result, f"not within {seconds} s: {what}"
     return result
 
 
-def in_time(condition: Callable[[], Any], seconds: float = SECONDS) -> bool:
-    """Whether ``condition`` gives something true, sooner or later."""
+def in_time(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
+    """What ``condition`` gives when it gives something true, or what it gave last."""
     deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() >= deadline:
-            return False
+    while not (result := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return True
+    return result
 
 
 def readable(source: FileDescriptorLike, seconds: float) -> bool:
