@@ -100,7 +100,8 @@ class Life:
                 seen.events.append(event.__name__)
                 seen.events[-1] = event(rig, rnd)
             rig.until_quiet()
-            lost = list(rig.talk.end())
+            wrong, lost = rig.talk.end()
+            seen.failures += wrong
             seen.dropped_by_kernel, seen.starved = dropped_by_kernel() - dropped, rig.starvation.longest()
             if seen.dropped_by_kernel:
                 seen.events.append(f"the kernel drops {seen.dropped_by_kernel} packets; these may be among them: {lost}")

@@ -10,9 +10,8 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from soak.network import TALKING, UDP_OF_TALKERS, Network, mac_of, wire
 from soak.protected import FIRST_UDP_PORT, STREAMS
@@ -29,6 +28,14 @@ _NUMBER = struct.Struct(">IQ")
 """At a packet's end: its stream, and which of its packets it is."""
 
 
+class Heard(NamedTuple):
+    """What has not come as it should, in words. ``wrong`` is so whatever has happened. ``lost``, or overtaken, is also what finds no
+    room, or nobody to let it pass."""
+
+    wrong: list[str]
+    lost: list[str]
+
+
 # ── streams ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 class _Direction:
     """All streams from one host to the other."""
@@ -39,7 +46,8 @@ class _Direction:
         self.sent = [0] * len(STREAMS)
         self._next = [0] * len(STREAMS)
         self._missing: set[tuple[int, int]] = set()
-        self._faults: list[str] = []
+        self._late: list[str] = []
+        self._twice: list[str] = []
         self._frames = [_frame(source, destination, stream) for stream in range(len(STREAMS))]
         self._in = network.bed.inside(f"h{destination}", lambda: wire(receiving, UDP_OF_TALKERS))
         self._out = network.bed.inside(f"h{source}", lambda: _sender(sending))
@@ -56,20 +64,21 @@ class _Direction:
             with self._reading:
                 self._receive()
 
-    def check(self) -> list[str]:
-        """Whether all that has been sent so far has come, as it should; what has not, in words."""
+    def check(self) -> Heard:
+        """Whether all that has been sent so far has come, as it should."""
         sent = list(self.sent)
         in_time(lambda: not any(map(int.__lt__, self._next, sent)))
         with self._reading:
-            faults, self._faults = self._faults, []
-            faults += [f"{STREAMS[stream]}: packet {number} was lost" for stream, number in sorted(self._missing)]
+            lost, self._late = self._late, []
+            wrong, self._twice = self._twice, []
+            lost += [f"{STREAMS[stream]}: packet {number} was lost" for stream, number in sorted(self._missing)]
             self._missing.clear()
         for stream, there, wanted in zip(STREAMS, self._next, sent, strict=True):
             if there < wanted:
-                faults.append(f"{stream}: packets {there} to {wanted - 1} have not come")
+                wrong.append(f"{stream}: packets {there} to {wanted - 1} have not come, and none after them")
         if not self._thread.is_alive():
-            faults.append("nothing is sent any more")
-        return [f"{self.name}, {fault}" for fault in faults]
+            wrong.append("nothing is sent any more")
+        return Heard([f"{self.name}, {fault}" for fault in wrong], [f"{self.name}, {fault}" for fault in lost])
 
     def _receive(self) -> None:
         while True:
@@ -84,9 +93,9 @@ class _Direction:
                 self._next[stream] = number + 1
             elif (stream, number) in self._missing:
                 self._missing.remove((stream, number))
-                self._faults.append(f"{STREAMS[stream]}: packet {number} came behind packet {wanted - 1}")
+                self._late.append(f"{STREAMS[stream]}: packet {number} came behind packet {wanted - 1}")
             else:
-                self._faults.append(f"{STREAMS[stream]}: packet {number} came twice")
+                self._twice.append(f"{STREAMS[stream]}: packet {number} came twice")
 
     def close(self) -> None:
         self._ended.set()
@@ -161,18 +170,16 @@ class Talk:
         """Pings are answered, not just the first: all that is said in this round has been said before."""
         until(lambda: self._output.read_text().count(" bytes from ") > 1, "answered pings")
 
-    def end(self) -> Iterator[str]:
-        """The round is over: what has not arrived, in words."""
+    def end(self) -> Heard:
+        """The round is over."""
         assert self._pinging is not None
         assert self._transferring is not None
         self._transferring.join()
-        for result in self._transferred:
-            if not result.ok:
-                yield f"TCP: {result}"
+        wrong = [f"TCP: {result}" for result in self._transferred if not result.ok]
         self.until_answered()
         self._pinging.send_signal(signal.SIGINT)
         self._pinging.wait(SECONDS)
-        if missing := lost(self._output.read_text()):
-            yield f"pings {missing} were not answered"
-        for direction in self._directions:
-            yield from direction.check()
+        missing = lost(self._output.read_text())
+        heard = [direction.check() for direction in self._directions]
+        pings = [f"pings {missing} were not answered"] if missing else []
+        return Heard(sum((item.wrong for item in heard), wrong), sum((item.lost for item in heard), pings))
