@@ -29,8 +29,8 @@ _NUMBER = struct.Struct(">IQ")
 
 
 class Heard(NamedTuple):
-    """What has not come as it should, in words. ``wrong`` is so whatever has happened. ``lost``, or overtaken, is also what finds no
-    room, or nobody to let it pass."""
+    """What has not come as it should, in words. ``wrong`` is so whatever has happened. ``lost``, or overtaken, is also what finds
+    no room, or nobody to let it pass."""
 
     wrong: list[str]
     lost: list[str]
